@@ -1,0 +1,1 @@
+"""Checks of single values of the configuration; see :mod:`osprovider.config.schema`."""

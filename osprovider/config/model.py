@@ -1,0 +1,215 @@
+"""The configuration as frozen data: what variants, images, subnets and instance files may say, and the defaults.
+
+These classes *are* the schema: :mod:`osprovider.config.schema` reads their annotations to check YAML files and to publish
+JSON Schema, so a field exists here only once something acts on it. The first paragraph of a class's docstring and each
+field's ``help`` metadata become the descriptions that editors show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from osprovider.config import checks
+
+__all__ = [
+    "Boot",
+    "BootstrapBuild",
+    "Dns",
+    "Hooks",
+    "Image",
+    "InstanceFile",
+    "InstanceNic",
+    "Layout",
+    "NetworkSettings",
+    "Subnet",
+    "SubnetMatch",
+    "System",
+    "User",
+    "Variant",
+]
+
+
+def _help(text: str) -> dict[str, Any]:
+    return {"help": text}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How disk 0 is divided."""
+
+    table: Literal["gpt"] = field(default="gpt", metadata=_help("the partition table's type"))
+    firmware: tuple[Literal["bios", "uefi"], ...] = field(
+        default=("bios", "uefi"), metadata=_help("the firmware that the disk must boot under; [] with an external kernel")
+    )
+    filesystem: Literal["ext4", "ext3", "ext2"] = field(default="ext4", metadata=_help("the root's file system"))
+    grow: bool = field(default=True, metadata=_help("the root takes the rest of the disk"))
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How the instance boots."""
+
+    loader: Literal["grub", "none"] = field(default="grub", metadata=_help("the boot loader that is installed"))
+    serial: Annotated[str, checks.serial] = field(
+        default="auto",
+        metadata=_help("auto follows the hypervisor's serial_console and its speed; none; or DEVICE[,SPEED] (ttyS0,115200)"),
+    )
+    kernel_args: tuple[Annotated[str, checks.kernel_argument], ...] = field(
+        default=("quiet",), metadata=_help("further arguments of the kernel")
+    )
+    timeout: Annotated[int, checks.seconds] = field(default=1, metadata=_help("how long the boot menu waits, in seconds"))
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """Name servers and search domains."""
+
+    servers: tuple[Annotated[str, checks.address], ...] = field(default=(), metadata=_help("addresses of name servers"))
+    search: tuple[Annotated[str, checks.domain], ...] = field(default=(), metadata=_help("domains to search"))
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How the guest's network is configured."""
+
+    renderer: Literal["auto", "ifupdown", "networkd", "none"] = field(
+        default="auto", metadata=_help("whose files are written; auto chooses by what the image has")
+    )
+    default: Literal["dhcp", "slaac", "dhcp+slaac", "none"] = field(
+        default="dhcp", metadata=_help("a NIC that nothing else describes")
+    )
+    dns: Dns = field(default_factory=Dns, metadata=_help("for NICs whose subnet names none"))
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What the guest is called and where it stands."""
+
+    hostname: Annotated[str, checks.hostname] = field(
+        default="fqdn", metadata=_help("fqdn: the instance's whole name; short: up to its first dot; or a name")
+    )
+    timezone: Annotated[str, checks.timezone] = field(default="Etc/UTC", metadata=_help("a name of the tz database"))
+    locale: Annotated[str, checks.locale] = field(default="C.UTF-8", metadata=_help("LANG of the guest"))
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account of the guest. Without a password hash its password is locked."""
+
+    password_hash: Annotated[str, checks.password_hash] | None = field(
+        default=None, metadata=_help("as crypt(5) writes it (mkpasswd makes one); without it the password is locked")
+    )
+    ssh_authorized_keys: tuple[Annotated[str, checks.ssh_key], ...] = field(
+        default=(), metadata=_help("public keys, one line each, as in authorized_keys")
+    )
+    groups: tuple[Annotated[str, checks.account], ...] = field(default=(), metadata=_help("supplementary groups"))
+    shell: Annotated[str, checks.absolute_path] = field(default="/bin/bash", metadata=_help("the login shell"))
+    comment: Annotated[str, checks.gecos] = field(default="", metadata=_help("the GECOS field, often the full name"))
+    sudo: Literal["none", "password", "nopasswd"] = field(
+        default="none", metadata=_help("may the user become root by sudo, and does sudo ask for the password")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Which hooks run, and in what order."""
+
+    disable: tuple[Annotated[str, checks.name], ...] = field(default=(), metadata=_help("hooks that do not run"))
+    order: dict[Annotated[str, checks.name], Annotated[str, checks.hook_order]] = field(
+        default_factory=dict, metadata=_help("HOOK: 'after OTHER' or 'before OTHER'")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How an instance of osprovider+NAME is made."""
+
+    description: str = field(default="", metadata=_help("one line for people"))
+    image: Annotated[str, checks.name] = field(
+        default="none", metadata=_help("a name in images/; none leaves the disk alone (installation from CD)")
+    )
+    layout: Layout = field(default_factory=Layout)
+    boot: Boot = field(default_factory=Boot)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    system: System = field(default_factory=System)
+    users: dict[Annotated[str, checks.account], User] = field(
+        default_factory=dict, metadata=_help("accounts by name; root's password is locked unless a hash is given")
+    )
+    packages: tuple[Annotated[str, checks.package], ...] = field(
+        default=(), metadata=_help("further packages of an image that this node builds; part of the template")
+    )
+    hooks: Hooks = field(default_factory=Hooks)
+    isolation: Literal["auto", "host", "appliance"] = field(
+        default="auto", metadata=_help("where the guest's file system is mounted; auto: on the host only what it made itself")
+    )
+    wipe: Literal["auto", "zero", "discard", "none"] = field(
+        default="auto", metadata=_help("what happens to what was on the disk; auto: zeroed where that is cheap")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapBuild:
+    """An image that this node builds from a distribution's packages."""
+
+    tool: Literal["mmdebstrap", "debootstrap"] = field(default="mmdebstrap", metadata=_help("what installs the packages"))
+    suite: Annotated[str, checks.suite] = field(metadata=_help("the release's code name (bookworm)"), default="")
+    mirror: Annotated[str, checks.url] | None = field(
+        default=None, metadata=_help("where packages come from; without it the tool's own default")
+    )
+    components: tuple[Annotated[str, checks.name], ...] = field(default=("main",), metadata=_help("archive areas"))
+    packages: tuple[Annotated[str, checks.package], ...] = field(
+        default=(), metadata=_help("what the image has beyond the minimal system")
+    )
+    arch: Literal["amd64"] = field(default="amd64", metadata=_help("the architecture, as dpkg names it"))
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Where an image's bits come from."""
+
+    build: BootstrapBuild = field(metadata=_help("built on this node"), default_factory=BootstrapBuild)
+    description: str = field(default="", metadata=_help("one line for people"))
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetMatch:
+    """NICs without a file of their own that belong to a subnet."""
+
+    link: Annotated[str, checks.line] | None = field(default=None, metadata=_help("the NIC's link (gnt-br0)"))
+    network: Annotated[str, checks.line] | None = field(default=None, metadata=_help("the Ganeti network's name"))
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A network that NICs are in."""
+
+    networks: tuple[Annotated[str, checks.cidr], ...] = field(default=(), metadata=_help("prefixes (198.51.100.0/24)"))
+    gateways: tuple[Annotated[str, checks.address], ...] = field(default=(), metadata=_help("one for each family at most"))
+    dns: Dns = field(default_factory=Dns)
+    mtu: Annotated[int, checks.mtu] | None = field(default=None, metadata=_help("in bytes"))
+    match: SubnetMatch | None = field(default=None, metadata=_help("without it: NICs whose address lies in networks"))
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceNic:
+    """A NIC of one instance."""
+
+    subnet: Annotated[str, checks.name] | None = field(default=None, metadata=_help("a name in subnets/"))
+    addresses: tuple[Annotated[str, checks.interface_address], ...] = field(
+        default=(), metadata=_help("addresses; the prefix length may be left to the subnet")
+    )
+    gateways: tuple[Annotated[str, checks.address], ...] | None = field(
+        default=None, metadata=_help("in place of the subnet's")
+    )
+    dhcp: bool = field(default=False, metadata=_help("asks for its IPv4 and, where the network says so, IPv6 address"))
+    slaac: bool = field(default=False, metadata=_help("takes its IPv6 address from router advertisements"))
+    dns: Dns | None = field(default=None, metadata=_help("in place of the subnet's"))
+    mtu: Annotated[int, checks.mtu] | None = field(default=None, metadata=_help("in bytes; in place of the subnet's"))
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFile(Variant):
+    """One instance: whatever a variant may say, and its NICs."""
+
+    nics: tuple[InstanceNic, ...] = field(default=(), metadata=_help("by index; what is left out is found as for any NIC"))

@@ -1,0 +1,1 @@
+"""Customisation: what hooks are, what they get, in which order they run."""

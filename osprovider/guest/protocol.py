@@ -1,0 +1,70 @@
+"""What a hook may do to a guest, whatever backend serves it.
+
+Paths are the guest's own, absolute, as ``str``. They cannot leave the guest: a symbolic link in it that points to
+``/etc/passwd`` reaches the guest's ``/etc/passwd``, and one that climbs with ``..`` stops at the guest's root.
+Every method raises :class:`osprovider.errors.GuestError`, which names the path, when the guest's file system refuses.
+Both backends leave byte-identical trees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Guest"]
+
+
+class Guest(Protocol):
+    """A guest's root file system, writable, while nothing of the guest runs."""
+
+    def read(self, path: str) -> bytes:
+        """The content of the regular file at ``path``, symbolic links followed. At most 16 MiB."""
+
+    def read_text(self, path: str) -> str:
+        """Likewise, as UTF-8; bytes that are not UTF-8 survive a ``write`` of the same text (surrogateescape)."""
+
+    def write(
+        self, path: str, content: str | bytes, *, mode: int | None = None, owner: tuple[int, int] | None = None
+    ) -> None:
+        """Put ``content`` in the place of the file at ``path``, at once: a reader sees the old file or the new.
+
+        Missing parents are made (root's, 0755). A symbolic link at ``path`` itself is followed, so that a link that the
+        distribution laid stays a link. An existing file keeps its mode and owner unless told otherwise; a new one is
+        root's with mode 0644.
+        """
+
+    def exists(self, path: str) -> bool:
+        """Is there a file of any kind at ``path``, symbolic links followed; a dangling link does not exist."""
+
+    def is_directory(self, path: str) -> bool:
+        """Is there a directory at ``path``, symbolic links followed."""
+
+    def is_symlink(self, path: str) -> bool:
+        """Is ``path`` itself a symbolic link, dangling or not."""
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that match, sorted, absolute. ``*``, ``?`` and ``[...]`` in every component; no ``**``.
+
+        As in a shell, a leading dot is matched only by a dot.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove the file, the link itself, or the directory with all in it. What is not there is no error."""
+
+    def mkdir(self, path: str, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
+        """Make a directory and its missing parents (these root's, 0755). An existing one is left as it is."""
+
+    def symlink(self, target: str, path: str) -> None:
+        """Make ``path`` a symbolic link to ``target``, in the place of a file or link that was there."""
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permission bits of the file at ``path``, links followed."""
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Set the owner and group by number of the file at ``path``, links followed."""
+
+    def copy_in(self, source: Path, path: str) -> None:
+        """Copy the host's directory ``source``, all that is in it (dot files too), over the guest's directory ``path``.
+
+        Modes are kept, owners become root, symbolic links stay links. Directories that the guest has stay as they are.
+        """

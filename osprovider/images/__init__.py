@@ -1,0 +1,1 @@
+"""Images: building them, and the store that keeps them prepared as templates."""

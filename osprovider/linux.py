@@ -1,0 +1,142 @@
+"""System calls that Python 3.11's ``os`` lacks, through libc; each raises ``OSError`` as ``os`` would.
+
+Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2) and <linux/falloc.h>, <linux/openat2.h>.
+Not for: policy; callers decide what to mount or to punch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from enum import IntFlag
+
+__all__ = [
+    "Fallocate",
+    "MountFlag",
+    "Resolve",
+    "Umount",
+    "fallocate",
+    "mount",
+    "openat2",
+    "private_mount_namespace",
+    "start_writeback",
+    "umount",
+]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_CLONE_NEWNS = 0x00020000
+_SYS_OPENAT2 = 437  # the same on every architecture
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+class MountFlag(IntFlag):
+    """Of mount(2)."""
+
+    RDONLY = 1
+    NOSUID = 2
+    NODEV = 4
+    NOEXEC = 8
+    REMOUNT = 32
+    NOATIME = 1024
+    BIND = 4096
+    REC = 16384
+    PRIVATE = 1 << 18
+    SLAVE = 1 << 19
+
+
+class Umount(IntFlag):
+    """Of umount2(2)."""
+
+    NONE = 0
+    DETACH = 2
+    NOFOLLOW = 8
+
+
+class Resolve(IntFlag):
+    """Of openat2(2)."""
+
+    NO_XDEV = 1
+    NO_MAGICLINKS = 2
+    NO_SYMLINKS = 4
+    BENEATH = 8
+    IN_ROOT = 16
+
+
+class Fallocate(IntFlag):
+    """Of fallocate(2)."""
+
+    KEEP_SIZE = 1
+    PUNCH_HOLE = 2
+    ZERO_RANGE = 16
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result
+
+
+def private_mount_namespace() -> None:
+    """Give this thread, and what it starts, a mount namespace of its own.
+
+    What is mounted in it is gone with its last process, however that ends. Mounts of the host go on arriving, so that
+    the namespace never keeps something busy that the host unmounts.
+    """
+    _check(_libc.unshare(_CLONE_NEWNS))
+    mount(None, "/", None, MountFlag.REC | MountFlag.SLAVE)
+
+
+def mount(source: str | None, target: str, filesystem: str | None, flags: MountFlag, options: str | None = None) -> None:
+    """Mount ``source`` on ``target``; see mount(2)."""
+    _check(
+        _libc.mount(
+            source.encode() if source else None,
+            os.fsencode(target),
+            filesystem.encode() if filesystem else None,
+            ctypes.c_ulong(flags),
+            options.encode() if options else None,
+        ),
+        target,
+    )
+
+
+def umount(target: str, flags: Umount = Umount.NONE) -> None:
+    """Unmount what is mounted on ``target``; see umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), target)
+
+
+def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve: Resolve) -> int:
+    """Open ``path`` as openat2(2) does, which can keep the resolution inside ``directory_fd``.
+
+    Returns:
+        a file descriptor, close-on-exec.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, int(resolve))
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_OPENAT2),
+        ctypes.c_int(directory_fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    return _check(result, path)
+
+
+def fallocate(fd: int, mode: Fallocate, offset: int, length: int) -> None:
+    """Manipulate ``length`` bytes of space from ``offset`` on; see fallocate(2).
+
+    On a block device ``PUNCH_HOLE | KEEP_SIZE`` has the device itself make zeros and fails with EOPNOTSUPP where it can't
+    (``blkdev_fallocate`` in the kernel's block/fops.c).
+    """
+    _check(_libc.fallocate64(fd, ctypes.c_int(mode), ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Have the kernel start writing this range to the device, without waiting; see sync_file_range(2)."""
+    _check(_libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))

@@ -1,0 +1,147 @@
+"""Running other programs: one way, with an explicit environment, and an error that says what failed.
+
+A program that we started ends when we do: it is killed with its parent thread (``setpriv --pdeathsig``), so that a run
+ended by SIGKILL leaves nothing behind that still writes to a disk.
+Not for: shells; there is no shell anywhere.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider.errors import ToolError
+from osprovider.log import reporter
+
+__all__ = ["BASE_ENVIRONMENT", "Completed", "run", "run_lines"]
+
+BASE_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/nonexistent",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+"""What every program sees, and nothing of what we were called with."""
+
+_TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended well, or any way with ``check=False``.
+
+    Attributes:
+        status: the exit status; negative: the signal that ended it.
+        stdout: all it printed. stderr: likewise.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """``stdout`` as text, without surrounding white space."""
+        return self.stdout.decode(errors="replace").strip()
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a program to its end.
+
+    Args:
+        argv: the program, found in :data:`BASE_ENVIRONMENT`'s PATH, and its arguments; never a secret among them.
+        env: further environment variables.
+        stdin: what it reads; at once end of file when None.
+        cwd: where it runs; the root directory when None.
+        timeout: in seconds, after which it is killed.
+        check: raise when it fails.
+        pass_fds: descriptors that it inherits.
+
+    Raises:
+        ToolError: it failed, could not be found, or took longer than ``timeout``.
+    """
+    with _program(argv, env=env, cwd=cwd, stdin=stdin is not None, stderr=subprocess.PIPE, pass_fds=pass_fds) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ToolError([str(word) for word in argv], -9, f"not done after {timeout:.0f} s") from error
+    if check and process.returncode != 0:
+        said = stderr[-_TAIL_BYTES:] or stdout[-_TAIL_BYTES:]
+        raise ToolError([str(word) for word in argv], process.returncode, said.decode(errors="replace"))
+    return Completed(process.returncode, stdout, stderr)
+
+
+def run_lines(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> None:
+    """Run a program that takes long, and hand each line that it prints, on either stream, to ``on_line``.
+
+    Args:
+        argv: as for :func:`run`. env: likewise. cwd: likewise.
+        on_line: called with each line as it comes, without its end.
+
+    Raises:
+        ToolError: it failed or could not be found; carries the last lines.
+    """
+    tail: deque[str] = deque(maxlen=20)
+    with _program(argv, env=env, cwd=cwd, stdin=False, stderr=subprocess.STDOUT) as process:
+        for raw in process.stdout or ():
+            line = raw.decode(errors="replace").rstrip()
+            tail.append(line)
+            on_line(line)
+        process.wait()
+    if process.returncode != 0:
+        raise ToolError([str(word) for word in argv], process.returncode, "\n".join(tail))
+
+
+@contextmanager
+def _program(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    stdin: bool,
+    stderr: int,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that was started; whatever happens, it is gone afterwards and its pipes are closed."""
+    words = [str(word) for word in argv]
+    reporter.debug(f"run: {' '.join(words)}")
+    try:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *words],
+            env={**BASE_ENVIRONMENT, **(env or {})},
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=cwd or "/",
+            pass_fds=pass_fds,
+        )
+    except OSError as error:
+        raise ToolError(words, 127, f"{error.filename}: {error.strerror}") from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
