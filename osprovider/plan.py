@@ -1,67 +1,194 @@
 """What a request will do, as pure data: the plan, whose JSON is the dry run.
 
-Making a plan reads configuration and a manifest, never the disk; what can be refused is refused here.
+Making a plan reads neither disk nor guest; whatever can be refused for what was asked is refused here.
 Not for: carrying it out (:mod:`osprovider.deploy`).
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
-__all__ = ["DiskFacts", "PartitionPlan", "Role", "TablePlan"]
+from osprovider.config.load import Settings
+from osprovider.errors import RequestError
+from osprovider.ganeti import environment
+from osprovider.ganeti.request import Request
+from osprovider.images.manifest import Manifest
+from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, derived_uuid, lay_out
+from osprovider.nics import ResolvedNic, resolve
 
-Role = Literal["bios_boot", "esp", "root"]
-
-
-@dataclass(frozen=True, slots=True)
-class DiskFacts:
-    """What a plan has to know of a device.
-
-    Attributes:
-        size_bytes: its size. sector_size: its logical sector size in bytes, 512 for a plain file.
-        alignment_bytes: what it wants partitions to start at a multiple of; 1 MiB where it says nothing.
-    """
-
-    size_bytes: int
-    sector_size: int = 512
-    alignment_bytes: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionPlan:
-    """A partition that will be made.
-
-    Attributes:
-        number: in the table, 1-based.
-        role: what it is for.
-        start_bytes: from the disk's start. size_bytes: its length. Both multiples of the sector size.
-        guid: its own GUID, lower case.
-        name: the GPT's partition name.
-    """
-
-    number: int
-    role: Role
-    start_bytes: int
-    size_bytes: int
-    guid: str
-    name: str
+__all__ = [
+    "DiskFacts",
+    "PartitionPlan",
+    "Plan",
+    "Role",
+    "TablePlan",
+    "make_plan",
+    "serial_console",
+    "target_path",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class TablePlan:
-    """A partition table that will be made.
+class Plan:
+    """What ``create`` will do.
 
     Attributes:
-        guid: the disk's GUID, lower case.
-        sector_size: in bytes.
-        partitions: by number.
+        instance: the FQDN.
+        hostname: what the guest is called.
+        variant: the variant's name.
+        image: the image definition's name; None leaves the disk alone.
+        template: the key of the prepared image, and whether it has to be prepared first.
+        template_ready: it is in the store.
+        disk: the device or file that is written.
+        disk_size_bytes: its size.
+        table: the partition table; None where the disk is left alone.
+        root_uuid: the root file system's new UUID.
+        esp_volume_id: the EFI system partition's, eight hexadecimal digits; None without one.
+        copy_bytes: how much is copied; None until the image is prepared.
+        firmware: what the disk boots under by itself; empty with an external kernel.
+        serial_console: the kernel's device and its speed in bits/s, None without one.
+        nics: as the guest will configure them.
+        hooks: names in the order they run.
+        wipe: what happens to what was on the disk.
+        isolation: where the guest's file system is mounted: ``host`` or ``appliance``.
+        reinstall: the instance was installed before.
     """
 
-    guid: str
-    sector_size: int
-    partitions: tuple[PartitionPlan, ...]
+    instance: str
+    hostname: str
+    variant: str
+    image: str | None
+    template: str | None
+    template_ready: bool
+    disk: str | None
+    disk_size_bytes: int | None
+    table: TablePlan | None
+    root_uuid: str | None
+    esp_volume_id: str | None
+    copy_bytes: int | None
+    firmware: tuple[str, ...]
+    serial_console: tuple[str, int] | None
+    nics: tuple[ResolvedNic, ...]
+    hooks: tuple[str, ...]
+    wipe: str
+    isolation: str
+    reinstall: bool
 
-    def find(self, role: Role) -> PartitionPlan | None:
-        """The partition with this role, or None."""
-        return next((part for part in self.partitions if part.role == role), None)
+    def to_json(self) -> dict[str, Any]:
+        """The plan, JSON-ready."""
+        return dataclasses.asdict(self)
+
+
+def target_path(request: Request) -> Path:
+    """The device or file that the system goes to: disk 0's.
+
+    Raises:
+        RequestError: there is none, it is read-only, or this node's kernel can't reach it.
+    """
+    if not request.disks:
+        raise RequestError(
+            "DISK_COUNT is 0: the instance has no disk to install on; add one (gnt-instance modify --disk add:size=10g)"
+        )
+    disk = request.disks[0]
+    if disk.access != "rw":
+        raise RequestError("DISK_0_ACCESS is 'ro': disk 0 is read-only; set its access mode to rw")
+    if disk.path is None:
+        raise RequestError(
+            f"DISK_0_PATH is not set: disk 0 is reached by userspace only ({disk.uri}), which is not supported; "
+            "set the disk template's access parameter to kernelspace"
+        )
+    return disk.path
+
+
+def serial_console(request: Request, configured: str) -> tuple[str, int] | None:
+    """The kernel's serial console and its speed in bits/s, None without one.
+
+    Args:
+        request: Ganeti's, whose hypervisor has a say.
+        configured: the variant's ``boot.serial``: ``auto``, ``none`` or ``DEVICE[,SPEED]``.
+    """
+    if configured == "auto":
+        return environment.serial_console(request)
+    if configured == "none":
+        return None
+    device, _, speed = configured.partition(",")
+    return device, int(speed or 115200)
+
+
+def make_plan(
+    request: Request,
+    settings: Settings,
+    hooks: Sequence[str],
+    facts: DiskFacts | None,
+    *,
+    key: str | None = None,
+    manifest: Manifest | None = None,
+) -> Plan:
+    """Decide all that ``create`` will do.
+
+    Args:
+        request: Ganeti's.
+        settings: the merged configuration.
+        hooks: names in the order they run.
+        facts: of disk 0; None where the disk is left alone.
+        key: of the template.
+        manifest: of the template; None where the image still has to be prepared.
+
+    Raises:
+        ConfigurationError: a NIC can't be configured as the files say.
+        RequestError: the request can't be carried out with this configuration.
+        DeviceError: the disk is too small for the image; says both sizes.
+    """
+    instance = request.instance
+    if instance is None:
+        raise RequestError("INSTANCE_NAME is not set: this is for an instance")
+    variant = settings.variant
+    nics = resolve(request.nics, settings.nics, settings.subnets, variant.network)
+    external = environment.has_external_kernel(request)
+    firmware = () if external or variant.boot.loader == "none" else variant.layout.firmware
+    disk = target_path(request) if facts else None
+    table = None
+    if facts and disk:
+        needs = manifest.filesystem.size_bytes if manifest else 0
+        table = lay_out(facts, variant.layout, firmware, needs, instance.uuid, str(disk))
+    if manifest and firmware and not manifest.kernels:
+        raise RequestError(
+            f"image {settings.image_name} has no kernel to boot: add one to its packages (linux-image-amd64), "
+            "or set boot.loader: none"
+        )
+    return Plan(
+        instance=instance.name,
+        hostname=_hostname(variant.system.hostname, instance.name),
+        variant=settings.variant_name,
+        image=settings.image_name,
+        template=key,
+        template_ready=manifest is not None,
+        disk=str(disk) if disk else None,
+        disk_size_bytes=facts.size_bytes if facts else None,
+        table=table,
+        root_uuid=derived_uuid(instance.uuid, "disk 0 root file system") if table else None,
+        esp_volume_id=derived_uuid(instance.uuid, "disk 0 esp file system")[:8] if table and table.find("esp") else None,
+        copy_bytes=manifest.data_bytes if manifest else None,
+        firmware=firmware,
+        serial_console=serial_console(request, variant.boot.serial),
+        nics=nics,
+        hooks=tuple(hooks),
+        wipe=variant.wipe,
+        isolation=_isolation(variant.isolation, manifest),
+        reinstall=request.reinstall,
+    )
+
+
+def _hostname(configured: str, fqdn: str) -> str:
+    return {"fqdn": fqdn, "short": fqdn.partition(".")[0]}.get(configured, configured)
+
+
+def _isolation(configured: str, manifest: Manifest | None) -> str:
+    """Only what this site built itself is mounted by the host's kernel."""
+    if configured != "auto":
+        return configured
+    return "host" if manifest is None or manifest.built_here else "appliance"

@@ -73,7 +73,8 @@ def run(
     Raises:
         ToolError: it failed, could not be found, or took longer than ``timeout``.
     """
-    with _program(argv, env=env, cwd=cwd, stdin=stdin is not None, stderr=subprocess.PIPE, pass_fds=pass_fds) as process:
+    reads, pipe = stdin is not None, subprocess.PIPE
+    with _program(argv, env=env, cwd=cwd, stdin=reads, stderr=pipe, pass_fds=pass_fds) as process:
         try:
             stdout, stderr = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired as error:
@@ -94,7 +95,9 @@ def run_lines(
     """Run a program that takes long, and hand each line that it prints, on either stream, to ``on_line``.
 
     Args:
-        argv: as for :func:`run`. env: likewise. cwd: likewise.
+        argv: as for :func:`run`.
+        env: likewise.
+        cwd: likewise.
         on_line: called with each line as it comes, without its end.
 
     Raises:

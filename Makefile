@@ -1,0 +1,107 @@
+# osprovider: build, test, try out. `make help` lists the targets.
+
+PYTHON      := /usr/bin/python3
+VENV        := .venv
+DESTDIR     ?=
+PREFIX      ?= /usr
+OS_DIR      := $(PREFIX)/share/ganeti/os/osprovider
+SHARE_DIR   := $(PREFIX)/share/osprovider
+PYTHON_DIR  := $(PREFIX)/lib/python3/dist-packages
+CONFIG_DIR  := /etc/ganeti/osprovider
+JOBS        ?= $(shell nproc)
+
+# What a node needs (debian/control says the same), and what building and testing need beyond it.
+NODE_PACKAGES  := dosfstools e2fsprogs fdisk grub-common grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools \
+                  openssh-client python3 python3-click python3-jinja2 python3-parted python3-yaml util-linux \
+                  debootstrap python3-guestfs
+BUILD_PACKAGES := build-essential debhelper dh-python fakeroot help2man
+DEMO_PACKAGES  := qemu-system-x86 qemu-utils ovmf
+TEST_PACKAGES  := acl attr iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv \
+                  linux-image-cloud-amd64
+
+COMMANDS := plan check schema variant variant-list variant-show image image-list image-show image-build image-remove
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+# -- trying out and testing -------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: ## build the Debian image, install an instance on a file, boot it and wait for ssh
+	@tools/apt-install $(NODE_PACKAGES) $(DEMO_PACKAGES)
+	@$(PYTHON) -m tools.demo
+
+.PHONY: test
+test: venv deb ## run everything: unit, system and end-to-end tests
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests
+
+.PHONY: test-unit
+test-unit: venv ## run the quick tests: no root, no devices
+	$(VENV)/bin/pytest -n $(JOBS) tests/unit
+
+.PHONY: test-system
+test-system: venv ## run the tests that use real tools on files and loop devices
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests/system
+
+.PHONY: test-e2e
+test-e2e: venv deb ## run the tests with a real Ganeti and booted guests
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests/e2e
+
+.PHONY: lint
+lint: venv ## check types and style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+.PHONY: bench
+bench: venv ## compare a warm create with instance-debootstrap's from its cache
+	@tools/apt-install $(NODE_PACKAGES) ganeti-instance-debootstrap
+	$(PYTHON) -m tools.bench
+
+.PHONY: venv
+venv: $(VENV)/stamp
+
+$(VENV)/stamp: tools/requirements.txt Makefile
+	@tools/apt-install $(NODE_PACKAGES) $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement tools/requirements.txt
+	touch $@
+
+# -- building and installing ------------------------------------------------------------------------------------------
+
+.PHONY: build
+build: ## make the man pages, JSON Schemas and parameters.list
+	mkdir -p build/man build/schema
+	for kind in variant image subnet instance; do $(PYTHON) -m osprovider schema $$kind >build/schema/$$kind.json || exit; done
+	for page in "" $(COMMANDS); do tools/man-page "$$page" build/man || exit; done
+
+.PHONY: install
+install: build ## install under DESTDIR, for packagers
+	install -d $(DESTDIR)$(PYTHON_DIR) $(DESTDIR)$(OS_DIR) $(DESTDIR)$(SHARE_DIR)/schema $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)/var/cache/ganeti-osprovider
+	for each in variants images subnets instances hooks templates keys; do install -d $(DESTDIR)$(CONFIG_DIR)/$$each; done
+	cd osprovider && find . -name '*.py' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(PYTHON_DIR))/osprovider/{} \;
+	install -m 755 scripts/create scripts/import scripts/export scripts/rename scripts/verify $(DESTDIR)$(OS_DIR)
+	install -m 644 scripts/ganeti_api_version scripts/parameters.list $(DESTDIR)$(OS_DIR)
+	ln -sf $(CONFIG_DIR)/variants.list $(DESTDIR)$(OS_DIR)/variants.list
+	cp -r --no-preserve=ownership variants images hooks templates $(DESTDIR)$(SHARE_DIR)
+	install -m 644 build/schema/*.json $(DESTDIR)$(SHARE_DIR)/schema
+	install -m 755 tools/osprovider $(DESTDIR)$(PREFIX)/bin/osprovider
+	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 packaging/defaults.yaml packaging/variants.list $(DESTDIR)$(CONFIG_DIR)
+
+.PHONY: deb
+deb: venv ## build the Debian package into dist/
+	rm -rf build/deb && mkdir -p build/deb/osprovider dist
+	git ls-files -z --cached --others --exclude-standard | \
+	    while IFS= read -r -d '' file; do [ ! -e "$$file" ] || printf '%s\0' "$$file"; done | \
+	    tar --null --no-recursion --files-from=- --create | tar --extract --directory build/deb/osprovider
+	cd build/deb/osprovider && dpkg-buildpackage --build=binary --no-sign >../log 2>&1 || { tail -n 30 ../log; exit 1; }
+	rm -f dist/*.deb && mv build/deb/*.deb dist/ && rm -rf build/deb
+	@ls dist/*.deb
+
+deb: SHELL := /bin/bash
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,60 @@
+"""``osprovider check`` and ``osprovider schema``: is the configuration right, and what may it say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from osprovider.cli.main import as_json, echo_json, main
+from osprovider.config.load import check_all
+from osprovider.config.model import Image, InstanceFile, Subnet, Variant
+from osprovider.config.schema import json_schema
+from osprovider.customize.hooks import arrange, discover
+from osprovider.errors import ConfigurationError, Problem
+from osprovider.paths import Directories
+
+__all__ = ["check", "schema"]
+
+_KINDS = {"variant": Variant, "image": Image, "subnet": Subnet, "instance": InstanceFile}
+
+
+@main.command()
+@as_json
+@click.pass_obj
+def check(directories: Directories, json_wanted: bool) -> None:
+    """Check all configuration: defaults, variants, images, subnets, instance files and hooks.
+
+    Exit status 2 when there is a problem; each is said with its file, line and column.
+    """
+    problems, files = check_all(directories)
+    problems = [*problems, *_hook_problems(directories)]
+    if json_wanted:
+        echo_json({"files": [str(file) for file in files], "problems": [dataclasses.asdict(each) for each in problems]})
+    if problems:
+        raise ConfigurationError(problems)
+    if not json_wanted:
+        click.echo(f"{len(files)} files checked, no problem found")
+
+
+def _hook_problems(directories: Directories) -> tuple[Problem, ...]:
+    from osprovider.config.model import Hooks
+
+    try:
+        arrange(discover(directories), Hooks(), "create")
+    except ConfigurationError as error:
+        return error.problems
+    return ()
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(sorted(_KINDS)))
+def schema(kind: str) -> None:
+    r"""Print the JSON Schema of a KIND of file, for editors to complete and check by.
+
+    defaults.yaml is a variant in form. With the YAML language server, for example, the first line of a variant may be:
+
+    \b
+    # yaml-language-server: $schema=/usr/share/osprovider/schema/variant.json
+    """
+    echo_json(json_schema(_KINDS[kind]))

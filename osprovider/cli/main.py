@@ -1,0 +1,58 @@
+"""The ``osprovider`` command: what operators and image builders call by hand.
+
+Not for: what Ganeti calls; see ``scripts/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from osprovider import __version__
+from osprovider.errors import UsageError
+from osprovider.ganeti.scripts import guarded
+from osprovider.paths import Directories
+
+__all__ = ["as_json", "echo_json", "main"]
+
+
+class _Group(click.Group):
+    """A group whose usage errors are one line with exit status 2, like every other error of ours."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
+        """Run the command; see click's ``BaseCommand.main``."""
+
+        def work() -> None:
+            try:
+                super(_Group, self).main(*args, **{**kwargs, "standalone_mode": False})
+            except click.ClickException as error:
+                context = getattr(error, "ctx", None)
+                command = context.command_path if context else "osprovider"
+                raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from error
+
+        sys.exit(guarded(work, debug="--debug" in sys.argv[1:]))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="osprovider")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show every program that is run, and tracebacks.")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Prepare images, and look at what Ganeti instances are made of.
+
+    Ganeti itself calls the scripts of the OS definition; this command is for people.
+    """
+    context.obj = Directories.from_environment(os.environ)
+
+
+as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for programs.")
+"""The option that every command which prints something has."""
+
+
+def echo_json(data: object) -> None:
+    """Print JSON for programs: standard output, indented, sorted keys."""
+    click.echo(json.dumps(data, indent=2, sort_keys=True, default=str))

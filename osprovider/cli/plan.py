@@ -1,0 +1,138 @@
+"""``osprovider plan``: what ``create`` would do, without touching a thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from osprovider.cli.main import as_json, echo_json, main
+from osprovider.config.load import load
+from osprovider.config.parameters import PARAMETERS
+from osprovider.customize.hooks import arrange, discover
+from osprovider.disk.device import probe
+from osprovider.errors import UsageError
+from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.request import Request, Script
+from osprovider.images.store import Store
+from osprovider.layout import DiskFacts
+from osprovider.log import human_bytes
+from osprovider.paths import Directories
+from osprovider.plan import Plan, make_plan, target_path
+
+__all__ = ["plan"]
+
+
+@main.command()
+@click.argument("instance", required=False)
+@click.option("--variant", "-v", help="The NAME of osprovider+NAME.")
+@click.option("--disk", "-d", "disks", multiple=True, help="A disk: a path, or a size such as 20G. Repeat for more.")
+@click.option("--net", "-n", "nics", multiple=True, help="A NIC as gnt-instance says it: ip=…,link=…,mac=….")
+@click.option("--os-parameter", "-O", "parameters", multiple=True, help="An OS parameter, NAME=VALUE.")
+@click.option("--hypervisor", default="kvm", show_default=True, help="Ganeti's name of the hypervisor.")
+@click.option("--hypervisor-parameter", "-H", "hv", multiple=True, help="A hypervisor parameter, NAME=VALUE.")
+@click.option("--reinstall", is_flag=True, help="As for gnt-instance reinstall.")
+@click.option(
+    "--environment", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read Ganeti's variables from a file of NAME=VALUE lines instead.",
+)
+@as_json
+@click.pass_obj
+def plan(
+    directories: Directories,
+    instance: str | None,
+    variant: str | None,
+    disks: Sequence[str],
+    nics: Sequence[str],
+    parameters: Sequence[str],
+    hypervisor: str,
+    hv: Sequence[str],
+    reinstall: bool,
+    environment: Path | None,
+    json_wanted: bool,
+) -> None:
+    """Show what create would do for INSTANCE, an FQDN, without touching a thing."""
+    if environment is not None:
+        environ = _pairs(environment.read_text().splitlines())
+    elif instance is None or variant is None:
+        raise UsageError("give an INSTANCE and its --variant, or an --environment file; see osprovider plan --help")
+    else:
+        environ = synthesize(
+            instance,
+            variant,
+            disks=[_disk(disk) for disk in disks or ["10G"]],
+            nics=[_pairs(nic.split(",")) for nic in nics or [""]],
+            hypervisor=hypervisor,
+            hypervisor_parameters=_pairs(hv),
+            parameters=_pairs(parameters),
+            reinstall=reinstall,
+        )
+    request = parse(Script.CREATE, environ, PARAMETERS)
+    result = plan_of(request, directories)
+    if json_wanted:
+        echo_json(result.to_json())
+    else:
+        click.echo("\n".join(describe(result)))
+
+
+def plan_of(request: Request, directories: Directories) -> Plan:
+    """The plan of a request, with what the store knows of its image; reads, never writes."""
+    name = request.instance.name if request.instance else None
+    settings = load(directories, request.variant, instance=name, parameters=request.parameters)
+    hooks = [hook.name for hook in arrange(discover(directories), settings.variant.hooks, "create")]
+    if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
+        return make_plan(request, settings, [], None)
+    path = target_path(request)
+    facts = probe(path) if path.exists() else DiskFacts((request.disks[0].size_mib or 0) << 20)
+    key, manifest = Store(directories).look_up(settings.image_name, settings.image, settings.variant)
+    return make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
+
+
+def describe(plan: Plan) -> list[str]:
+    """The plan for people, a line for each thing that happens."""
+    lines = [f"{plan.instance}: {'reinstall' if plan.reinstall else 'install'} variant {plan.variant}"]
+    if plan.image is None or plan.table is None:
+        return [*lines, "  the disks are left alone"]
+    ready = f"ready, {human_bytes(plan.copy_bytes)} to copy" if plan.copy_bytes is not None else "to be prepared first"
+    lines += [
+        f"  hostname    {plan.hostname}",
+        f"  image       {plan.image} ({ready})",
+        f"  disk        {plan.disk}, {human_bytes(plan.disk_size_bytes or 0)}, gpt {plan.table.guid}",
+    ]
+    for part in plan.table.partitions:
+        place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
+        lines.append(f"    {part.number}  {part.role:<10} {place}")
+    lines.append(f"  root        UUID={plan.root_uuid}, opened on the {plan.isolation}")
+    lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
+    if plan.serial_console:
+        lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")
+    for nic in plan.nics:
+        how = [*nic.addresses, *(name for name in ("dhcp4", "dhcp6", "slaac") if getattr(nic, name))]
+        via = f" via {' '.join(nic.gateways)}" if nic.gateways else ""
+        lines.append(f"  {nic.name:<11} {nic.mac} {' '.join(how) or 'left alone'}{via} ({nic.source})")
+    lines.append(f"  hooks       {' '.join(plan.hooks)}")
+    lines.append(f"  wipe        {plan.wipe}")
+    return lines
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        if not word.strip():
+            continue
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise UsageError(f"{word!r} is not NAME=VALUE")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def _disk(text: str) -> Mapping[str, str | int]:
+    """A disk as ``synthesize`` takes it: its path, or its size in MiB."""
+    found = re.fullmatch(r"(\d+)([KMGT])i?B?", text)
+    if found is None:
+        return {"path": str(Path(text).absolute())}
+    factors = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
+    return {"path": "/nonexistent", "size_mib": int(int(found[1]) * factors[found[2]])}

@@ -1,0 +1,61 @@
+"""``osprovider variant``: which variants there are, and what each comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from osprovider.cli.main import as_json, echo_json, main
+from osprovider.config.load import load, variant_names
+from osprovider.paths import Directories
+
+__all__ = ["variant"]
+
+
+@main.group()
+def variant() -> None:
+    """Show the variants, the NAME in osprovider+NAME."""
+
+
+@variant.command("list")
+@as_json
+@click.pass_obj
+def list_variants(directories: Directories, json_wanted: bool) -> None:
+    """List the variants with their images."""
+    rows = []
+    for name in variant_names(directories):
+        settings = load(directories, name, instance=None, parameters={})
+        rows.append({"name": name, "image": settings.image_name, "description": settings.variant.description})
+    if json_wanted:
+        echo_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['name']:<20} {row['image'] or 'none':<20} {row['description']}")
+
+
+@variant.command("show")
+@click.argument("name")
+@as_json
+@click.pass_obj
+def show_variant(directories: Directories, name: str, json_wanted: bool) -> None:
+    """Show variant NAME as merged from the built-in defaults, defaults.yaml and its own file."""
+    settings = load(directories, name, instance=None, parameters={})
+    data = dataclasses.asdict(settings.variant)
+    if json_wanted:
+        echo_json({"name": name, "files": [str(file) for file in settings.files], "variant": data})
+        return
+    import yaml
+
+    click.echo(f"# variant {name}, from the built-in defaults and {', '.join(str(file) for file in settings.files)}")
+    click.echo(yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _plain(value: object) -> object:
+    """Tuples as YAML's safe dumper knows them, password hashes hidden."""
+    if isinstance(value, dict):
+        hidden = {"password_hash": "(hidden)"} if value.get("password_hash") else {}
+        return {key: _plain(item) for key, item in {**value, **hidden}.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,243 @@
+"""Carrying a plan out: a prepared image becomes an installed instance.
+
+The order is what makes it safe. Everything that can be refused is refused first. Then the disk's old table is taken
+away, so that a half-written disk never looks installed; the template is copied, gets its own identity, grows and is
+customised; the boot code is written; all of it is synced; and only then comes the new table.
+Not for: deciding (:mod:`osprovider.plan`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider import linux
+from osprovider.config.load import Settings, load
+from osprovider.customize.context import Context, ContextDisk, ContextPartition
+from osprovider.customize.hooks import Hook, HookRunner, arrange, discover
+from osprovider.disk import bootloader, filesystem, wipe
+from osprovider.disk.copy import DamagedTemplate, copy_extents
+from osprovider.disk.device import Device, claim
+from osprovider.disk.loop import loop_device
+from osprovider.disk.table import write_table
+from osprovider.errors import ImageError, RequestError
+from osprovider.ganeti import environment
+from osprovider.ganeti.request import Request
+from osprovider.guest.protocol import Guest
+from osprovider.images.store import Store, Template
+from osprovider.log import human_bytes, reporter
+from osprovider.paths import Directories
+from osprovider.plan import Plan, make_plan, target_path
+
+__all__ = ["create", "guest_of", "template_directories"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every step of an installation needs."""
+
+    request: Request
+    directories: Directories
+    settings: Settings
+    hooks: tuple[Hook, ...]
+    plan: Plan
+    device: Device
+    template: Template
+
+
+def create(request: Request, directories: Directories, *, preserve_on_error: bool = False) -> None:
+    """Install the instance: Ganeti's ``create``.
+
+    Args:
+        request: Ganeti's.
+        directories: where configuration, cache and run-time files are.
+        preserve_on_error: leave the disk as it is when something fails, for a look at it.
+
+    Raises:
+        OsproviderError: something was refused or failed. What had been written is not bootable.
+    """
+    if request.instance is None:
+        raise RequestError("INSTANCE_NAME is not set: create is for an instance")
+    with reporter.step(f"plan {request.instance.name}"):
+        settings = load(directories, request.variant, instance=request.instance.name, parameters=request.parameters)
+        hooks = arrange(discover(directories), settings.variant.hooks, "create")
+        plan = make_plan(request, settings, [hook.name for hook in hooks], None)
+    if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
+        reporter.info(f"{plan.instance}: the disks are left alone, as {_who_says_so(settings)} says")
+        return
+    linux.private_mount_namespace()
+    with claim(target_path(request), directories.run) as device:
+        # What the configuration alone makes impossible is said before an image is built for minutes.
+        make_plan(request, settings, [], device.facts)
+        store = Store(directories)
+        for last_try in (False, True):
+            with store.opened(settings.image_name, settings.image, settings.variant) as template:
+                plan = make_plan(
+                    request,
+                    settings,
+                    [hook.name for hook in hooks],
+                    device.facts,
+                    key=template.manifest.key,
+                    manifest=template.manifest,
+                )
+                job = _Job(request, directories, settings, hooks, plan, device, template)
+                try:
+                    with _no_table_left_on_error(device, preserve_on_error=preserve_on_error):
+                        _install(job)
+                    return
+                except DamagedTemplate as damage:
+                    if last_try:
+                        raise
+                    reporter.warning(f"{damage}; preparing image {settings.image_name} again")
+            store.invalidate(template.manifest.key)
+
+
+def _who_says_so(settings: Settings) -> str:
+    return "os-image" if settings.image_name else f"variant {settings.variant_name} (image: none)"
+
+
+@contextmanager
+def _no_table_left_on_error(device: Device, *, preserve_on_error: bool) -> Iterator[None]:
+    """Whatever fails, the disk does not look installed afterwards, and the first error is the one that is shown."""
+    try:
+        yield
+    except BaseException:
+        if preserve_on_error:
+            reporter.warning(f"{device.path} is left as it is, half written, for a look at it")
+        else:
+            try:
+                wipe.clear_signatures(device)
+            except Exception as error:  # the first error is the one to show
+                reporter.warning(f"{device.path} could not be made unbootable: {error}")
+        raise
+
+
+def _install(job: _Job) -> None:
+    plan, device, template = job.plan, job.device, job.template
+    table = plan.table
+    root = table.find("root") if table else None
+    if table is None or root is None or plan.root_uuid is None:
+        raise ImageError("the plan has no root partition")
+    context = _context(job)
+    with ExitStack() as stack:
+        beside = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="boot-code"))
+        boot_code = beside.submit(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
+        runner = stack.enter_context(HookRunner(job.hooks, context))
+        wipe.clear_signatures(device)
+        all_zero = wipe.wipe(device, job.settings.variant.wipe)
+        size = template.manifest.filesystem.size_bytes
+        with reporter.progress(f"copy image {plan.image} to {device.path}", template.manifest.data_bytes) as advance:
+            copy_extents(
+                template.fd,
+                device.fd,
+                root.start_bytes,
+                template.manifest.extents,
+                size,
+                advance,
+                gaps_are_zero=all_zero,
+            )
+        with loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop:
+            with reporter.step("file system: new UUID and size") as detail:
+                filesystem.set_uuid(loop, plan.root_uuid)
+                if root.size_bytes > size:
+                    filesystem.grow(loop)
+                    detail(human_bytes(root.size_bytes))
+            with guest_of(loop, plan.isolation, job.directories) as guest:
+                runner.run_all(guest, root_device=loop, target=getattr(guest, "mountpoint", None))
+        if boot_code is not None:
+            _write_boot_code(plan, device, boot_code)
+        with reporter.step(f"sync {device.path}"):
+            os.fsync(device.fd)
+        with reporter.step("partition table"):
+            write_table(device, table)
+
+
+@contextmanager
+def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator[Guest]:
+    """The guest's root file system, opened where it may be.
+
+    Args:
+        device: holds the file system, from its first byte on.
+        isolation: ``host`` or ``appliance``.
+        directories: where mount points and the appliance lie.
+    """
+    if isolation == "host":
+        from osprovider.guest.host import mounted
+
+        with mounted(device, filesystem.type_of(device), directories.run) as guest:
+            yield guest
+    else:
+        from osprovider.guest.appliance import appliance
+
+        with appliance(device, directories) as guest:
+            yield guest
+
+
+def _write_boot_code(plan: Plan, device: Device, boot_code: Future[bootloader.BootCode]) -> None:
+    table = plan.table
+    if table is None:
+        return
+    with reporter.step(f"boot loader for {' and '.join(plan.firmware)}"):
+        code = boot_code.result()
+        if code.core_image is not None:
+            bootloader.write_bios(device.fd, table, code)
+        esp = table.find("esp")
+        if esp is not None and code.efi_image is not None and plan.esp_volume_id is not None:
+            bootloader.make_esp(device.path, esp, table.sector_size, code.efi_image, plan.esp_volume_id)
+
+
+def _context(job: _Job) -> Context:
+    """What hooks are told."""
+    request, plan = job.request, job.plan
+    if request.instance is None:
+        raise RequestError("INSTANCE_NAME is not set")
+    disks = []
+    for disk in request.disks:
+        installed = disk.index == 0
+        disks.append(
+            ContextDisk(
+                index=disk.index,
+                path=disk.path,
+                size_bytes=plan.disk_size_bytes if installed else disk.size_mib and disk.size_mib << 20,
+                sector_size=job.device.facts.sector_size if installed else 512,
+                guid=plan.table.guid if installed and plan.table else None,
+                partitions=_context_partitions(job) if installed else (),
+            )
+        )
+    return Context(
+        event="create",
+        instance=request.instance,
+        hostname=plan.hostname,
+        variant=job.settings.variant,
+        nics=plan.nics,
+        disks=tuple(disks),
+        manifest=job.template.manifest,
+        reinstall=request.reinstall,
+        serial_console=plan.serial_console,
+        external_kernel=environment.has_external_kernel(request),
+        environment=request.environment,
+        templates=template_directories(job.directories),
+    )
+
+
+def _context_partitions(job: _Job) -> tuple[ContextPartition, ...]:
+    plan = job.plan
+    volume_id = plan.esp_volume_id.upper() if plan.esp_volume_id else ""
+    file_systems = {
+        "bios_boot": (None, None),
+        "esp": ("vfat", f"{volume_id[:4]}-{volume_id[4:]}"),
+        "root": (job.template.manifest.filesystem.type, plan.root_uuid),
+    }
+    return tuple(
+        ContextPartition(part.number, part.role, part.start_bytes, part.size_bytes, part.guid, *file_systems[part.role])
+        for part in (plan.table.partitions if plan.table else ())
+    )
+
+
+def template_directories(directories: Directories) -> tuple[Path, ...]:
+    """Where Jinja2 templates are looked for: the site's, then the shipped ones."""
+    return (directories.config / "templates", directories.shipped / "templates")

@@ -1,0 +1,77 @@
+"""Ganeti's ``rename``: an installed system gets its new name.
+
+The system has run since it was installed, so its file system is somebody else's: unless the configuration says ``host``,
+only the appliance opens it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from osprovider import linux
+from osprovider.config.load import load
+from osprovider.customize.context import Context, ContextDisk, ContextPartition
+from osprovider.customize.hooks import HookRunner, arrange, discover
+from osprovider.deploy import guest_of, template_directories
+from osprovider.disk.device import claim
+from osprovider.disk.loop import loop_device
+from osprovider.disk.table import read_table
+from osprovider.errors import DeviceError, RequestError
+from osprovider.ganeti.request import Request
+from osprovider.log import reporter
+from osprovider.paths import Directories
+from osprovider.plan import make_plan, target_path
+
+__all__ = ["rename"]
+
+
+def rename(request: Request, directories: Directories) -> None:
+    """Run the hooks that follow a rename on disk 0.
+
+    Args:
+        request: Ganeti's; ``old_name`` is the name so far.
+        directories: where configuration and run-time files are.
+
+    Raises:
+        OsproviderError: the disk has no system of ours, or a hook failed. The system keeps its old name then, or the
+            part of it that was not written yet.
+    """
+    if request.instance is None:
+        raise RequestError("INSTANCE_NAME is not set: rename is for an instance")
+    settings = load(directories, request.variant, instance=request.instance.name, parameters=request.parameters)
+    plan = make_plan(request, settings, [], None)
+    if settings.leave_disk_alone:
+        reporter.info(f"{plan.instance}: the disks are left alone, as variant {settings.variant_name} says")
+        return
+    hooks = arrange(discover(directories), settings.variant.hooks, "rename")
+    linux.private_mount_namespace()
+    with claim(target_path(request), directories.run) as device:
+        table = read_table(device.path)
+        root = table.find("root")
+        if root is None:
+            raise DeviceError(f"{device.path} has no root partition: was the instance installed by osprovider?")
+        partitions = tuple(
+            ContextPartition(part.number, part.role, part.start_bytes, part.size_bytes, part.guid, None, None)
+            for part in table.partitions
+        )
+        disk = ContextDisk(0, device.path, device.facts.size_bytes, table.sector_size, table.guid, partitions)
+        context = Context(
+            event="rename",
+            instance=request.instance,
+            hostname=plan.hostname,
+            variant=settings.variant,
+            nics=plan.nics,
+            disks=(disk,),
+            old_name=request.old_name,
+            environment=request.environment,
+            templates=template_directories(directories),
+        )
+        isolation = "host" if settings.variant.isolation == "host" else "appliance"
+        with (
+            HookRunner(hooks, context) as runner,
+            loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
+            guest_of(loop, isolation, directories) as guest,
+        ):
+            runner.run_all(guest, root_device=loop, target=getattr(guest, "mountpoint", None))
+        with reporter.step(f"sync {device.path}"):
+            os.fsync(device.fd)
