@@ -1,0 +1,103 @@
+"""The EFI system partition: a FAT32 file system with the boot loader in the path where every firmware looks.
+
+It is made in memory, and what it consists of is then written to the disk: nothing is mounted (not every kernel knows
+vfat), no program but this one opens the disk, which is ours alone, and the same arguments give the same bytes.
+
+Not for: the boot loader itself (:mod:`osprovider.disk.bootloader`), mounting it in the guest (the hook ``fstab``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from osprovider.errors import DeviceError
+from osprovider.layout import PartitionPlan
+from osprovider.run import run
+
+__all__ = ["make_esp"]
+
+# FAT's time begins in 1980; mtools takes the time of what it writes from here.
+_MTOOLS_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+
+_CHUNK_BYTES = 1 << 20
+
+
+def make_esp(path: Path, partition: PartitionPlan, sector_size: int, efi_image: bytes, volume_id: str) -> None:
+    """Make the file system, and put ``efi_image`` into it as ``EFI/BOOT/BOOTX64.EFI``.
+
+    What the partition held before is gone: what of it is not overwritten, no file refers to. Nothing is synced.
+
+    Args:
+        path: the disk, a block device or a file; outside the partition it is not touched.
+        partition: where the ESP lies, large enough for FAT32 (:func:`osprovider.layout.esp_size_bytes`).
+        sector_size: the disk's, in bytes.
+        efi_image: the boot loader.
+        volume_id: the file system's, eight hexadecimal digits (``1234abcd``, which blkid(8) writes ``1234-ABCD``).
+
+    Raises:
+        ToolError: mkfs.vfat, mmd or mcopy failed, or the node lacks them (packages dosfstools and mtools).
+        DeviceError: the disk cannot be written.
+    """
+    image = os.memfd_create("esp")
+    try:
+        os.truncate(image, partition.size_bytes)
+        _make_file_system(image, partition.start_bytes // sector_size, sector_size, volume_id)
+        _add_loader(image, efi_image)
+        _copy_data(image, path, partition.start_bytes)
+    finally:
+        os.close(image)
+
+
+def _make_file_system(image: int, first_sector: int, sector_size: int, volume_id: str) -> None:
+    """An empty FAT32 file system that knows where on the disk it will lie."""
+    run(
+        [
+            *("mkfs.vfat", "-F", "32", "-s", "1", "-S", str(sector_size), "-h", str(first_sector)),
+            *("-i", volume_id, "-n", "ESP", "--invariant", f"/proc/self/fd/{image}"),
+        ],
+        pass_fds=(image,),
+    )
+
+
+def _add_loader(image: int, efi_image: bytes) -> None:
+    target = f"/proc/self/fd/{image}"
+    run(["mmd", "-i", target, "::/EFI", "::/EFI/BOOT"], env=_MTOOLS_ENVIRONMENT, pass_fds=(image,))
+    run(
+        ["mcopy", "-i", target, "-", "::/EFI/BOOT/BOOTX64.EFI"],
+        env=_MTOOLS_ENVIRONMENT,
+        stdin=efi_image,
+        pass_fds=(image,),
+    )
+
+
+def _copy_data(image: int, path: Path, start: int) -> None:
+    """Write all that was written to ``image``, zeros included, to the disk, from byte ``start`` on."""
+    try:
+        disk = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for offset, length in _data_ranges(image):
+                for position in range(offset, offset + length, _CHUNK_BYTES):
+                    chunk = os.pread(image, min(_CHUNK_BYTES, offset + length - position), position)
+                    if os.pwrite(disk, chunk, start + position) != len(chunk):
+                        raise DeviceError(f"{path}: the disk ends within the EFI system partition")
+        finally:
+            os.close(disk)
+    except OSError as error:
+        raise DeviceError(f"{path}: the EFI system partition cannot be written: {error.strerror}") from error
+
+
+def _data_ranges(fd: int) -> Iterator[tuple[int, int]]:
+    """The offset and length of each range of a sparse file that was written."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind
+                return
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end - start
