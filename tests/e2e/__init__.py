@@ -1,0 +1,1 @@
+"""End-to-end tests: a real Ganeti of two nodes, and guests that boot."""

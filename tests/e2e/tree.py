@@ -1,0 +1,106 @@
+"""The tree that every node of a test cluster runs on: Debian 12 with Ganeti, built once a run.
+
+Not for: anything that differs between nodes; that is written to each node's overlay.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.containers import run_in_tree
+from tests.support.runs import locked
+from tests.support.ssh import make_key
+
+__all__ = ["NodeTree", "build_node_tree", "shared_node_tree"]
+
+# python3-guestfs is what osprovider recommends, and the kernel what libguestfs makes its appliance of.
+_PACKAGES = (
+    "ganeti",
+    "ganeti-os-noop",
+    "ganeti-testsuite",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "linux-image-cloud-amd64",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "python3-guestfs",
+    "qemu-system-x86",
+    "qemu-utils",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTree:
+    """A finished tree.
+
+    Attributes:
+        root: the directory that is a node's root.
+        key: the private key that logs in to guests; ``key.pub`` lies beside it.
+    """
+
+    root: Path
+    key: Path
+
+    @property
+    def public_key(self) -> str:
+        """The line for an ``authorized_keys``."""
+        return self.key.with_name(f"{self.key.name}.pub").read_text().strip()
+
+
+def build_node_tree(directory: Path, packages: Sequence[Path] = ()) -> NodeTree:
+    """Build a node's tree, from the package mirrors and from `packages`.
+
+    All nodes have the same ssh host keys, as Ganeti has it, and root may log in from one to the other.
+
+    Args:
+        directory: an existing directory, where ``root`` and the keys are put.
+        packages: Debian packages (files) that are installed with apt, as a site does it.
+    """
+    root = directory / "root"
+    install = 'chroot "$1" apt-get install --yes --no-install-recommends'
+    command = [
+        *["mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev", f"--include={','.join(_PACKAGES)}"],
+        *[f"--customize-hook=copy-in {package} /tmp" for package in packages],
+        *[f"--customize-hook={install} /tmp/{package.name}" for package in packages],
+        *["bookworm", str(root)],
+    ]
+    with (directory / "mmdebstrap.log").open("w+b") as log:
+        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=1200)
+        log.seek(0)
+        assert done.returncode == 0, log.read().decode(errors="replace")[-4000:]
+    subprocess.run(["ssh-keygen", "-q", "-A", "-f", str(root)], check=True)
+    # RSA is what Ganeti looks for where it has not been told otherwise.
+    ssh = root / "root/.ssh"
+    ssh.mkdir(mode=0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-C", "root", "-f", str(ssh / "id_rsa")], check=True)
+    shutil.copyfile(ssh / "id_rsa.pub", ssh / "authorized_keys")
+    make_key(directory / "key")
+    return NodeTree(root, directory / "key")
+
+
+def shared_node_tree(directory: Path, package: Path, image: str) -> NodeTree:
+    """Return the tree that all processes of a run use, built by the first of them to ask.
+
+    The template of image `image` is ready in the tree's cache, for nodes have no way to a mirror. It is built by the
+    osprovider that the tree has, in the machine's own network.
+
+    Args:
+        directory: the run's.
+        package: osprovider's Debian package.
+        image: the name of an image definition.
+    """
+    finished = directory / "node-tree"
+    with locked(directory / "node-tree.lock"):
+        if not finished.exists():
+            begun = directory / "node-tree.begun"
+            begun.mkdir()
+            tree = build_node_tree(begun, [package])
+            run_in_tree(tree.root, ["osprovider", "image", "build", image], timeout=1200)
+            begun.rename(finished)
+    return NodeTree(finished / "root", finished / "key")

@@ -1,0 +1,128 @@
+"""What a run of the tests left behind: loop devices, mounts, network namespaces, processes and files.
+
+A snapshot is taken before the tests and another one after them; what is in the second alone is a leftover. Other
+runs, and anything else, may go on on the same machine at the same time, so a snapshot only holds what is certainly
+this run's: loop devices whose backing file, and mounts whose place, is beneath the directories given or bears the
+run's name; network namespaces that bear its name; this process' descendants. Descendants stay descendants because the
+watching process adopts the orphans among them (prctl(2), PR_SET_CHILD_SUBREAPER), so that a program cannot slip away
+by forking twice.
+
+Not for: clearing away. A test that leaves something behind is to be repaired.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tests.support.runs import loop_devices, run_name
+
+__all__ = ["Snapshot", "difference", "no_leftovers", "snapshot"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is of a run at one moment; every entry a line that a person understands.
+
+    Attributes:
+        loop_devices: ``loop3 (/backing/file)``.
+        mounts: ``/mount/point (type)``, as this process' mount namespace has them.
+        namespaces: names of network namespaces as ``ip netns`` lists them.
+        processes: ``1234 (command line)`` of this process' descendants, the finished ones left out.
+        files: paths beneath the directories whose contents are watched.
+    """
+
+    loop_devices: frozenset[str]
+    mounts: frozenset[str]
+    namespaces: frozenset[str]
+    processes: frozenset[str]
+    files: frozenset[str]
+
+
+def snapshot(directories: Sequence[Path], *, contents: Sequence[Path] = ()) -> Snapshot:
+    """Return what there is of this run.
+
+    Args:
+        directories: where the run keeps its files: loop devices and mounts beneath are its own.
+        contents: directories whose every file counts as well.
+    """
+    name = run_name()
+    roots = [f"{directory.resolve()}/" for directory in directories]
+
+    def is_ours(path: str) -> bool:
+        return name in path or any(f"{path}/".startswith(root) for root in roots)
+
+    return Snapshot(
+        loop_devices=frozenset(f"{device} ({file})" for device, file in loop_devices().items() if is_ours(file)),
+        mounts=frozenset(f"{place} ({kind})" for place, kind in _mounts() if is_ours(place)),
+        namespaces=frozenset(path.name for path in Path("/run/netns").glob("*") if name in path.name),
+        processes=frozenset(_descendants(os.getpid())),
+        files=frozenset(str(path) for root in contents for path in root.rglob("*")),
+    )
+
+
+def difference(before: Snapshot, after: Snapshot) -> list[str]:
+    """Return what `after` has and `before` has not, one line a thing with its kind in front."""
+    return [
+        f"{field.name.replace('_', ' ')}: {entry}"
+        for field in fields(Snapshot)
+        for entry in sorted(getattr(after, field.name) - getattr(before, field.name))
+    ]
+
+
+@contextmanager
+def no_leftovers(directories: Sequence[Path], *, contents: Sequence[Path] = ()) -> Iterator[None]:
+    """Watch the body, and fail where it leaves something behind.
+
+    Args:
+        directories: as `snapshot` takes them.
+        contents: likewise.
+
+    Raises:
+        AssertionError: with every leftover on a line of its own.
+    """
+    _adopt_orphans()
+    before = snapshot(directories, contents=contents)
+    yield
+    left = difference(before, snapshot(directories, contents=contents))
+    assert not left, "left behind:\n" + "\n".join(left)
+
+
+def _adopt_orphans() -> None:
+    """Make this process the new parent of its descendants' orphans."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    """Yield the place and the type of every mount that this process sees (proc(5), mountinfo)."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        place = before.split(" ")[4].encode().decode("unicode_escape")
+        yield place, after.split(" ")[0]
+
+
+def _descendants(ancestor: int) -> Iterable[str]:
+    """Yield the living descendants of process `ancestor`."""
+    parents: dict[int, int] = {}
+    lines: dict[int, str] = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended since it was listed
+            state, parent = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            pid = int(directory.name)
+            parents[pid] = int(parent)
+            if state not in "ZX":
+                lines[pid] = f"{pid} ({command})"
+    for pid, line in lines.items():
+        above = parents[pid]
+        while above not in {0, ancestor}:
+            above = parents.get(above, 0)
+        if above == ancestor:
+            yield line

@@ -1,0 +1,191 @@
+"""A disk image booted in QEMU, emulated, with a network that leads nowhere but to a loopback port of this machine's.
+
+The machine is the one that Ganeti's KVM hypervisor gives its instances by default: virtio disk and network, a serial
+console. The emulator (``-accel tcg``) is slow and works everywhere.
+
+Not for: Ganeti's own instances; these it starts itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tests.support.console import ConsoleLog
+from tests.support.ssh import SshTarget
+
+__all__ = ["Firmware", "Guest", "UserNetwork", "boot"]
+
+# Debian's package ovmf. The variables are written to and therefore copied.
+_OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+_OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+
+class Firmware(StrEnum):
+    """What the machine starts with."""
+
+    BIOS = "bios"  # SeaBIOS, QEMU's own
+    UEFI = "uefi"  # OVMF, without Secure Boot
+
+
+@dataclass(frozen=True, slots=True)
+class UserNetwork:
+    """The network that QEMU itself plays to the guest's only NIC.
+
+    Attributes:
+        mac: the NIC's.
+        address: the guest's; where `subnet`'s DHCP server of QEMU's is asked, it gives this one.
+        subnet: in CIDR form.
+        gateway: QEMU's own address in it.
+    """
+
+    mac: str = "52:54:00:12:34:56"
+    address: str = "198.51.100.21"
+    subnet: str = "198.51.100.0/24"
+    gateway: str = "198.51.100.254"
+
+
+class Guest:
+    """A machine that runs.
+
+    Attributes:
+        console: the serial console's log.
+        shell: how ssh gets in.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], console: ConsoleLog, shell: SshTarget, errors: Path) -> None:
+        self.console = console
+        self.shell = shell
+        self._process = process
+        self._errors = errors
+
+    def is_alive(self) -> bool:
+        """Tell whether QEMU runs still."""
+        return self._process.poll() is None
+
+    def wait_for_console(self, pattern: str, timeout: float) -> str:
+        """Wait until the console shows the regular expression `pattern`, and return what matched.
+
+        Raises:
+            TimeoutError: after `timeout` seconds, or when QEMU has ended.
+        """
+        try:
+            return self.console.wait_for(pattern, timeout, is_alive=self.is_alive).group()
+        except TimeoutError as error:
+            error.add_note(self._state())
+            raise
+
+    def wait_for_ssh(self, timeout: float = 600) -> None:
+        """Wait until root can log in.
+
+        Raises:
+            TimeoutError: after `timeout` seconds, or when QEMU has ended.
+        """
+        try:
+            self.shell.wait(timeout, is_alive=self.is_alive)
+        except TimeoutError as error:
+            error.add_note(f"{self._state()}; the console ends with:\n{self.console.tail()}")
+            raise
+
+    def ssh(self, argv: Sequence[str], *, timeout: float = 180, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `argv` in the guest; see `SshTarget.run`."""
+        return self.shell.run(argv, timeout=timeout, check=check)
+
+    def wait_for_end(self, timeout: float) -> None:
+        """Wait until the guest has switched itself off.
+
+        Raises:
+            subprocess.TimeoutExpired: after `timeout` seconds.
+        """
+        self._process.wait(timeout)
+
+    def _state(self) -> str:
+        """Say how QEMU is."""
+        state = "runs" if self.is_alive() else f"has ended with {self._process.returncode}"
+        return f"QEMU {state}: {self._errors.read_text().strip() or 'no message'}"
+
+
+@contextmanager
+def boot(
+    disk: Path,
+    directory: Path,
+    key: Path,
+    *,
+    firmware: Firmware = Firmware.BIOS,
+    network: UserNetwork | None = None,
+    disk_format: str = "raw",
+    sector_size: int = 512,
+    memory: int = 512,
+    keep_disk: bool = True,
+) -> Iterator[Guest]:
+    """Boot `disk` and give the guest; on leaving, QEMU is ended.
+
+    Must be called from a thread that lives as long as the guest, for QEMU dies with the thread that started it.
+
+    Args:
+        disk: the image file.
+        directory: an existing directory for the console's log (``console.log``), QEMU's messages and its variables.
+        key: the private key to log in with.
+        firmware: BIOS or UEFI.
+        network: addresses of the network; `UserNetwork`'s own where not given.
+        disk_format: ``raw`` or ``qcow2``; never guessed.
+        sector_size: logical and physical sectors of the virtual disk, in bytes.
+        memory: MiB.
+        keep_disk: leave the file as it is; what the guest writes is forgotten. The image may be booted twice at once.
+    """
+    network = network or UserNetwork()
+    port = _free_port()
+    console = directory / "console.log"
+    errors = directory / "qemu.log"
+    drive = f"if=none,id=disk0,format={disk_format},snapshot={'on' if keep_disk else 'off'},file={_escaped(disk)}"
+    nic = (
+        f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address},"
+        f"hostfwd=tcp:127.0.0.1:{port}-{network.address}:22"
+    )
+    command = [
+        # Nothing of a run that is killed goes on.
+        *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
+        *["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg"],
+        *["-m", f"{memory}M", "-smp", "1", "-serial", f"file:{_escaped(console)}"],
+        *["-drive", drive],
+        *["-device", f"virtio-blk-pci,drive=disk0,logical_block_size={sector_size},physical_block_size={sector_size}"],
+        *["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"],
+        *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
+    ]
+    with errors.open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield Guest(process, ConsoleLog(console), SshTarget("127.0.0.1", key, port=port), errors)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _uefi_options(directory: Path) -> list[str]:
+    """Return the options that put OVMF in place, its variables a copy in `directory`."""
+    variables = directory / "efi-variables.fd"
+    shutil.copyfile(_OVMF_VARIABLES, variables)
+    flash = "if=pflash,format=raw"
+    return [
+        *["-drive", f"{flash},unit=0,readonly=on,file={_OVMF_CODE}"],
+        *["-drive", f"{flash},unit=1,file={_escaped(variables)}"],
+    ]
+
+
+def _escaped(path: Path) -> str:
+    """Return `path` as a value in one of QEMU's comma separated options."""
+    return str(path).replace(",", ",,")
+
+
+def _free_port() -> int:
+    """Return a TCP port of the loopback interface's that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

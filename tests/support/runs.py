@@ -1,0 +1,142 @@
+"""A run of the tests: its name, its directory, and the clearing away of runs that were killed.
+
+A run is the process that the operator started (``pytest``; with xdist its controller) and everything beneath it. Its
+name holds that process' id and start time, so that anyone can tell for certain whether it still lives, and whatever
+the run makes that outlives a process (directories, loop devices by their backing file) bears the name. A run that
+begins removes what dead runs left, and never anything of one that lives: two check-outs may be tested on one machine
+at once.
+
+Not for: finding out whether a test left something behind; that is `tests.support.leftovers`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["MARKER", "die_with_parent", "enter", "locked", "loop_devices", "run_name", "start_time"]
+
+#: The variable that tells the processes of a run apart from everybody else's. Its value is the run's name.
+MARKER = "OSPROVIDER_TEST_RUN"
+
+#: Runs keep disks and trees of gigabytes, which /tmp, often in memory, should not hold.
+PARENT = Path("/var/tmp")  # noqa: S108 - the name is checked to be ours before anything is put there
+
+_NAME = re.compile(r"osprovider-test-(?P<pid>\d+)-(?P<start>\d+)")
+_PR_SET_PDEATHSIG = 1
+
+
+def start_time(pid: int) -> int | None:
+    """Return when process `pid` started, in clock ticks after boot (proc(5), field 22), or None where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The second field is the name in parentheses and may hold blanks and parentheses itself.
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def run_name() -> str:
+    """Return the name of the run that this process belongs to, ``osprovider-test-PID-START``."""
+    inherited = os.environ.get(MARKER)
+    if inherited is not None and _is_alive(inherited):
+        return inherited
+    # An xdist worker is the controller's own child, and all of them have to come to one name.
+    pid = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return f"osprovider-test-{pid}-{start_time(pid)}"
+
+
+def _is_alive(name: str) -> bool:
+    """Tell whether the process that the name `name` speaks of lives. A name of another form counts as alive."""
+    match = _NAME.search(name)
+    return match is None or start_time(int(match["pid"])) == int(match["start"])
+
+
+@contextmanager
+def enter() -> Iterator[Path]:
+    """Take part in the run, and give its directory.
+
+    Every process that takes part holds the directory's lock shared, and the last to leave removes it. What dead runs
+    left is cleared away first.
+    """
+    _sweep()
+    name = run_name()
+    os.environ[MARKER] = name
+    directory = PARENT / name
+    handle = _share(directory)
+    try:
+        yield directory
+    finally:
+        with suppress(BlockingIOError):  # somebody else is still here, and removes it
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory)
+        os.close(handle)
+
+
+def _share(directory: Path) -> int:
+    """Make `directory` where it is missing, lock it shared, and return the file descriptor that holds the lock."""
+    while True:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if directory.stat().st_uid != os.geteuid() or directory.is_symlink():
+            message = f"{directory} belongs to somebody else; remove it"
+            raise RuntimeError(message)
+        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        # The last one of the run may have removed it while we waited for the lock.
+        with suppress(FileNotFoundError):
+            if directory.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, which is made where it is missing."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies; an xdist worker would else finish its test first."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def loop_devices() -> dict[str, str]:
+    """Return the loop devices in use, as kernel name (``loop3``) and backing file as the kernel knows it.
+
+    The file of a mount namespace that is gone is named from its mount's root: the path is for recognising, not for
+    opening.
+    """
+    found = {}
+    for attribute in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # detached since it was listed
+            found[attribute.parts[3]] = attribute.read_text().strip()
+    return found
+
+
+def _sweep() -> None:
+    """End the processes, detach the loop devices and remove the directories of runs whose owner is dead."""
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            values = [entry for entry in environ.read_bytes().split(b"\0") if entry.startswith(MARKER.encode() + b"=")]
+            if values and not _is_alive(values[0].decode()):
+                os.kill(int(environ.parts[2]), signal.SIGKILL)
+    for device, backing in loop_devices().items():
+        if not _is_alive(backing):
+            subprocess.run(["losetup", "--detach", f"/dev/{device}"], check=False, capture_output=True)
+    for directory in PARENT.glob("osprovider-test-*"):
+        if not _is_alive(directory.name) and not directory.is_symlink():
+            shutil.rmtree(directory, ignore_errors=True)
