@@ -1,13 +1,16 @@
-"""System calls that Python 3.11's ``os`` lacks, through libc; each raises ``OSError`` as ``os`` would.
+"""System calls that Python 3.11's ``os`` lacks, through libc or ioctl(2); each raises ``OSError`` as ``os`` would.
 
-Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2) and <linux/falloc.h>, <linux/openat2.h>.
+Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2); <linux/falloc.h>, <linux/fs.h>,
+<linux/openat2.h>.
 Not for: policy; callers decide what to mount or to punch.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import struct
 from enum import IntFlag
 
 __all__ = [
@@ -15,10 +18,14 @@ __all__ = [
     "MountFlag",
     "Resolve",
     "Umount",
+    "block_device_size",
+    "discard",
     "fallocate",
+    "is_write_protected",
     "mount",
     "openat2",
     "private_mount_namespace",
+    "sector_size",
     "start_writeback",
     "umount",
 ]
@@ -28,6 +35,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x00020000
 _SYS_OPENAT2 = 437  # the same on every architecture
 _SYNC_FILE_RANGE_WRITE = 2
+
+# <linux/fs.h>
+_BLKROGET = 0x125E
+_BLKSSZGET = 0x1268
+_BLKDISCARD = 0x1277
+_BLKGETSIZE64 = 0x80081272
 
 
 class MountFlag(IntFlag):
@@ -92,8 +105,10 @@ def private_mount_namespace() -> None:
     mount(None, "/", None, MountFlag.REC | MountFlag.SLAVE)
 
 
-def mount(source: str | None, target: str, filesystem: str | None, flags: MountFlag, options: str | None = None) -> None:
-    """Mount ``source`` on ``target``; see mount(2)."""
+def mount(
+    source: str | None, target: str, filesystem: str | None, flags: MountFlag, options: str | None = None
+) -> None:
+    """Put the file system in ``source`` on ``target``."""
     _check(
         _libc.mount(
             source.encode() if source else None,
@@ -112,7 +127,7 @@ def umount(target: str, flags: Umount = Umount.NONE) -> None:
 
 
 def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve: Resolve) -> int:
-    """Open ``path`` as openat2(2) does, which can keep the resolution inside ``directory_fd``.
+    """Open ``path`` in a way that can keep its resolution inside ``directory_fd``.
 
     Returns:
         a file descriptor, close-on-exec.
@@ -129,14 +144,39 @@ def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve:
 
 
 def fallocate(fd: int, mode: Fallocate, offset: int, length: int) -> None:
-    """Manipulate ``length`` bytes of space from ``offset`` on; see fallocate(2).
+    """Punch, zero or reserve ``length`` bytes of space from ``offset`` on.
 
-    On a block device ``PUNCH_HOLE | KEEP_SIZE`` has the device itself make zeros and fails with EOPNOTSUPP where it can't
-    (``blkdev_fallocate`` in the kernel's block/fops.c).
+    On a block device ``PUNCH_HOLE | KEEP_SIZE`` has the device itself make zeros and fails with EOPNOTSUPP where it
+    cannot (``blkdev_fallocate`` in the kernel's block/fops.c).
     """
     _check(_libc.fallocate64(fd, ctypes.c_int(mode), ctypes.c_int64(offset), ctypes.c_int64(length)))
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
     """Have the kernel start writing this range to the device, without waiting; see sync_file_range(2)."""
-    _check(_libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
+    _check(
+        _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
+    )
+
+
+def block_device_size(fd: int) -> int:
+    """The size of a block device, in bytes."""
+    (size,) = struct.unpack("=Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
+    return int(size)
+
+
+def sector_size(fd: int) -> int:
+    """The logical sector size of a block device, in bytes: 512 or 4096."""
+    (size,) = struct.unpack("=i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
+    return int(size)
+
+
+def is_write_protected(fd: int) -> bool:
+    """Does the kernel refuse to write to this block device."""
+    (flag,) = struct.unpack("=i", fcntl.ioctl(fd, _BLKROGET, bytes(4)))
+    return bool(flag)
+
+
+def discard(fd: int, offset: int, length: int) -> None:
+    """Tell a block device that ``length`` bytes from ``offset`` on are not needed. They may read as anything then."""
+    fcntl.ioctl(fd, _BLKDISCARD, struct.pack("=QQ", offset, length))

@@ -1,0 +1,241 @@
+"""A disk that we write to: looked at, then claimed.
+
+A claim holds, as far as the kernel lets us, everybody else away: for a block device O_EXCL (so no mount, no
+device-mapper, no swap, no second claim), and always the exclusive flock(2) on its node that makes udev leave it alone
+(https://systemd.io/BLOCK_DEVICE_LOCKING). A lock of our own under the run directory tells two runs of osprovider from
+udev, which takes the same flock for a moment and must be waited for.
+Not for: writing (:mod:`osprovider.disk.copy`, :mod:`osprovider.disk.wipe`, :mod:`osprovider.disk.table`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import math
+import os
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider.disk.users import find_users, openers
+from osprovider.errors import DeviceError
+from osprovider.layout import DiskFacts
+from osprovider.linux import block_device_size, is_write_protected, sector_size
+
+__all__ = ["Device", "claim", "probe"]
+
+_UDEV_SECONDS = 5.0  # how long udev may hold its shared lock while it looks at a device that has just come into being
+_ALIGNMENT = 1 << 20
+_LARGEST_ALIGNMENT = 64 << 20  # what some bridges say beyond this is not a stripe's size but a mistake
+
+# struct flock for F_OFD_GETLK: a write lock from byte 0 to the end
+_WHOLE_FILE = struct.pack("=hhxxxxqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A disk that is ours until the claim ends.
+
+    Attributes:
+        path: as the operator knows it. fd: open for reading and writing.
+        facts: its size and sectors.
+        is_block: a block device; a plain file otherwise.
+    """
+
+    path: Path
+    fd: int
+    facts: DiskFacts
+    is_block: bool
+
+
+def probe(path: Path) -> DiskFacts:
+    """Look at a disk without touching it.
+
+    Args:
+        path: a block device or a plain file, or a symbolic link to one, as Ganeti passes it.
+
+    Raises:
+        DeviceError: there is nothing, it is neither, it cannot be opened, or it has no size.
+    """
+    fd = _open(path, os.O_RDONLY)
+    try:
+        return _facts(path, fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def claim(path: Path, run_dir: Path) -> Iterator[Device]:
+    """Take a disk for writing.
+
+    Args:
+        path: as for :func:`probe`.
+        run_dir: where our locks lie; made when missing.
+
+    Yields:
+        the disk.
+
+    Raises:
+        DeviceError: as for :func:`probe`; or it is read-only, or in use, with every user named that can be found.
+    """
+    with ExitStack() as stack:
+        fd = _open(path, os.O_RDWR)
+        stack.callback(os.close, fd)
+        status = os.fstat(fd)
+        stack.enter_context(_lock_of_ours(path, status, run_dir))
+        _refuse_if_used(path, fd, status)
+        is_block = stat.S_ISBLK(status.st_mode)
+        if is_block:
+            fd = _open(path, os.O_RDWR | os.O_EXCL)
+            stack.callback(os.close, fd)
+            if os.fstat(fd).st_rdev != status.st_rdev:
+                raise DeviceError(f"{path}: led to another device a moment ago: something changes it; try again")
+        facts = _facts(path, fd)
+        _lock_against_udev(path, fd)
+        yield Device(path, fd, facts, is_block)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a disk; DeviceError with the way out where that does not work."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) or not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
+            raise DeviceError(f"{path}: is neither a block device nor a plain file: give the disk itself")
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise DeviceError(f"{path}: does not exist: is the disk activated (gnt-instance activate-disks)?") from error
+    except OSError as error:
+        raise DeviceError(f"{path}: {_reason(path, error)}") from error
+    # The path may lead elsewhere since stat(2): what is open decides.
+    status = os.fstat(fd)
+    if not (stat.S_ISBLK(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        os.close(fd)
+        raise DeviceError(f"{path}: is neither a block device nor a plain file: give the disk itself")
+    if flags & os.O_RDWR and stat.S_ISBLK(status.st_mode) and is_write_protected(fd):
+        os.close(fd)
+        raise DeviceError(f"{path}: is read-only: make it writable (blockdev --setrw {path})")
+    return fd
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """Why a disk could not be opened, and what to do."""
+    match error.errno:
+        case errno.EROFS:
+            return "is read-only: remount the file system that it is on, or make the device writable"
+        case errno.EACCES | errno.EPERM:
+            return "may not be written: it is read-only or immutable (blockdev --setrw, lsattr)"
+        case errno.ETXTBSY:
+            return "is in use by the kernel (swap, or a program that runs from it): end that first"
+        case errno.EBUSY:
+            users = find_users(path.stat()) or openers(path) or ["something in another mount namespace"]
+            return f"is in use: {', '.join(users)}; end that first"
+        case _:
+            return f"cannot be opened: {error.strerror}"
+
+
+def _facts(path: Path, fd: int) -> DiskFacts:
+    """Size, sectors and alignment of an open disk."""
+    status = os.fstat(fd)
+    if stat.S_ISBLK(status.st_mode):
+        facts = DiskFacts(block_device_size(fd), sector_size(fd), _alignment(status.st_rdev))
+    else:
+        facts = DiskFacts(status.st_size // 512 * 512)
+    if facts.size_bytes == 0:
+        raise DeviceError(f"{path}: has a size of zero: create the disk first, or activate it")
+    return facts
+
+
+def _alignment(device: int) -> int:
+    """Where partitions should start: at multiples of 1 MiB, and of the device's stripe where it names one."""
+    directory = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    for queue in (directory / "queue", directory.parent / "queue"):  # a partition's is its disk's
+        with suppress(OSError, ValueError):
+            stripe = int((queue.resolve() / "optimal_io_size").read_text())
+            both = math.lcm(_ALIGNMENT, stripe) if stripe else _ALIGNMENT
+            return both if both <= _LARGEST_ALIGNMENT else _ALIGNMENT
+    return _ALIGNMENT
+
+
+@contextmanager
+def _lock_of_ours(path: Path, status: os.stat_result, run_dir: Path) -> Iterator[None]:
+    """The lock among runs of osprovider on this node, by what the path leads to."""
+    is_block = stat.S_ISBLK(status.st_mode)
+    number = status.st_rdev if is_block else status.st_dev
+    name = f"disk-{os.major(number)}:{os.minor(number)}" + ("" if is_block else f"-{status.st_ino}")
+    lock = run_dir / "locks" / name
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = _take_lock(path, lock)
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be locked: {lock}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _take_lock(path: Path, lock: Path) -> int:
+    """Lock a file that says who holds it. Returns the descriptor that holds the lock."""
+    while True:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed it between our opening and locking it.
+            if _is_same(lock, fd):
+                os.ftruncate(fd, 0)
+                os.write(fd, f"{os.getpid()}\n".encode())
+                return fd
+        except BlockingIOError as error:
+            owner = os.read(fd, 20).decode().strip() or "?"
+            os.close(fd)
+            raise DeviceError(
+                f"{path}: another osprovider (process {owner}) is writing to it: wait for its end"
+            ) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_same(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _refuse_if_used(path: Path, fd: int, status: os.stat_result) -> None:
+    users = find_users(status)
+    if not users and _locked_by_somebody(fd):
+        users = openers(path) or ["a process that is not to be seen from here, which has locked it"]
+    if users:
+        raise DeviceError(f"{path}: is in use: {', '.join(users)}; end that first")
+
+
+def _locked_by_somebody(fd: int) -> bool:
+    """Has another open file description a record lock on it, as QEMU takes them on its images."""
+    with suppress(OSError):  # a file system without locks has none
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _WHOLE_FILE)
+        (kind,) = struct.unpack_from("=h", answer)
+        return int(kind) != fcntl.F_UNLCK
+    return False
+
+
+def _lock_against_udev(path: Path, fd: int) -> None:
+    """Take the flock that udev respects, once it has done with its own look at the device."""
+    deadline = time.monotonic() + _UDEV_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                who = ", ".join(openers(path)) or "something that is not to be seen from here"
+                raise DeviceError(f"{path}: is locked (flock) by {who}: wait for its end") from error
+            time.sleep(0.02)
+        else:
+            return
