@@ -1,0 +1,118 @@
+"""Putting and removing one file in a guest's directory that is open, at once and without following a link.
+
+Not for: finding that directory (:mod:`osprovider.guest.resolve`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from osprovider.guest.resolve import open_inside, opened, reopenable
+
+__all__ = ["put", "refuse_special", "remove", "renamed_into_place"]
+
+_ACCESS_LIST = "system.posix_acl_access"
+# They vouch for a content (capabilities(7), IMA and EVM), so they go with it, as they would at a write(2).
+_VOUCHING = frozenset({"security.capability", "security.evm", "security.ima"})
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def refuse_special(mode: int) -> None:
+    """Only a regular file is read or written over."""
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "it is a directory")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(stat.S_IFMT(mode), 'something')}, not a regular file")
+
+
+@contextmanager
+def renamed_into_place(parent_fd: int, name: str) -> Iterator[str]:
+    """Yield a new name in the same directory; what the body makes there takes the place of ``name``, or is removed."""
+    temporary = f".osprovider-{secrets.token_hex(8)}"  # not made of the name, which may be as long as names get
+    try:
+        yield temporary
+        os.rename(temporary, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=parent_fd)
+        raise
+
+
+def put(parent_fd: int, name: str, chunks: Iterable[bytes], *, mode: int | None, owner: tuple[int, int] | None) -> None:
+    """Put a regular file in the place of a regular file, a link or nothing.
+
+    An existing regular file's mode and owner stay where none is given, its extended attributes (SELinux's label, ACLs)
+    stay where the mode does; the label stays always. A hard link's other names keep the old content.
+    """
+    old_mode, old_owner, attributes = _to_keep(parent_fd, name)
+    with renamed_into_place(parent_fd, name) as temporary:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(temporary, flags, 0o600, dir_fd=parent_fd), "wb", buffering=0) as file:  # noqa: PTH123
+            for chunk in chunks:
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            os.fchown(file.fileno(), *(owner or old_owner))
+            if mode is not None:
+                attributes.pop(_ACCESS_LIST, None)
+            _set_attributes(file.fileno(), attributes)
+            os.fchmod(file.fileno(), old_mode if mode is None else mode)
+
+
+def _to_keep(parent_fd: int, name: str) -> tuple[int, tuple[int, int], dict[str, bytes]]:
+    """Mode, owner and extended attributes that a file put in the place of ``name`` inherits from it."""
+    fresh: tuple[int, tuple[int, int], dict[str, bytes]] = (0o644, (0, 0), {})
+    try:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd)
+    except FileNotFoundError:
+        return fresh
+    with opened(fd):
+        found = os.fstat(fd)
+        if stat.S_ISLNK(found.st_mode):
+            return fresh
+        refuse_special(found.st_mode)
+        attributes = {
+            attribute: os.getxattr(reopenable(fd), attribute)
+            for attribute in _attribute_names(reopenable(fd))
+            if attribute not in _VOUCHING
+        }
+        return stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid), attributes
+
+
+def _set_attributes(fd: int, attributes: dict[str, bytes]) -> None:
+    """Give a new file these extended attributes, in place of the ACL that its directory may have given it."""
+    if _ACCESS_LIST not in attributes and _ACCESS_LIST in _attribute_names(fd):
+        os.removexattr(fd, _ACCESS_LIST)
+    for attribute, value in attributes.items():
+        os.setxattr(fd, attribute, value)
+
+
+def _attribute_names(file: int | str) -> list[str]:
+    """The names of a file's extended attributes; none where its file system knows none."""
+    try:
+        return os.listxattr(file)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def remove(parent_fd: int, name: str) -> None:
+    """Remove a file, a link, or a directory with all in it, without ever following a link."""
+    try:
+        os.unlink(name, dir_fd=parent_fd)
+    except IsADirectoryError:
+        with opened(open_inside(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)) as directory:
+            for child in os.listdir(directory):  # noqa: PTH208
+                remove(directory, child)
+        os.rmdir(name, dir_fd=parent_fd)

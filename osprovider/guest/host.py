@@ -1,0 +1,306 @@
+"""The guest protocol on a directory of this machine, and the mounting of a guest's file system.
+
+What a guest's owner laid is never trusted: paths are resolved inside the root (:mod:`osprovider.guest.resolve`), and
+only regular files are ever opened; a FIFO cannot block us and a device node is not touched.
+Not for: deciding which file system may be mounted here, that is the plan's; nor for running anything of the guest's.
+"""
+
+# ruff: noqa: D102 (the protocol documents the methods)
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fnmatch
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from osprovider import linux
+from osprovider.errors import GuestError
+from osprovider.guest import files
+from osprovider.guest.protocol import Guest
+from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside, opened, reopenable
+from osprovider.linux import MountFlag, Umount
+
+__all__ = ["READ_LIMIT", "HostGuest", "mounted"]
+
+READ_LIMIT = 16 << 20
+"""The largest file that ``read`` returns, in bytes."""
+
+_CHUNK = 1 << 20
+_WAYS_OUT = {
+    errno.ENOSPC: "the guest's file system is full; make the disk larger",
+    errno.EROFS: "the guest's file system is read-only, or became so after an error; look at the kernel's log",
+    errno.EXDEV: "something is mounted there, and a guest is one file system",
+}
+
+_EXT4_OPTIONS = ("errors=remount-ro", "noload")
+# What mounts each file system: the driver's name, its options, and those that keep it from replaying a journal.
+# One driver serves all of ext; a template and its instance share an XFS UUID until the instance has got its own.
+_DRIVERS = {
+    "ext2": ("ext4", *_EXT4_OPTIONS),
+    "ext3": ("ext4", *_EXT4_OPTIONS),
+    "ext4": ("ext4", *_EXT4_OPTIONS),
+    "xfs": ("xfs", "nouuid", "norecovery"),
+    "btrfs": ("btrfs", "", "rescue=nologreplay"),
+}
+_FLAGS = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC | MountFlag.NOATIME
+_BUSY_SECONDS = 3.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class HostGuest(Guest):
+    """A guest's root file system, reached through a descriptor of its root directory.
+
+    Implements :class:`osprovider.guest.protocol.Guest`; see there for the methods.
+
+    Args:
+        root_fd: the root directory, open for reading; the caller's to close, after the last use of this.
+        mountpoint: the same directory as a path that other programs can use; None where there is none.
+    """
+
+    def __init__(self, root_fd: int, *, mountpoint: Path | None = None) -> None:
+        self._root = root_fd
+        self.mountpoint = mountpoint
+
+    def read(self, path: str) -> bytes:
+        with _reported("read", path) as inside, opened(open_inside(self._root, inside, os.O_PATH)) as found:
+            files.refuse_special(os.fstat(found).st_mode)
+            with open(reopenable(found), "rb", buffering=0) as file:  # noqa: PTH123
+                chunks = []
+                size = 0
+                while chunk := file.read(min(_CHUNK, READ_LIMIT + 1 - size)):
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > READ_LIMIT:
+                        raise OSError(errno.EFBIG, "is larger than 16 MiB")
+                return b"".join(chunks)
+
+    def read_text(self, path: str) -> str:
+        return self.read(path).decode("utf-8", "surrogateescape")
+
+    def write(
+        self, path: str, content: str | bytes, *, mode: int | None = None, owner: tuple[int, int] | None = None
+    ) -> None:
+        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+        with _reported("write", path) as inside, entry(self._root, inside, follow=True, make_parents=True) as place:
+            files.put(*place, [data], mode=mode, owner=owner)
+
+    def exists(self, path: str) -> bool:
+        with _reported("look at", path) as inside:
+            return self._kind(inside) is not None
+
+    def is_directory(self, path: str) -> bool:
+        with _reported("look at", path) as inside:
+            return self._kind(inside) == stat.S_IFDIR
+
+    def is_symlink(self, path: str) -> bool:
+        with _reported("look at", path) as inside:
+            return self._kind(inside, os.O_NOFOLLOW) == stat.S_IFLNK
+
+    def glob(self, pattern: str) -> list[str]:
+        with _reported("list", pattern) as inside:
+            found = [""]
+            for component in filter(None, inside.split("/")):
+                found = [f"{place}/{name}" for place in found for name in self._matches(place, component)]
+            return sorted(place or "/" for place in found)
+
+    def remove(self, path: str) -> None:
+        with _reported("remove", path) as inside:
+            try:
+                with entry(self._root, inside, follow=False, make_parents=False) as place:
+                    files.remove(*place)
+            except RecursionError:
+                raise OSError(errno.ELOOP, "its directories are nested too deep") from None
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    raise
+
+    def mkdir(self, path: str, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
+        with _reported("make the directory", path) as inside:
+            kind = self._kind(inside)
+            if kind is None:
+                with entry(self._root, inside, follow=True, make_parents=True) as (parent, name):
+                    make_directory_at(parent, name, mode, owner)
+            elif kind != stat.S_IFDIR:
+                raise OSError(errno.EEXIST, "a file is in its place")
+
+    def symlink(self, target: str, path: str) -> None:
+        with (
+            _reported("make the link", path) as inside,
+            entry(self._root, inside, follow=False, make_parents=True) as (parent, name),
+            files.renamed_into_place(parent, name) as temporary,
+        ):
+            os.symlink(target, temporary, dir_fd=parent)
+            os.chown(temporary, 0, 0, dir_fd=parent, follow_symlinks=False)
+
+    def chmod(self, path: str, mode: int) -> None:
+        with (
+            _reported("change the mode of", path) as inside,
+            opened(open_inside(self._root, inside, os.O_PATH)) as found,
+        ):
+            os.chmod(reopenable(found), mode)  # noqa: PTH101
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        with (
+            _reported("change the owner of", path) as inside,
+            opened(open_inside(self._root, inside, os.O_PATH)) as found,
+        ):
+            os.chown(reopenable(found), uid, gid)
+
+    def copy_in(self, source: Path, path: str) -> None:
+        self.mkdir(path)
+        with os.scandir(source) as listing:
+            items = sorted(listing, key=lambda item: item.name)
+        for item in items:
+            place = f"{path.rstrip('/')}/{item.name}"
+            mode = stat.S_IMODE(item.stat(follow_symlinks=False).st_mode)
+            if item.is_symlink():
+                self.symlink(os.readlink(item.path), place)  # noqa: PTH115 (Path would tidy the target up)
+            elif item.is_dir():
+                self.mkdir(place, mode=mode)
+                self.copy_in(Path(item.path), place)
+            elif item.is_file():
+                self._copy_file(Path(item.path), place, mode)
+            else:
+                raise GuestError(f"cannot copy {item.path} into the guest: it is no file, directory or link; remove it")
+
+    def _copy_file(self, source: Path, path: str, mode: int) -> None:
+        with (
+            _reported("write", path) as inside,
+            entry(self._root, inside, follow=False, make_parents=True) as place,
+            source.open("rb", buffering=0) as file,
+        ):
+            files.put(*place, iter(lambda: file.read(_CHUNK), b""), mode=mode, owner=(0, 0))
+
+    def _kind(self, path: str, flags: int = 0) -> int | None:
+        """The file type bits of what is at ``path``; None where there is nothing."""
+        try:
+            with opened(open_inside(self._root, path, os.O_PATH | flags)) as found:
+                return stat.S_IFMT(os.fstat(found).st_mode)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            raise
+
+    def _matches(self, directory: str, pattern: str) -> list[str]:
+        """The names in ``directory`` that one component of a pattern matches."""
+        if not any(sign in pattern for sign in "*?["):
+            return [pattern] if self._kind(f"{directory}/{pattern}", os.O_NOFOLLOW) is not None else []
+        try:
+            with opened(open_inside(self._root, directory or "/", os.O_RDONLY | os.O_DIRECTORY)) as found:
+                names = os.listdir(found)  # noqa: PTH208
+        except OSError as error:
+            if error.errno in ABSENT:
+                return []
+            raise
+        shown = names if pattern.startswith(".") else [name for name in names if not name.startswith(".")]
+        return [name for name in shown if fnmatch.fnmatchcase(name, pattern)]
+
+
+@contextmanager
+def _reported(what: str, path: str) -> Iterator[str]:
+    """Check a guest's path, yield it without trailing slashes, and name it in every error.
+
+    Raises:
+        GuestError: in place of every ``OSError`` of the body.
+    """
+    shown = path if path.isprintable() else ascii(path)
+    if not path.startswith("/") or "\0" in path:
+        raise GuestError(f"cannot {what} {shown} in the guest: paths are absolute and without null bytes")
+    try:
+        yield path.rstrip("/") or "/"
+    except OSError as error:
+        reason = _WAYS_OUT.get(error.errno or 0) or (error.strerror or str(error)).lower()
+        raise GuestError(f"cannot {what} {shown} in the guest: {reason}") from error
+
+
+@contextmanager
+def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False) -> Iterator[HostGuest]:
+    """Mount a guest's root file system, ``nosuid,nodev,noexec,noatime``, as long as the body runs.
+
+    The caller is in a mount namespace of its own (:func:`osprovider.linux.private_mount_namespace`): the mount is seen
+    by nobody else, every caller may use the same mount point, and it is gone with the caller, however that ends.
+
+    Args:
+        device: the block device that the file system fills.
+        filesystem: what is on it, never guessed: ``ext4``, ``ext3``, ``ext2``, ``xfs`` or ``btrfs``.
+        run: where the mount point ``mnt`` is made (``Directories.run``).
+        read_only: nothing is written to the device, and a journal is not replayed.
+
+    Raises:
+        GuestError: it cannot be mounted, what was written could not be stored, or it cannot be unmounted.
+    """
+    if filesystem not in _DRIVERS:
+        raise GuestError(f"cannot mount {device}: {filesystem} is none of {', '.join(sorted(_DRIVERS))}")
+    driver, options, without_replay = _DRIVERS[filesystem]
+    if read_only:
+        options = ",".join(filter(None, (options, without_replay)))
+    mountpoint = run / "mnt"
+    mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = _FLAGS | MountFlag.RDONLY if read_only else _FLAGS
+    try:
+        linux.mount(str(device), str(mountpoint), driver, flags, options or None)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise GuestError(f"cannot mount {device} as {filesystem}: {reason}; the kernel's log may say more") from error
+    try:
+        # Opened before the first write: syncfs(2) reports what went wrong since then.
+        with opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
+            yield HostGuest(root, mountpoint=mountpoint)
+            if not read_only:
+                _syncfs(root, device)
+    except BaseException:
+        with suppress(GuestError):  # the first error is the one to show
+            _unmount(mountpoint)
+        raise
+    _unmount(mountpoint)
+
+
+def _syncfs(fd: int, device: Path) -> None:
+    """Store all that was written to a file system, and say whether any of it was lost; see syncfs(2)."""
+    if _libc.syncfs(fd) < 0:
+        reason = os.strerror(ctypes.get_errno()).lower()
+        raise GuestError(f"cannot store what was written to the guest on {device}: {reason}; see the kernel's log")
+
+
+def _unmount(mountpoint: Path) -> None:
+    """Unmount; what keeps it busy is waited for briefly, and then named, and the mount is taken out of sight."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            linux.umount(str(mountpoint), Umount.NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise GuestError(f"cannot unmount {mountpoint}: {(error.strerror or str(error)).lower()}") from error
+        else:
+            return
+        if time.monotonic() > end:
+            break
+        time.sleep(0.02)
+    holders = ", ".join(_holders(mountpoint)) or "the kernel"
+    linux.umount(str(mountpoint), Umount.NOFOLLOW | Umount.DETACH)
+    raise GuestError(f"cannot unmount {mountpoint}: it is in use by {holders}; end that and try again")
+
+
+def _holders(mountpoint: Path) -> list[str]:
+    """The processes that have a file of this mount open or work in it: ``vi (1234)``."""
+    device = mountpoint.stat().st_dev
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        links = [process / "cwd", process / "root"]
+        with suppress(OSError):  # it may end meanwhile
+            links += (process / "fd").iterdir()
+            if any(_is_on(link, device) for link in links):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+    return found
+
+
+def _is_on(link: Path, device: int) -> bool:
+    with suppress(OSError):
+        return link.stat().st_dev == device
+    return False
