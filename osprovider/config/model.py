@@ -98,7 +98,7 @@ class User:
     """An account of the guest. Without a password hash its password is locked."""
 
     password_hash: Annotated[str, checks.password_hash] | None = field(
-        default=None, metadata=_help("as crypt(5) writes it (mkpasswd makes one); without it the password is locked")
+        default=None, repr=False, metadata=_help("as crypt(5) writes it (mkpasswd makes one); without it the password is locked")
     )
     ssh_authorized_keys: tuple[Annotated[str, checks.ssh_key], ...] = field(
         default=(), metadata=_help("public keys, one line each, as in authorized_keys")
@@ -125,7 +125,7 @@ class Hooks:
 class Variant:
     """How an instance of osprovider+NAME is made."""
 
-    description: str = field(default="", metadata=_help("one line for people"))
+    description: Annotated[str, checks.text] = field(default="", metadata=_help("one line for people"))
     image: Annotated[str, checks.name] = field(
         default="none", metadata=_help("a name in images/; none leaves the disk alone (installation from CD)")
     )
@@ -148,12 +148,12 @@ class Variant:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapBuild:
     """An image that this node builds from a distribution's packages."""
 
     tool: Literal["mmdebstrap", "debootstrap"] = field(default="mmdebstrap", metadata=_help("what installs the packages"))
-    suite: Annotated[str, checks.suite] = field(metadata=_help("the release's code name (bookworm)"), default="")
+    suite: Annotated[str, checks.suite] = field(metadata=_help("the release's code name (bookworm)"))
     mirror: Annotated[str, checks.url] | None = field(
         default=None, metadata=_help("where packages come from; without it the tool's own default")
     )
@@ -168,8 +168,8 @@ class BootstrapBuild:
 class Image:
     """Where an image's bits come from."""
 
-    build: BootstrapBuild = field(metadata=_help("built on this node"), default_factory=BootstrapBuild)
-    description: str = field(default="", metadata=_help("one line for people"))
+    build: BootstrapBuild = field(metadata=_help("built on this node from packages"))
+    description: Annotated[str, checks.text] = field(default="", metadata=_help("one line for people"))
 
 
 @dataclass(frozen=True, slots=True)

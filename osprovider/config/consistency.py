@@ -1,0 +1,125 @@
+"""What has to fit together in the configuration beyond single values: addresses, subnets, gateways.
+
+Not for: what takes more than configuration to judge, such as the NICs that Ganeti gives an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address, ip_interface, ip_network
+
+from osprovider.config.document import Mark, Node
+from osprovider.config.model import InstanceNic, Subnet
+from osprovider.config.suggest import enumerate_words, suggest
+from osprovider.errors import Problem
+
+__all__ = ["check_nics", "check_subnet", "check_subnets", "nic_addresses"]
+
+_MINIMUM_MTU_IPV6 = 1280  # RFC 8200, 5
+
+
+def check_subnet(subnet: Subnet, node: Node, problems: list[Problem]) -> None:
+    """Check a subnet's file on its own; problems point into ``node``, its tree."""
+    _check_gateways(subnet.gateways, node, problems)
+    networks = [ip_network(text) for text in subnet.networks]
+    for index, network in enumerate(networks):
+        mark = node.at("networks", index).mark
+        for other in networks[:index]:
+            if network.version == other.version and network.overlaps(other):
+                problems.append(mark.problem(f"networks[{index}]: {network} overlaps {other}; keep one"))
+    if subnet.mtu is not None and subnet.mtu < _MINIMUM_MTU_IPV6 and any(network.version == 6 for network in networks):
+        problems.append(node.at("mtu").mark.problem(f"mtu: IPv6 needs {_MINIMUM_MTU_IPV6} bytes at least; write more"))
+    if subnet.match is not None and subnet.match.link is None and subnet.match.network is None:
+        problems.append(node.at("match").mark.problem("match: says nothing; write link, network or both, or leave it out"))
+
+
+def check_subnets(subnets: Mapping[str, Subnet], nodes: Mapping[str, Node], problems: list[Problem]) -> None:
+    """Check that no NIC can belong to two subnets for the same reason.
+
+    Args:
+        subnets: by name. nodes: their trees.
+        problems: what is wrong is added here.
+    """
+    claimed: dict[object, str] = {}
+    for name, subnet in sorted(subnets.items()):
+        node = nodes[name]
+        if subnet.match is not None:
+            claims = [((subnet.match.link, subnet.match.network), "match: ", node.at("match").mark)]
+        else:
+            claims = [
+                (ip_network(text), f"networks[{index}]: {text} ", node.at("networks", index).mark)
+                for index, text in enumerate(subnet.networks)
+            ]
+        for claim, what, mark in claims:
+            if (other := claimed.setdefault(claim, name)) != name:
+                message = f"{what}is also what subnet {other} says ({nodes[other].mark.file}); tell them apart by match"
+                problems.append(mark.problem(message))
+
+
+def check_nics(
+    nics: Sequence[InstanceNic], node: Node, subnets: Mapping[str, Subnet], broken: frozenset[str], problems: list[Problem]
+) -> None:
+    """Check an instance file's NICs.
+
+    Args:
+        nics: the NICs. node: the instance file's tree.
+        subnets: all there are, by name. broken: those that exist and have problems of their own.
+        problems: what is wrong is added here.
+    """
+    seen: dict[str, Mark] = {}
+    for index, nic in enumerate(nics):
+        nic_node = node.at("nics", index)
+        path = f"nics[{index}]"
+        if nic.gateways is not None:
+            _check_gateways(nic.gateways, nic_node, problems, f"{path}.")
+        if nic.subnet is not None and nic.subnet not in subnets and nic.subnet not in broken:
+            message = f'{path}.subnet: there is no subnet "{nic.subnet}"{suggest(nic.subnet, {*subnets, *broken})}'
+            problems.append(nic_node.at("subnet").mark.problem(message))
+        for position, text in enumerate(nic.addresses):
+            mark = nic_node.at("addresses", position).mark
+            if message := _address_problem(text, nic, subnets):
+                problems.append(mark.problem(f"{path}.addresses[{position}]: {message}"))
+            address = str(ip_interface(text).ip)
+            if first := seen.get(address):
+                where = f"in line {first.line}"
+                problems.append(mark.problem(f"{path}.addresses[{position}]: {address} stands {where} already; one NIC has it"))
+            seen.setdefault(address, mark)
+
+
+def nic_addresses(nics: Sequence[InstanceNic], node: Node) -> list[tuple[str | None, str, Mark]]:
+    """Each address of an instance file's NICs: its subnet's name, itself without a prefix length, its place."""
+    return [
+        (nic.subnet, str(ip_interface(text).ip), node.at("nics", index, "addresses", position).mark)
+        for index, nic in enumerate(nics)
+        for position, text in enumerate(nic.addresses)
+    ]
+
+
+def _address_problem(text: str, nic: InstanceNic, subnets: Mapping[str, Subnet]) -> str | None:
+    """What is wrong with an address of a NIC, given its subnet."""
+    if nic.subnet is None:
+        return None if "/" in text else f"{text} needs a prefix length, as in {text}/24; write it, or name the NIC's subnet"
+    if nic.subnet not in subnets:
+        return None  # already said
+    networks = subnets[nic.subnet].networks
+    ip = ip_interface(text).ip
+    holding = [network for network in map(ip_network, networks) if ip in network]
+    if not holding:
+        where = enumerate_words(networks, "and") if networks else "no networks at all"
+        return f"{text} is outside of subnet {nic.subnet}, which has {where}; correct one of them"
+    network = holding[0]
+    if network.num_addresses > 2 and (ip == network.network_address or (ip.version == 4 and ip == network.broadcast_address)):
+        return f"{text} is {network}'s own or broadcast address; write one between them"
+    return None
+
+
+def _check_gateways(gateways: Sequence[str], node: Node, problems: list[Problem], path: str = "") -> None:
+    """One default route for each family; outside of the networks is legal (it gets an on-link route)."""
+    versions: dict[int, str] = {}
+    for index, text in enumerate(gateways):
+        version = ip_address(text).version
+        if version in versions:
+            mark = node.at("gateways", index).mark
+            message = f"{path}gateways[{index}]: {text} is a second gateway for IPv{version} after {versions[version]}; keep one"
+            problems.append(mark.problem(message))
+        versions.setdefault(version, text)

@@ -1,0 +1,145 @@
+"""The configuration that holds for one instance: built-in, defaults, variant, instance file and OS parameters, merged.
+
+Every file is checked on its own, so that a problem names the file that has it even where another file overrides it.
+Not for: what a NIC of Ganeti's gets of it (:mod:`osprovider.nics`), or what is done with it (:mod:`osprovider.plan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider.config import consistency
+from osprovider.config.document import Mark, Node, merge
+from osprovider.config.files import NO_IMAGE, ConfigurationFiles
+from osprovider.config.model import Image, InstanceNic, Subnet, Variant
+from osprovider.config.parameters import OS_IMAGE, parameter_tree
+from osprovider.config.schema import bind
+from osprovider.errors import ConfigurationError, Problem
+from osprovider.paths import Directories
+
+__all__ = ["Settings", "check_all", "image_names", "load", "load_image", "variant_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for one instance.
+
+    Attributes:
+        variant_name: as asked for.
+        variant: built-in ← defaults ← variant ← instance file ← OS parameters.
+        image_name: in ``images/``; None, as is ``image``, exactly where the disk is left alone.
+        nics: what the instance file says of its NICs, by index; an entry equal to ``InstanceNic()`` says nothing.
+        subnets: all there are, by name.
+        leave_disk_alone: there is no image to install, or Ganeti has written one itself (``os-image``).
+        files: what was read.
+    """
+
+    variant_name: str
+    variant: Variant
+    image_name: str | None
+    image: Image | None
+    nics: tuple[InstanceNic, ...]
+    subnets: Mapping[str, Subnet]
+    leave_disk_alone: bool
+    files: tuple[Path, ...]
+
+
+def variant_names(directories: Directories) -> tuple[str, ...]:
+    """The variants there are, sorted."""
+    return tuple(ConfigurationFiles(directories).names("variants"))
+
+
+def image_names(directories: Directories) -> tuple[str, ...]:
+    """The image definitions there are, sorted."""
+    return tuple(ConfigurationFiles(directories).names("images"))
+
+
+def load_image(directories: Directories, name: str) -> Image:
+    """An image definition.
+
+    Raises:
+        ConfigurationError: there is none of this name, or it has problems.
+    """
+    files = ConfigurationFiles(directories)
+    image = files.image(name, Mark(ascii(name)))
+    if image is None:
+        raise ConfigurationError(files.problems)
+    return image
+
+
+def load(directories: Directories, variant: str, *, instance: str | None, parameters: Mapping[str, str]) -> Settings:
+    """What holds for one instance.
+
+    Args:
+        directories: where files lie.
+        variant: its name.
+        instance: the FQDN; None for a variant's settings alone.
+        parameters: OS parameters by their name in ``parameters.list``.
+
+    Raises:
+        ConfigurationError: all that is wrong, with the places.
+    """
+    files = ConfigurationFiles(directories)
+    tree = files.defaults()
+    if node := files.variant(variant, Mark("OS_VARIANT")):
+        tree = merge(tree, node)
+    nics: tuple[InstanceNic, ...] = ()
+    if instance is not None and (loaded := files.instance(instance)):
+        tree = merge(tree, _without_nics(loaded[0]))
+        nics = loaded[1].nics
+    tree = merge(tree, parameter_tree(parameters, files.problems))
+    merged = bind(Variant, tree, files.problems)
+    image_name = None if OS_IMAGE in parameters else files.image_name(tree)
+    image = files.image(image_name, tree.at("image").mark) if image_name else None
+    subnets = files.subnets
+    if files.problems or merged is None:
+        raise ConfigurationError(files.problems)
+    return Settings(
+        variant_name=variant,
+        variant=merged,
+        image_name=image_name,
+        image=image,
+        nics=nics,
+        subnets=subnets,
+        leave_disk_alone=image is None,
+        files=tuple(files.read),
+    )
+
+
+def check_all(directories: Directories) -> tuple[list[Problem], list[Path]]:
+    """Check all configuration there is.
+
+    Returns:
+        What is wrong, sorted, and the files that were read.
+    """
+    files = ConfigurationFiles(directories)
+    files.check_names()
+    defaults = files.defaults()
+    _ = files.subnets
+    for name in files.names("images"):
+        files.image(name, Mark(name))
+    for name in files.names("variants"):
+        if node := files.variant(name, Mark(name)):
+            tree = merge(defaults, node)
+            if image := files.image_name(tree):
+                files.check_image(image, tree.at("image").mark)
+    owners: dict[tuple[str | None, str], Mark] = {}
+    for name in files.names("instances"):
+        if not (loaded := files.instance(name)):
+            continue
+        node, instance = loaded
+        if (image := node.at("image").value) and isinstance(image, str) and image != NO_IMAGE:
+            files.check_image(image, node.at("image").mark)
+        for subnet, address, mark in consistency.nic_addresses(instance.nics, node):
+            owner = owners.setdefault((subnet, address), mark)
+            if owner.file != mark.file:
+                files.problems.append(mark.problem(f"{address} is also {owner.file}'s, line {owner.line}; one instance has it"))
+    return sorted(set(files.problems)), files.read
+
+
+def _without_nics(node: Node) -> Node:
+    """An instance file's tree as a variant's."""
+    values = node.value if isinstance(node.value, dict) else {}
+    return Node({key: value for key, value in values.items() if key != "nics"}, node.mark, node.keys)
