@@ -1,6 +1,6 @@
 """What Ganeti asks for, as frozen data. Every variable of the OS interface has its place here.
 
-The source of each fact is ``OSEnvironment`` and ``OSCoreEnv`` in Ganeti's ``lib/backend.py`` and ganeti-os-interface(7).
+Sources: ``OSEnvironment`` and ``OSCoreEnv`` in Ganeti's ``lib/backend.py``, and ganeti-os-interface(7).
 Not for: reading the environment (:mod:`osprovider.ganeti.environment`) or deciding anything from it.
 """
 
@@ -96,7 +96,7 @@ class Instance:
         os: the OS as asked for, with the variant (``osprovider+debian-12``).
         primary_node: a node's UUID; likewise ``secondary_nodes``.
         backend: ``INSTANCE_BE_*`` by lower-case key, as Ganeti writes them.
-        hypervisor_parameters: ``INSTANCE_HV_*`` by lower-case key; Python's ``str()`` of the value (``True``, ``None``).
+        hypervisor_parameters: ``INSTANCE_HV_*`` by lower-case key; ``str()`` of Python's value (``True``, ``None``).
     """
 
     name: str
@@ -142,7 +142,8 @@ class Request:
         old_name: the FQDN before a ``rename``.
         transfer: for ``import`` and ``export`` only.
         debug_level: how many ``-d`` the Ganeti command was given.
-        environment: Ganeti's variables as they came, for hooks that know them.
+        environment: Ganeti's variables as they came, for hooks that know them; without ``OSP_*``, which may be secret,
+            and ``PATH``.
     """
 
     script: Script

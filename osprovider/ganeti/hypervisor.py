@@ -1,0 +1,66 @@
+"""What a hypervisor gives its guest, as far as a guest's files depend on it: facts of Ganeti's, not policy.
+
+Not for: what the configuration makes of them (``boot.serial``, ``layout.firmware``).
+"""
+
+from __future__ import annotations
+
+from osprovider.ganeti.request import Request
+
+__all__ = ["SERIAL_SPEED", "has_external_kernel", "serial_console"]
+
+SERIAL_SPEED = 38400
+"""Ganeti's default ``serial_speed`` in bits/s (``hvcDefaults`` in ``src/Ganeti/Constants.hs``)."""
+
+
+def serial_console(request: Request) -> tuple[str, int] | None:
+    """The kernel's name of the serial console and its speed in bits/s; None where the hypervisor gives none.
+
+    kvm: ``-serial`` and ``console=ttyS0,SPEED`` if ``serial_console`` (``hv_kvm/__init__.py``,
+    ``_GenerateKVMRuntime``). xen-hvm: always ``serial = 'pty'`` (``hv_xen.py``, ``XenHvmHypervisor._GetConfig``).
+    xen-pvm: always the paravirtual console, which ``xl console`` reads and which has no speed. The others
+    have none.
+    """
+    parameters = _parameters(request)
+    match _hypervisor(request):
+        case "kvm":
+            speed = parameters.get("serial_speed", "")
+            wanted = parameters.get("serial_console", "True") == "True"
+            return ("ttyS0", int(speed) if speed.isdecimal() else SERIAL_SPEED) if wanted else None
+        case "xen-hvm":
+            return "ttyS0", SERIAL_SPEED
+        case "xen-pvm":
+            return "hvc0", SERIAL_SPEED
+    return None
+
+
+def has_external_kernel(request: Request) -> bool:
+    """Does the instance run a kernel of the node's, so that its disk needs no boot loader?
+
+    kvm: ``-kernel`` where ``kernel_path`` is not empty (``hv_kvm/__init__.py``, ``_GenerateKVMRuntime``). xen-pvm:
+    ``kernel_path``, unless ``use_bootloader`` has pygrub or its like read the guest's disk (``hv_xen.py``,
+    ``XenPvmHypervisor._GetConfig``), or that "kernel" is itself a GRUB for Xen (Debian's ``grub-x86_64-xen.bin``,
+    ``pv-grub-x86_64.gz``), which reads it too. xen-hvm: its ``kernel_path`` is the firmware. lxc and chroot run in the
+    node's own kernel.
+    """
+    parameters = _parameters(request)
+    kernel_path = parameters.get("kernel_path", "")
+    if kernel_path == "None":  # how OSEnvironment writes Python's None
+        kernel_path = ""
+    match _hypervisor(request):
+        case "kvm":
+            return bool(kernel_path)
+        case "xen-pvm":
+            own_loader = parameters.get("use_bootloader") == "True" or "grub" in kernel_path.rpartition("/")[2]
+            return bool(kernel_path) and not own_loader
+        case "lxc" | "chroot":
+            return True
+    return False
+
+
+def _hypervisor(request: Request) -> str:
+    return request.instance.hypervisor if request.instance else ""
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    return dict(request.instance.hypervisor_parameters) if request.instance else {}
