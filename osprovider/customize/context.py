@@ -70,6 +70,8 @@ class Context:
         external_kernel: the hypervisor brings the kernel, so the guest needs no boot loader.
         environment: Ganeti's variables as they came.
         templates: directories of Jinja2 templates, the site's first.
+        scratch: a directory for files of the hooks on their way into the guest: on a tmpfs, for root alone, gone when
+            the hooks are done. Each names its files after itself. None where no hook runs.
         prepared: what this hook's own ``prepare(context)`` returned.
     """
 
@@ -86,6 +88,7 @@ class Context:
     external_kernel: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     templates: tuple[Path, ...] = ()
+    scratch: Path | None = None
     prepared: Any = None
 
     def partition(self, role: str) -> ContextPartition | None:
@@ -93,7 +96,7 @@ class Context:
         disk = self.disks[0] if self.disks else None
         return next((part for part in disk.partitions if part.role == role), None) if disk else None
 
-    def render(self, template: str, **values: Any) -> str:
+    def render(self, template: str, **values: object) -> str:
         """Render the Jinja2 template of this name, which sees ``values`` and this context as ``context``.
 
         Raises:
@@ -103,15 +106,15 @@ class Context:
 
         return render(self.templates, template, {**values, "context": self})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """What an executable hook reads on its standard input: the same, JSON-ready, without ``extents``."""
         data = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        del data["prepared"], data["environment"], data["templates"]
+        del data["prepared"], data["environment"], data["templates"], data["scratch"]
         manifest = dataclasses.replace(self.manifest, extents=()) if self.manifest else None
         return {name: _plain(value) for name, value in {**data, "manifest": manifest}.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Dataclasses, tuples and paths as JSON knows them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}

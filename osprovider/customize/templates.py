@@ -1,0 +1,61 @@
+"""Rendering the files that hooks generate: Jinja2 templates, each of which a site can replace by one of its own.
+
+Undefined values are errors, blocks leave no empty lines behind, and nothing is escaped: these are no web pages.
+Not for: deciding what a file says; hooks pass that in.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
+
+from osprovider.errors import HookError
+
+__all__ = ["render"]
+
+
+def render(directories: Sequence[Path], name: str, values: Mapping[str, Any]) -> str:
+    """Render the template ``name``.
+
+    Args:
+        directories: where templates are; the first that has it wins.
+        name: the template's file name (``fstab.j2``).
+        values: what it sees.
+
+    Raises:
+        HookError: it does not exist, does not parse, or fails; names its file and line.
+    """
+    try:
+        return _environment(tuple(directories)).get_template(name).render(values)
+    except TemplateNotFound as error:
+        places = ", ".join(str(directory) for directory in directories) or "no directory"
+        raise HookError(f"there is no template {error.name} in {places}") from error
+    except TemplateSyntaxError as error:
+        raise HookError(f"template {error.filename or name}:{error.lineno}: {error.message}") from error
+    except Exception as error:
+        what = error.message if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        raise HookError(f"template {_place(error, directories) or name}: {what}") from error
+
+
+@cache
+def _environment(directories: tuple[Path, ...]) -> Environment:
+    return Environment(  # noqa: S701  the results are configuration files, where HTML's escapes would be wrong
+        loader=FileSystemLoader(directories),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+
+
+def _place(error: Exception, directories: Sequence[Path]) -> str | None:
+    """``FILE:LINE`` of the template that raised; Jinja2 puts the template's own lines into the traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if any(Path(frame.filename).is_relative_to(place) for place in directories)]
+    return f"{inside[-1].filename}:{inside[-1].lineno}" if inside else None
