@@ -126,7 +126,7 @@ def _install(job: _Job) -> None:
     with ExitStack() as stack:
         beside = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="boot-code"))
         boot_code = beside.submit(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
-        runner = stack.enter_context(HookRunner(job.hooks, context))
+        runner = stack.enter_context(HookRunner(job.hooks, context, job.directories.run))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.settings.variant.wipe)
         size = template.manifest.filesystem.size_bytes

@@ -68,7 +68,7 @@ def rename(request: Request, directories: Directories) -> None:
         )
         isolation = "host" if settings.variant.isolation == "host" else "appliance"
         with (
-            HookRunner(hooks, context) as runner,
+            HookRunner(hooks, context, directories.run) as runner,
             loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
             guest_of(loop, isolation, directories) as guest,
         ):

@@ -1,0 +1,165 @@
+"""A site to install instances at: its configuration, its directories, its disks, and the scripts called as Ganeti does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from osprovider.ganeti.environment import synthesize
+from osprovider.ganeti.request import Script
+from tests.support.template import CHECKOUT
+
+__all__ = ["Outcome", "Site", "attached", "debugfs", "sfdisk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a script ended: its exit status, what it said, and the peak resident memory of its process in KiB."""
+
+    status: int
+    said: str
+    peak_kib: int
+
+    @property
+    def last_line(self) -> str:
+        """The line that an operator reads first."""
+        return self.said.strip().splitlines()[-1]
+
+
+@dataclass(slots=True)
+class Site:
+    """A site of its own below ``directory``, with a cache that may be shared."""
+
+    directory: Path
+    cache: Path
+    disks: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config.mkdir()
+        self.write("subnets/lab.yaml", "networks: [198.51.100.0/24]\ngateways: [198.51.100.254]\nmatch: {link: lab0}\n")
+
+    @property
+    def config(self) -> Path:
+        """The configuration directory."""
+        return self.directory / "etc"
+
+    @property
+    def run(self) -> Path:
+        """The directory of locks and mount points."""
+        return self.directory / "run"
+
+    def write(self, name: str, text: str) -> None:
+        """Write a configuration file."""
+        path = self.config / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def disk(self, size: int, *, name: str = "disk0.raw") -> Path:
+        """A sparse file of ``size`` bytes."""
+        path = self.directory / name
+        with path.open("wb") as file:
+            file.truncate(size)
+        return path
+
+    def environment(self, disk: Path | None, *, name: str = "web1.example.org", **changes: Any) -> dict[str, str]:
+        """Ganeti's environment for an instance with one disk and one NIC, and where our directories are."""
+        arguments: dict[str, Any] = {
+            "variant": "debian-12",
+            "disks": [] if disk is None else [{"path": str(disk)}],
+            "nics": [{"ip": "198.51.100.21", "mode": "bridged", "link": "lab0"}],
+            **changes,
+        }
+        return {**synthesize(name, **arguments), **self.directories()}
+
+    def directories(self) -> dict[str, str]:
+        """The variables that move osprovider's directories."""
+        return {
+            "OSPROVIDER_CONFIG_DIR": str(self.config),
+            "OSPROVIDER_CACHE_DIR": str(self.cache),
+            "OSPROVIDER_RUN_DIR": str(self.run),
+        }
+
+    def start(self, script: str, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
+        """Start a script as Ganeti does: nothing on standard input, both outputs in one log."""
+        return subprocess.Popen(
+            [CHECKOUT / "scripts" / script, *arguments],
+            cwd=CHECKOUT / "scripts",
+            env={"PATH": "/sbin:/bin:/usr/sbin:/usr/bin", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def call(self, script: str, environment: Mapping[str, str], *arguments: str) -> Outcome:
+        """Run a script to its end."""
+        process = self.start(script, environment, *arguments)
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.stdout.close()
+        return Outcome(process.returncode, said, usage.ru_maxrss)
+
+    def create(self, disk: Path | None, **changes: Any) -> Outcome:
+        """Run ``create``."""
+        return self.call("create", self.environment(disk, **changes))
+
+    def created(self, disk: Path, **changes: Any) -> Outcome:
+        """Run ``create``, which has to succeed."""
+        outcome = self.create(disk, **changes)
+        assert outcome.status == 0, outcome.said
+        return outcome
+
+    def renamed(self, disk: Path, old_name: str, name: str, **changes: Any) -> Outcome:
+        """Run ``rename``."""
+        environment = self.environment(disk, name=name, script=Script.RENAME, old_name=old_name, **changes)
+        return self.call("rename", environment)
+
+    def command(self, *words: str) -> Outcome:
+        """Run the ``osprovider`` command."""
+        done = subprocess.run(
+            [CHECKOUT / "tools" / "osprovider", *words],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **self.directories()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, 0)
+
+
+def sfdisk(disk: Path) -> dict[str, Any]:
+    """The partition table, as sfdisk(8) reads it."""
+    done = subprocess.run(["sfdisk", "--json", disk], capture_output=True, text=True, check=True)
+    table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
+    return table
+
+
+def debugfs(disk: Path, command: str) -> str:
+    """What debugfs(8) answers for the root file system, the last partition; nothing is mounted."""
+    table = sfdisk(disk)
+    root = table["partitions"][-1]
+    offset = root["start"] * table.get("sectorsize", 512)
+    done = subprocess.run(
+        ["debugfs", "-R", command, f"{disk}?offset={offset}"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@contextmanager
+def attached(path: Path, sector_size: int = 512) -> Iterator[Path]:
+    """A loop device on a file, as a block device for an instance."""
+    words = ["losetup", "--show", "--find", "--sector-size", str(sector_size), path]
+    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)

@@ -1,0 +1,106 @@
+"""``create`` killed at any moment, and creates side by side."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import loop_devices
+from tests.system.create.site import Site, sfdisk
+
+GIB = 1 << 30
+
+
+def _loops_on(disk: Path) -> list[str]:
+    return [device for device, backing in loop_devices().items() if backing == str(disk)]
+
+
+def _looks_installed(disk: Path) -> bool:
+    return subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_moment_the_next_run_succeeds(site: Site, sign: signal.Signals, seed: int) -> None:
+    disk = site.disk(3 * GIB)
+    process = site.start("create", site.environment(disk))
+    time.sleep(random.Random(f"{sign} {seed}").uniform(0.05, 0.9))
+    process.send_signal(sign)
+    said, _ = process.communicate()
+    if process.returncode == 0:  # it was done already: what it did has to be whole
+        assert _looks_installed(disk)
+    elif sign is signal.SIGTERM:
+        assert process.returncode == 1, said
+        assert "SIGTERM" in said.strip().splitlines()[-1]
+        assert not _looks_installed(disk)
+        assert not _loops_on(disk)
+    site.created(disk)
+    assert len(sfdisk(disk)["partitions"]) == 3
+    assert not _loops_on(disk)
+
+
+def test_killed_while_it_copies_the_disk_does_not_look_installed(site: Site) -> None:
+    disk = site.disk(3 * GIB)
+    site.created(disk)
+    process = site.start("create", site.environment(disk, reinstall=True))
+    assert process.stdout is not None
+    while "copy" not in (line := process.stdout.readline()):
+        assert line, "create ended before it copied"
+    process.kill()
+    process.communicate()
+    assert not _looks_installed(disk)
+    site.created(disk, reinstall=True)
+
+
+def test_two_creates_do_not_wait_for_each_other(site: Site) -> None:
+    first, second = site.disk(3 * GIB), site.disk(3 * GIB, name="second.raw")
+    process = site.start("create", site.environment(first))
+    assert process.stdout is not None
+    try:
+        while "copy" not in (line := process.stdout.readline()):
+            assert line, "create ended before it copied"
+        process.send_signal(signal.SIGSTOP)
+        site.created(second, name="web2.example.org", nics=[{"ip": "198.51.100.22", "link": "lab0"}])
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.communicate()
+    assert process.returncode == 0
+    assert _looks_installed(first)
+    assert _looks_installed(second)
+
+
+def test_eight_creates_at_once(site: Site) -> None:
+    disks = [site.disk(3 * GIB, name=f"disk{number}.raw") for number in range(8)]
+    processes = []
+    for number, disk in enumerate(disks):
+        nic = {"ip": f"198.51.100.{number + 30}", "link": "lab0"}
+        processes.append(site.start("create", site.environment(disk, name=f"web{number}.example.org", nics=[nic])))
+    for process in processes:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    assert len({sfdisk(disk)["id"] for disk in disks}) == 8
+
+
+def test_a_damaged_template_is_noticed_and_made_again(site: Site, tmp_path: Path) -> None:
+    own = tmp_path / "cache"
+    subprocess.run(["cp", "--archive", "--sparse=always", site.cache, own], check=True)
+    site.cache = own
+    (template,) = own.glob("templates/*/template.img")
+    with template.open("r+b") as file:
+        file.seek(200 << 20)
+        while not any(chunk := file.read(1 << 20)):
+            assert chunk
+        file.seek(-1, 1)
+        last = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([last[0] ^ 1]))
+    disk = site.disk(3 * GIB)
+    outcome = site.created(disk)
+    assert "again" in outcome.said
+    assert _looks_installed(disk)

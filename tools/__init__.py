@@ -1,0 +1,1 @@
+"""Programs for people who work on osprovider: the demonstration and the benchmark."""
