@@ -1,0 +1,117 @@
+"""What was on a disk before: made zeros where that is cheap or wanted, and never left looking like a system.
+
+Not for: the template's own holes, which are always made zeros (:mod:`osprovider.disk.copy`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from osprovider import linux
+from osprovider.disk.copy import sync, write_all, zero
+from osprovider.disk.device import Device
+from osprovider.errors import DeviceError
+from osprovider.linux import Fallocate
+from osprovider.log import human_bytes, reporter
+
+__all__ = ["clear_signatures", "wipe"]
+
+_ENDS = 1 << 20  # more than a GPT takes at either end: 33 sectors of 512, or 6 of 4096 bytes
+_AT_ONCE = 1 << 30  # so that a signal is not kept waiting
+
+
+def clear_signatures(device: Device) -> None:
+    """Zero the disk's first and last MiB, and wait until the disk has it.
+
+    Both copies of a GPT lie there, and a boot sector: a disk that is half written, or whose installation failed, is not
+    taken for an installed one.
+
+    Raises:
+        DeviceError: the disk cannot be written.
+    """
+    size = device.facts.size_bytes
+    length = min(_ENDS, size)
+    zeros = bytes(length)
+    for offset in (0, size - length):
+        write_all(device.fd, zeros, offset)
+    sync(device.fd)
+
+
+def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> bool:
+    """Do with the disk's old contents what the variant says.
+
+    Args:
+        device: the disk, which nobody else uses.
+        policy: ``auto`` makes all of it zeros where the file system or the device does that by itself, and otherwise
+            leaves it and says so; ``zero`` makes zeros whatever it costs; ``discard`` tells the device that the
+            contents are not needed, which proves nothing about what it reads as then; ``none`` leaves them.
+
+    Returns:
+        every byte of the disk is proved to read as zero now.
+
+    Raises:
+        DeviceError: the disk cannot be written.
+    """
+    size = device.facts.size_bytes
+    match policy:
+        case "none":
+            return False
+        case "zero":
+            with reporter.progress(f"zero {device.path}", size) as advance:
+                zero(device.fd, 0, size, advance)
+            return True
+        case "discard" if device.is_block:
+            _discard(device)
+            return False
+        case _:
+            if _punch(device):
+                return True
+            reporter.info(
+                f"{device.path} cannot zero itself: old contents stay where the new system has none (wipe: zero)"
+            )
+            return False
+
+
+def _punch(device: Device) -> bool:
+    """Have the file system, or the device, make zeros of everything. False where that would be slow or does not work."""
+    if device.is_block and not _zeroes_cheaply(os.fstat(device.fd).st_rdev):
+        return False
+    size = device.facts.size_bytes
+    with reporter.step(f"wipe {device.path}") as detail:
+        try:
+            for offset in range(0, size, _AT_ONCE):
+                length = min(_AT_ONCE, size - offset)
+                linux.fallocate(device.fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, offset, length)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+                raise DeviceError(f"{device.path}: cannot be zeroed: {error.strerror}") from error
+            detail("not supported")
+            return False
+        detail(human_bytes(size))
+        return True
+
+
+def _zeroes_cheaply(device: int) -> bool:
+    """Does a block device say that it can make zeros without writing them: it unmaps, as thin volumes and flash do."""
+    directory = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    for queue in (directory / "queue", directory.parent / "queue"):  # a partition's is its disk's
+        with suppress(OSError, ValueError):
+            return all(int((queue / name).read_text()) for name in ("write_zeroes_max_bytes", "discard_max_bytes"))
+    return False
+
+
+def _discard(device: Device) -> None:
+    size = device.facts.size_bytes
+    try:
+        for offset in range(0, size, _AT_ONCE):
+            linux.discard(device.fd, offset, min(_AT_ONCE, size - offset))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise DeviceError(f"{device.path}: cannot be discarded: {error.strerror}") from error
+        reporter.warning(
+            f"{device.path} knows no discard: old contents stay where the new system has none (wipe: zero)"
+        )
