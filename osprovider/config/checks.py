@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
-from typing import Any
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
+from typing import NoReturn
 
 __all__ = [
     "Check",
@@ -24,6 +24,7 @@ __all__ = [
     "hook_order",
     "hostname",
     "interface_address",
+    "is_reserved",
     "kernel_argument",
     "line",
     "locale",
@@ -31,6 +32,7 @@ __all__ = [
     "name",
     "package",
     "password_hash",
+    "quote",
     "seconds",
     "serial",
     "ssh_key",
@@ -47,54 +49,83 @@ class Check:
     Attributes:
         schema: the keywords of JSON Schema that say the same, or as much of it as they can.
         secret: the value must not appear in a message.
-
-    Raises (when called):
-        ValueError: what is wrong, and what to write instead.
     """
 
-    __slots__ = ("_extra", "_fullmatch", "_message", "schema", "secret")
+    __slots__ = ("_write", "schema", "secret")
+
+    def __init__(self, write: str, schema: Mapping[str, str | int], *, secret: bool) -> None:
+        self._write = write
+        self.schema = schema
+        self.secret = secret
+
+    def __call__(self, value: str | int) -> None:
+        """Check a value.
+
+        Raises:
+            ValueError: what is wrong, and what to write instead.
+        """
+        raise NotImplementedError
+
+    def _refuse(self, value: str | int, what: str) -> NoReturn:
+        raise ValueError(f"{'this' if self.secret else quote(value)} {what}; write {self._write}")
+
+
+class _Text(Check):
+    __slots__ = ("_extra", "_fullmatch", "_longest", "_pattern")
 
     def __init__(
         self,
-        message: str,
+        write: str,
+        pattern: str,
+        longest: int,
+        extra: Callable[[str], None] | None = None,
         *,
-        extra: Callable[[Any], None] | None = None,
         secret: bool = False,
-        **schema: Any,
     ) -> None:
-        """Make a check.
+        """Make a check of text.
 
         Args:
-            message: what values look like, after "write".
-            extra: what keywords cannot say; called with values that satisfy them; raises ValueError.
-            secret: see above.
-            schema: ``pattern`` and ``maxLength`` for text, ``minimum`` and ``maximum`` for a number.
+            write: what to write instead, for messages.
+            pattern: what values look like.
+            longest: in characters.
+            extra: what a pattern cannot say; called with values that fit it; raises ValueError.
+            secret: see :class:`Check`.
         """
-        self.schema: Mapping[str, Any] = schema
-        self.secret = secret
-        self._message = message
+        super().__init__(write, {"pattern": pattern, "maxLength": longest}, secret=secret)
+        self._pattern = pattern
+        self._longest = longest
         self._extra = extra
-        self._fullmatch: Callable[[str], object] | None = None  # compiled when needed: there are many, few are used
+        self._fullmatch: Callable[[str], object] | None = None
 
-    def __call__(self, value: Any) -> None:
-        if not (self._fits_text(value) if isinstance(value, str) else self._fits_number(value)):
-            raise ValueError(f"{'this' if self.secret else _show(value)} does not fit; write {self._message}")
+    def __call__(self, value: str | int) -> None:
+        if not isinstance(value, str):
+            raise TypeError(value)
+        if len(value) > self._longest:
+            self._refuse(value, f"is longer than {self._longest} characters")
+        if self._fullmatch is None:  # compiled when needed: there are many, few are used
+            self._fullmatch = re.compile(self._pattern).fullmatch
+        if self._fullmatch(value) is None:
+            self._refuse(value, "does not fit")
         if self._extra:
             self._extra(value)
 
-    def _fits_number(self, value: int) -> bool:
-        return bool(self.schema["minimum"] <= value <= self.schema["maximum"])
 
-    def _fits_text(self, value: str) -> bool:
-        longest = self.schema["maxLength"]
-        if len(value) > longest:
-            raise ValueError(f"{'this' if self.secret else _show(value)} is longer than {longest} characters; shorten it")
-        if self._fullmatch is None:
-            self._fullmatch = re.compile(self.schema["pattern"]).fullmatch
-        return self._fullmatch(value) is not None
+class _Number(Check):
+    __slots__ = ("_maximum", "_minimum")
+
+    def __init__(self, write: str, minimum: int, maximum: int) -> None:
+        super().__init__(write, {"minimum": minimum, "maximum": maximum}, secret=False)
+        self._minimum = minimum
+        self._maximum = maximum
+
+    def __call__(self, value: str | int) -> None:
+        if not isinstance(value, int):
+            raise TypeError(value)
+        if not self._minimum <= value <= self._maximum:
+            self._refuse(value, "does not fit")
 
 
-def _show(value: Any) -> str:
+def quote(value: str | int) -> str:
     """The value as a message quotes it: on one line, and not endless."""
     if not isinstance(value, str):
         return str(value)
@@ -106,26 +137,26 @@ def _show(value: Any) -> str:
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
-name = Check(
+name = _Text(
     "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit",
-    pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$",
-    maxLength=64,
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    64,
 )
-account = Check(
+account = _Text(
     "a name as useradd takes it: lower-case letters, digits, '_' and '-', a letter or '_' first",
-    pattern="^[a-z_][a-z0-9_-]*$",
-    maxLength=32,  # useradd(8)
+    "^[a-z_][a-z0-9_-]*$",
+    32,  # useradd(8)
 )
-package = Check(
+package = _Text(
     "a package's name alone, such as openssh-server",
-    pattern="^[a-z0-9][a-z0-9+.-]+$",  # Debian Policy 5.6.1
-    maxLength=128,
+    "^[a-z0-9][a-z0-9+.-]+$",  # Debian Policy 5.6.1
+    128,
 )
-suite = Check("a release's code name, such as bookworm", pattern="^[a-z][a-z0-9.-]*$", maxLength=64)
-hook_order = Check(
+suite = _Text("a release's code name, such as bookworm", "^[a-z][a-z0-9.-]*$", 64)
+hook_order = _Text(
     "'after HOOK' or 'before HOOK'",
-    pattern="^(after|before) [A-Za-z0-9][A-Za-z0-9._-]*$",
-    maxLength=80,
+    "^(after|before) [A-Za-z0-9][A-Za-z0-9._-]*$",
+    80,
 )
 
 
@@ -137,16 +168,16 @@ _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 def _printable(value: str) -> None:
     if not value.isprintable():
         odd = next(character for character in value if not character.isprintable())
-        raise ValueError(f"{_show(value)} holds the character U+{ord(odd):04X}; write one line of printable characters")
+        raise ValueError(f"{quote(value)} holds the character U+{ord(odd):04X}; write one line of printable characters")
 
 
-text = Check("one line of text", pattern=f"^[^{_CONTROL}]*$", maxLength=256, extra=_printable)
-line = Check("one line of text", pattern=f"^[^{_CONTROL}]+$", maxLength=256, extra=_printable)
-gecos = Check(
+text = _Text("one line of text", f"^[^{_CONTROL}]*$", 256, _printable)
+line = _Text("one line of text", f"^[^{_CONTROL}]+$", 256, _printable)
+gecos = _Text(
     "one line of text without ':', which separates the fields of passwd(5)",
-    pattern=f"^[^:{_CONTROL}]*$",
-    maxLength=256,
-    extra=_printable,
+    f"^[^:{_CONTROL}]*$",
+    256,
+    _printable,
 )
 
 
@@ -155,69 +186,69 @@ gecos = Check(
 
 def _kernel_argument(value: str) -> None:
     if value.partition("=")[0] == "root":
-        raise ValueError(f"{_show(value)} is not needed: osprovider names the root file system; remove it")
+        raise ValueError(f"{quote(value)} is not needed: osprovider names the root file system; remove it")
 
 
 def _path(value: str) -> None:
     if any(part in (".", "..") for part in value.split("/")):
-        raise ValueError(f"{_show(value)} holds '.' or '..'; write the path without them")
+        raise ValueError(f"{quote(value)} holds '.' or '..'; write the path without them")
 
 
 def _hostname(value: str) -> None:
     if value.rpartition(".")[2].isdigit():
-        raise ValueError(f"{_show(value)} looks like an address; write fqdn, short, or a host name")
+        raise ValueError(f"{quote(value)} looks like an address; write fqdn, short, or a host name")
 
 
 _SPEED = "1200|2400|4800|9600|19200|38400|57600|115200|230400|460800|921600"
-serial = Check(
+serial = _Text(
     "auto, none, or DEVICE or DEVICE,SPEED, such as ttyS0,115200 (speeds as termios(3) has them)",
-    pattern=f"^(auto|none|(tty[A-Z]{{1,6}}|hvc)[0-9]{{1,3}}(,({_SPEED}))?)$",
-    maxLength=32,
+    f"^(auto|none|(tty[A-Z]{{1,6}}|hvc)[0-9]{{1,3}}(,({_SPEED}))?)$",
+    32,
 )
 # It ends up in grub.cfg and in /etc/default/grub, a shell's file.
-kernel_argument = Check(
+kernel_argument = _Text(
     "one word of printable ASCII without quotes or any of \\ $ ` ; & | < > { }, such as panic=10",
-    pattern=r"^[!#%()*+,./0-9:=?@A-Z\[\]^_a-z~-]+$",
-    maxLength=256,
-    extra=_kernel_argument,
+    r"^[!#%()*+,./0-9:=?@A-Z\[\]^_a-z~-]+$",
+    256,
+    _kernel_argument,
 )
-seconds = Check("a number of seconds from 0 to 3600", minimum=0, maximum=3600)
-hostname = Check(
+seconds = _Number("a number of seconds from 0 to 3600", 0, 3600)
+hostname = _Text(
     "fqdn, short, or a host name of letters, digits and '-', in parts separated by '.'",
-    pattern=rf"^{_LABEL}(\.{_LABEL})*$",
-    maxLength=64,  # HOST_NAME_MAX, limits.h
-    extra=_hostname,
+    rf"^{_LABEL}(\.{_LABEL})*$",
+    64,  # HOST_NAME_MAX, limits.h
+    _hostname,
 )
-timezone = Check(
+timezone = _Text(
     "a name of the tz database, such as Europe/Berlin or Etc/UTC",
-    pattern="^[A-Za-z0-9][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*$",
-    maxLength=64,
+    "^[A-Za-z0-9][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*$",
+    64,
 )
-locale = Check(
+locale = _Text(
     "a locale, such as C.UTF-8 or de_DE.UTF-8",
-    pattern=r"^(C|POSIX|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?$",
-    maxLength=64,
+    r"^(C|POSIX|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?$",
+    64,
 )
-absolute_path = Check(
+absolute_path = _Text(
     "an absolute path of letters, digits, '.', '_', '+' and '-', such as /bin/bash",
-    pattern="^(/[A-Za-z0-9._+-]+)+$",
-    maxLength=256,
-    extra=_path,
+    "^(/[A-Za-z0-9._+-]+)+$",
+    256,
+    _path,
 )
 
 _B64 = "[./0-9A-Za-z]"
-password_hash = Check(
-    "the whole output of mkpasswd in single quotes (yescrypt, gost-yescrypt, scrypt, bcrypt, sha512crypt or sha256crypt); "
-    "leave it out to lock the password",
+password_hash = _Text(
+    "the whole output of mkpasswd in single quotes (yescrypt, gost-yescrypt, scrypt, bcrypt, sha512crypt, sha256crypt) "
+    "or leave it out to lock the password",
     # crypt(5), "Hashed passphrase format". md5crypt and older are guessed in seconds.
-    pattern=(
+    (
         rf"^(\$(y|gy)\${_B64}+\${_B64}{{1,86}}\${_B64}{{43}}"
         rf"|\$7\${_B64}{{11,97}}\${_B64}{{43}}"
         rf"|\$2[aby]\$[0-9]{{2}}\${_B64}{{53}}"
         rf"|\$6\$(rounds=[1-9][0-9]+\$)?{_B64}{{1,16}}\${_B64}{{86}}"
         rf"|\$5\$(rounds=[1-9][0-9]+\$)?{_B64}{{1,16}}\${_B64}{{43}})$"
     ),
-    maxLength=384,
+    384,
     secret=True,
 )
 
@@ -225,18 +256,19 @@ password_hash = Check(
 # ssh
 
 _KEY_TYPES = (
-    "ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\\.com|sk-ecdsa-sha2-nistp256@openssh\\.com"
+    r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)"
+    r"|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com"
 )
-_KEY = re.compile(rf"(?:^|[ \t])(?P<type>{_KEY_TYPES})[ \t]+(?P<blob>AAAA[A-Za-z0-9+/]*={{0,2}})(?=[ \t]|$)")
+_KEY = rf"(?:^|[ \t])(?P<type>{_KEY_TYPES})[ \t]+(?P<blob>AAAA[A-Za-z0-9+/]*={{0,2}})(?=[ \t]|$)"
 
 
 def _ssh_key(value: str) -> None:
     """Judge a line of sshd(8)'s authorized_keys: options, type, base64, comment."""
     from binascii import Error, a2b_base64
 
-    found = list(_KEY.finditer(value))
+    found = list(re.finditer(_KEY, value))
     if len(found) != 1:
-        raise ValueError(f"{_show(value)} holds {len(found)} public keys; write one a line")
+        raise ValueError(f"{quote(value)} holds {len(found)} public keys; write one a line")
     key = found[0]
     kind = key["type"].encode()
     try:
@@ -245,16 +277,17 @@ def _ssh_key(value: str) -> None:
         blob = b""
     # RFC 4253, 6.6: the blob starts with its type, counted by four bytes, and something follows.
     if not blob.startswith(len(kind).to_bytes(4, "big") + kind) or len(blob) < len(kind) + 4 + 32:
-        raise ValueError(f"{_show(value)} is not a whole {key['type']} key; copy it again, all of its line")
+        raise ValueError(f"{quote(value)} is not a whole {key['type']} key; copy it again, all of its line")
     if value[: key.start()].count('"') % 2:
-        raise ValueError(f"{_show(value)} has a quote in its options that is not closed; close it")
+        raise ValueError(f"{quote(value)} has a quote in its options that is not closed; close it")
 
 
-ssh_key = Check(
-    "a public key as in authorized_keys, one line: [OPTIONS] ssh-ed25519 AAAA... [COMMENT] (ssh-dss is not taken any more)",
-    pattern=rf"^([^{_CONTROL}]*[ \t])?({_KEY_TYPES})[ \t]+AAAA[A-Za-z0-9+/]*={{0,2}}([ \t][^{_CONTROL}]*)?$",
-    maxLength=8192,  # SSH_MAX_PUBKEY_BYTES of OpenSSH's authfile.h is 16384; sshd's lines are half of that in practice
-    extra=_ssh_key,
+ssh_key = _Text(
+    "one line as in authorized_keys: [OPTIONS] ssh-ed25519 AAAA... [COMMENT] (not ssh-dss, which sshd no longer takes)",
+    rf"^([^{_CONTROL}]*[ \t])?({_KEY_TYPES})[ \t]+AAAA[A-Za-z0-9+/]*={{0,2}}([ \t][^{_CONTROL}]*)?$",
+    8192,  # an RSA key of 16384 bits has about 2800, and options come on top
+    _ssh_key,
+    secret=True,  # somebody may have pasted the private key
 )
 
 
@@ -265,16 +298,18 @@ def _address(value: str) -> None:
     try:
         ip_address(value)
     except ValueError:
-        raise ValueError(f"{_show(value)} is not an address; write one such as 198.51.100.53 or 2001:db8::53") from None
+        raise ValueError(f"{quote(value)} is not an address; write one such as 198.51.100.53 or 2001:db8::53") from None
 
 
 def _cidr(value: str) -> None:
     try:
         network = ip_network(value, strict=False)
     except ValueError:
-        raise ValueError(f"{_show(value)} is not a network; write one such as 198.51.100.0/24 or 2001:db8:1::/64") from None
+        raise ValueError(
+            f"{quote(value)} is not a network; write one such as 198.51.100.0/24 or 2001:db8:1::/64"
+        ) from None
     if ip_interface(value).ip != network.network_address:
-        raise ValueError(f"{_show(value)} has host bits set; write {network}")
+        raise ValueError(f"{quote(value)} has host bits set; write {network}")
 
 
 def _interface_address(value: str) -> None:
@@ -282,44 +317,43 @@ def _interface_address(value: str) -> None:
         interface = ip_interface(value)
     except ValueError:
         example = "198.51.100.21, 198.51.100.21/24 or 2001:db8:1::21/64"
-        raise ValueError(f"{_show(value)} is not an address; write one such as {example}") from None
-    ip: IPv4Address | IPv6Address = interface.ip
+        raise ValueError(f"{quote(value)} is not an address; write one such as {example}") from None
+    ip = interface.ip
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
-        raise ValueError(f"{_show(value)} is not an address that an interface can have; write the NIC's own")
-    network = interface.network
-    if network.num_addresses > 2 and (ip == network.network_address or _is_broadcast(interface.ip, network)):
-        raise ValueError(f"{_show(value)} is {network}'s own or broadcast address; write one between them")
+        raise ValueError(f"{quote(value)} is not an address that an interface can have; write the NIC's own")
+    if is_reserved(ip, interface.network):
+        raise ValueError(f"{quote(value)} is {interface.network}'s own or broadcast address; write one between them")
 
 
-def _is_broadcast(ip: IPv4Address | IPv6Address, network: Any) -> bool:
-    return ip.version == 4 and ip == network.broadcast_address
+def is_reserved(ip: IPv4Address | IPv6Address, network: IPv4Network | IPv6Network) -> bool:
+    """Is this the network's own address, or its broadcast address; /31 and /127 have neither (RFC 3021, RFC 6164)."""
+    ends = (network.network_address, network.broadcast_address) if network.version == 4 else (network.network_address,)
+    return network.num_addresses > 2 and ip in ends
 
 
 _ADDRESS = "[0-9A-Fa-f.:]{2,45}"
-address = Check(
-    "an address such as 198.51.100.53 or 2001:db8::53", pattern=f"^{_ADDRESS}$", maxLength=45, extra=_address
-)
-cidr = Check(
+address = _Text("an address such as 198.51.100.53 or 2001:db8::53", f"^{_ADDRESS}$", 45, _address)
+cidr = _Text(
     "a network such as 198.51.100.0/24 or 2001:db8:1::/64",
-    pattern=f"^{_ADDRESS}/[0-9]{{1,3}}$",
-    maxLength=49,
-    extra=_cidr,
+    f"^{_ADDRESS}/[0-9]{{1,3}}$",
+    49,
+    _cidr,
 )
-interface_address = Check(
+interface_address = _Text(
     "an address such as 198.51.100.21, 198.51.100.21/24 or 2001:db8:1::21/64",
-    pattern=f"^{_ADDRESS}(/[0-9]{{1,3}})?$",
-    maxLength=49,
-    extra=_interface_address,
+    f"^{_ADDRESS}(/[0-9]{{1,3}})?$",
+    49,
+    _interface_address,
 )
-domain = Check(
+domain = _Text(
     "a domain such as example.org",
-    pattern=rf"^{_LABEL}(\.{_LABEL})*$",
-    maxLength=253,  # RFC 1035, 2.3.4, as text
+    rf"^{_LABEL}(\.{_LABEL})*$",
+    253,  # RFC 1035, 2.3.4, as text
 )
-mtu = Check("a number of bytes from 68 to 65535, such as 1500", minimum=68, maximum=65535)  # 68: RFC 791
-url = Check(
+mtu = _Number("a number of bytes from 68 to 65535, such as 1500", 68, 65535)  # 68: RFC 791
+url = _Text(
     "a URL such as https://mirror.example.org/debian, without a user's name (credentials belong in apt's auth.conf)",
-    pattern=r"^(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~%/+:=-]*)?|file:///[A-Za-z0-9._~%/+-]+)$",
-    maxLength=2048,
+    r"^(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~%/+:=-]*)?|file:///[A-Za-z0-9._~%/+-]+)$",
+    2048,
     secret=True,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
+from osprovider.config import checks
 from osprovider.config.document import Mark, Node
 from osprovider.config.model import InstanceNic, Subnet
 from osprovider.config.suggest import enumerate_words, suggest
@@ -24,25 +25,30 @@ def check_subnet(subnet: Subnet, node: Node, problems: list[Problem]) -> None:
     networks = [ip_network(text) for text in subnet.networks]
     for index, network in enumerate(networks):
         mark = node.at("networks", index).mark
-        for other in networks[:index]:
-            if network.version == other.version and network.overlaps(other):
-                problems.append(mark.problem(f"networks[{index}]: {network} overlaps {other}; keep one"))
+        problems.extend(
+            mark.problem(f"networks[{index}]: {network} overlaps {other}; keep one")
+            for other in networks[:index]
+            if network.version == other.version and network.overlaps(other)
+        )
     if subnet.mtu is not None and subnet.mtu < _MINIMUM_MTU_IPV6 and any(network.version == 6 for network in networks):
         problems.append(node.at("mtu").mark.problem(f"mtu: IPv6 needs {_MINIMUM_MTU_IPV6} bytes at least; write more"))
     if subnet.match is not None and subnet.match.link is None and subnet.match.network is None:
-        problems.append(node.at("match").mark.problem("match: says nothing; write link, network or both, or leave it out"))
+        message = "match: says nothing; write link, network or both, or leave it out"
+        problems.append(node.at("match").mark.problem(message))
 
 
 def check_subnets(subnets: Mapping[str, Subnet], nodes: Mapping[str, Node], problems: list[Problem]) -> None:
     """Check that no NIC can belong to two subnets for the same reason.
 
     Args:
-        subnets: by name. nodes: their trees.
+        subnets: by name.
+        nodes: their trees, by name.
         problems: what is wrong is added here.
     """
     claimed: dict[object, str] = {}
     for name, subnet in sorted(subnets.items()):
         node = nodes[name]
+        claims: list[tuple[object, str, Mark]]
         if subnet.match is not None:
             claims = [((subnet.match.link, subnet.match.network), "match: ", node.at("match").mark)]
         else:
@@ -57,13 +63,19 @@ def check_subnets(subnets: Mapping[str, Subnet], nodes: Mapping[str, Node], prob
 
 
 def check_nics(
-    nics: Sequence[InstanceNic], node: Node, subnets: Mapping[str, Subnet], broken: frozenset[str], problems: list[Problem]
+    nics: Sequence[InstanceNic],
+    node: Node,
+    subnets: Mapping[str, Subnet],
+    broken: frozenset[str],
+    problems: list[Problem],
 ) -> None:
     """Check an instance file's NICs.
 
     Args:
-        nics: the NICs. node: the instance file's tree.
-        subnets: all there are, by name. broken: those that exist and have problems of their own.
+        nics: the NICs.
+        node: the instance file's tree.
+        subnets: all there are, by name.
+        broken: the names of those that exist and have problems of their own.
         problems: what is wrong is added here.
     """
     seen: dict[str, Mark] = {}
@@ -77,12 +89,12 @@ def check_nics(
             problems.append(nic_node.at("subnet").mark.problem(message))
         for position, text in enumerate(nic.addresses):
             mark = nic_node.at("addresses", position).mark
-            if message := _address_problem(text, nic, subnets):
-                problems.append(mark.problem(f"{path}.addresses[{position}]: {message}"))
             address = str(ip_interface(text).ip)
-            if first := seen.get(address):
-                where = f"in line {first.line}"
-                problems.append(mark.problem(f"{path}.addresses[{position}]: {address} stands {where} already; one NIC has it"))
+            wrong = _address_problem(text, nic, subnets)
+            if address in seen:
+                wrong = f"{address} stands in line {seen[address].line} already; it can be there once"
+            if wrong:
+                problems.append(mark.problem(f"{path}.addresses[{position}]: {wrong}"))
             seen.setdefault(address, mark)
 
 
@@ -98,7 +110,12 @@ def nic_addresses(nics: Sequence[InstanceNic], node: Node) -> list[tuple[str | N
 def _address_problem(text: str, nic: InstanceNic, subnets: Mapping[str, Subnet]) -> str | None:
     """What is wrong with an address of a NIC, given its subnet."""
     if nic.subnet is None:
-        return None if "/" in text else f"{text} needs a prefix length, as in {text}/24; write it, or name the NIC's subnet"
+        example = f"{text}/{24 if ip_interface(text).version == 4 else 64}"
+        return (
+            None
+            if "/" in text
+            else f"{text} has no prefix length; write one, as in {example}, or name the NIC's subnet"
+        )
     if nic.subnet not in subnets:
         return None  # already said
     networks = subnets[nic.subnet].networks
@@ -107,9 +124,8 @@ def _address_problem(text: str, nic: InstanceNic, subnets: Mapping[str, Subnet])
     if not holding:
         where = enumerate_words(networks, "and") if networks else "no networks at all"
         return f"{text} is outside of subnet {nic.subnet}, which has {where}; correct one of them"
-    network = holding[0]
-    if network.num_addresses > 2 and (ip == network.network_address or (ip.version == 4 and ip == network.broadcast_address)):
-        return f"{text} is {network}'s own or broadcast address; write one between them"
+    if checks.is_reserved(ip, holding[0]):
+        return f"{text} is {holding[0]}'s own or broadcast address; write one between them"
     return None
 
 
@@ -119,7 +135,6 @@ def _check_gateways(gateways: Sequence[str], node: Node, problems: list[Problem]
     for index, text in enumerate(gateways):
         version = ip_address(text).version
         if version in versions:
-            mark = node.at("gateways", index).mark
-            message = f"{path}gateways[{index}]: {text} is a second gateway for IPv{version} after {versions[version]}; keep one"
-            problems.append(mark.problem(message))
+            message = f"{text} is a second gateway for IPv{version} after {versions[version]}; keep one"
+            problems.append(node.at("gateways", index).mark.problem(f"{path}gateways[{index}]: {message}"))
         versions.setdefault(version, text)

@@ -28,6 +28,9 @@ _MAXIMUM_DEPTH = 32
 # libyaml's parser where PyYAML was built with it: ten times as fast as the one in Python.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# PyYAML's classes of events share neither a base's attributes nor a protocol.
+_Event: TypeAlias = Any
+
 # YAML 1.2, 10.3.2 (core schema); of the integers only those that every reader takes for the same number.
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -41,7 +44,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 _HINTS = {
     "mapping values are not allowed": "a text with ': ' in it needs quotes, and keys of one map the same indentation",
     "found character '\\t'": "indent with spaces, not tabs",
-    "found character that cannot start any token": "indent with spaces, not tabs; a text that starts with one of @`%*&!|> needs quotes",
+    "found character that cannot start any token": "indent with spaces; a text that starts with @, ` or % needs quotes",
     "did not find expected key": "check the indentation, and that quotes are closed",
     "did not find expected '-' indicator": "items of one list need the same indentation",
 }
@@ -59,7 +62,7 @@ class Mark(NamedTuple):
         return Problem(self.file, self.line, self.column, message)
 
 
-Value: TypeAlias = "str | int | float | bool | None | tuple[Node, ...] | dict[str, Node]"
+Value: TypeAlias = "str | int | float | bool | tuple[Node, ...] | dict[str, Node] | None"
 
 
 @dataclass(slots=True)
@@ -83,13 +86,14 @@ class Node:
         """The node at this path of keys and indices, or the last one on the way to it."""
         node = self
         for step in path:
-            value = node.value
-            if isinstance(value, dict) and isinstance(step, str) and step in value:
-                node = value[step]
-            elif isinstance(value, tuple) and isinstance(step, int) and step < len(value):
-                node = value[step]
-            else:
+            found: Node | None = None
+            if isinstance(node.value, dict):
+                found = node.value.get(str(step))
+            elif isinstance(node.value, tuple) and isinstance(step, int) and step < len(node.value):
+                found = node.value[step]
+            if found is None:
                 break
+            node = found
         return node
 
 
@@ -111,7 +115,7 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
         problems: what is wrong is added here.
 
     Returns:
-        Its tree, or None where there are problems with it.
+        Its tree; None where there is none to be had.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -140,18 +144,15 @@ def parse(content: bytes, file: str, problems: list[Problem]) -> Node | None:
         problems: what is wrong is added here.
 
     Returns:
-        Its tree, or None where there are problems with it.
+        Its tree; None where there is none to be had.
     """
-    before = len(problems)
     try:
-        node = _Document(_decode(content, file), file, problems).build()
+        return _Document(_decode(content, file), file, problems).build()
     except _RefusedError as refused:
         problems.append(refused.problem)
-        return None
     except yaml.YAMLError as error:
         problems.append(_syntax_problem(error, file))
-        return None
-    return node if len(problems) == before else None
+    return None
 
 
 class _RefusedError(Exception):
@@ -169,10 +170,11 @@ def _decode(content: bytes, file: str) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         mark = _position(content[: error.start].decode("utf-8", "replace"), file)
-        raise _RefusedError(mark.problem(f"is not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8")) from None
+        message = f"is not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8"
+        raise _RefusedError(mark.problem(message)) from None
     if found := _UNPRINTABLE.search(text):
         mark = _position(text[: found.start()], file)
-        message = f"holds the control character U+{ord(found[0]):04X}; remove it, or write it as an escape in double quotes"
+        message = f"holds the control character U+{ord(found[0]):04X}; remove it"
         raise _RefusedError(mark.problem(message))
     return text
 
@@ -186,8 +188,10 @@ def _syntax_problem(error: yaml.YAMLError, file: str) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(file, 0, 0, f"is not YAML: {' '.join(str(error).split())}")
     mark = error.problem_mark or error.context_mark
-    what = ", ".join(part for part in (error.context, error.problem) if part)
-    hint = next((hint for start, hint in _HINTS.items() if start in what), "check indentation, quotes and brackets here")
+    begin = f" (from line {error.context_mark.line + 1})" if error.context_mark else ""
+    what = f"{error.context}{begin}, {error.problem}" if error.context else str(error.problem)
+    fallback = "check indentation, quotes and brackets here"
+    hint = next((hint for known, hint in _HINTS.items() if known in what), fallback)
     place = Mark(file, mark.line + 1, mark.column + 1) if mark else Mark(file)
     return place.problem(f"is not YAML: {what}; {hint}")
 
@@ -198,9 +202,11 @@ class _Document:
     def __init__(self, text: str, file: str, problems: list[Problem]) -> None:
         self._file = file
         self._problems = problems
-        self._events: Iterator[Any] = yaml.parse(text, Loader=_Parser)
+        self._events: Iterator[_Event] = yaml.parse(text, Loader=_Parser)
+        self._is_whole = True
 
-    def build(self) -> Node:
+    def build(self) -> Node | None:
+        """The root; None after something that stands for another value, whose lack would only confuse."""
         root: Node | None = None
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
@@ -208,28 +214,33 @@ class _Document:
                     raise _RefusedError(self._mark(event).problem("starts a second document; a file holds one"))
                 root = self._node(next(self._events), 0)
         if root is None or root.value is None:
-            return Node({}, Mark(self._file, 1, 1))
-        return root
+            return Node({}, Mark(self._file, 1, 1)) if self._is_whole else None
+        return root if self._is_whole else None
 
-    def _mark(self, event: Any) -> Mark:
+    def _mark(self, event: _Event) -> Mark:
         return Mark(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
 
-    def _node(self, event: Any, depth: int) -> Node:
+    def _node(self, event: _Event, depth: int) -> Node:
         mark = self._mark(event)
         if depth > _MAXIMUM_DEPTH:
-            raise _RefusedError(mark.problem(f"is nested more than {_MAXIMUM_DEPTH} levels deep; nothing here needs that"))
+            message = f"is nested more than {_MAXIMUM_DEPTH} levels deep; nothing here needs that"
+            raise _RefusedError(mark.problem(message))
         if isinstance(event, yaml.AliasEvent):
-            self._problems.append(mark.problem(f"the alias *{event.anchor} is not taken; write the value out"))
+            self._refuse(mark, f"the alias *{event.anchor}", "write the value out")
             return Node(None, mark)
         if event.anchor is not None:
-            self._problems.append(mark.problem(f"the anchor &{event.anchor} is not taken; remove it"))
+            self._refuse(mark, f"the anchor &{event.anchor}", "remove it")
         if event.tag is not None:
-            self._problems.append(mark.problem(f"the tag {event.tag} is not taken; write the value without it"))
+            self._refuse(mark, f"the tag {event.tag}", "write the value without it")
         if isinstance(event, yaml.MappingStartEvent):
             return self._map(mark, depth)
         if isinstance(event, yaml.SequenceStartEvent):
             return Node(tuple(self._items(depth)), mark)
         return Node(_scalar(event.value) if not event.style else event.value, mark, text=event.value)
+
+    def _refuse(self, mark: Mark, what: str, instead: str) -> None:
+        self._is_whole = False
+        self._problems.append(mark.problem(f"{what} is not taken; {instead}"))
 
     def _items(self, depth: int) -> Iterator[Node]:
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
@@ -245,7 +256,7 @@ class _Document:
                 shown = f' ("{key.text}")' if key.text else ""
                 self._problems.append(key.mark.problem(f"a key must be text; put quotes around it{shown}"))
             elif key.value in values:
-                message = f'the key "{key.value}" stands here a second time, first in line {keys[key.value].line}; keep one'
+                message = f'the key "{key.value}" is here a second time, after line {keys[key.value].line}; keep one'
                 self._problems.append(key.mark.problem(message))
             else:
                 values[key.value], keys[key.value] = value, key.mark

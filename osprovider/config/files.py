@@ -1,7 +1,7 @@
 """The site's and the shipped configuration files: which there are, and each one read and checked on its own.
 
-A site's file takes the place of a shipped one of the same name. No name that Ganeti or an operator gives becomes part of
-a path unchecked: variants, images and subnets are looked up in what a directory holds.
+A site's file takes the place of a shipped one of the same name. No name that Ganeti or an operator gives becomes part
+of a path unchecked: variants, images and subnets are looked up in what a directory holds.
 Not for: merging (:mod:`osprovider.config.load`).
 """
 
@@ -55,19 +55,22 @@ class ConfigurationFiles:
         """The files of a kind by name, sorted."""
         found: dict[str, Path] = {}
         for directory in reversed(self._searched(kind)):
-            found |= {entry.removesuffix(_SUFFIX): directory / entry for entry in _listing(directory) if _is_named(kind, entry)}
+            entries = [entry for entry in _listing(directory) if _is_named(kind, entry)]
+            found |= {entry.removesuffix(_SUFFIX): directory / entry for entry in entries}
         return dict(sorted(found.items()))
 
     def check_names(self) -> None:
         """Say which files are never read because of their names."""
         for kind in _KINDS:
+            form = (
+                "FQDN.yaml, in lower case" if kind == "instances" else "NAME.yaml, of letters, digits, '.', '_' and '-'"
+            )
             for directory in self._searched(kind):
                 for entry in _listing(directory):
                     if not entry.startswith(".") and entry.endswith((_SUFFIX, ".yml")) and not _is_named(kind, entry):
-                        how = "an instance's FQDN in lower case" if kind == "instances" else "a name of letters, digits, '.', '_', '-'"
-                        self._problem(directory / entry, f"is never read; call it {how}, and {_SUFFIX}")
-            if kind == "images" and NO_IMAGE in (images := self.names(kind)):
-                self._problem(images[NO_IMAGE], f'is never read: "{NO_IMAGE}" means no image; give it another name')
+                        self._problem(directory / entry, f"is never read; call it {form}")
+        if NO_IMAGE in (images := self.names("images")):
+            self._problem(images[NO_IMAGE], f'is never read: "{NO_IMAGE}" means no image; give it another name')
 
     def defaults(self) -> Node:
         """The tree of the site's defaults, empty where there are none."""
@@ -79,7 +82,8 @@ class ConfigurationFiles:
         """The tree of a variant. ``referrer`` is who asks for it."""
         if not name:
             listed = enumerate_words(self.names("variants"), "and")
-            self.problems.append(referrer.problem(f"no variant was asked for; write osprovider+VARIANT (there is {listed})"))
+            message = f"no variant was asked for; write osprovider+VARIANT (there is {listed})"
+            self.problems.append(referrer.problem(message))
             return None
         path = self._find("variants", name, referrer)
         loaded = self._load(Variant, path) if path else None
@@ -98,7 +102,8 @@ class ConfigurationFiles:
         """
         node = tree.at("image")
         if node is tree:
-            self.problems.append(tree.mark.problem(f"no image is named; write image: NAME, or image: {NO_IMAGE} to leave the disk alone"))
+            message = f"no image is named; write image: NAME, or image: {NO_IMAGE} to leave the disk alone"
+            self.problems.append(tree.mark.problem(message))
         return node.value if isinstance(node.value, str) and node.value != NO_IMAGE else None
 
     def check_image(self, name: str, referrer: Mark) -> None:
@@ -108,7 +113,8 @@ class ConfigurationFiles:
     def instance(self, name: str) -> tuple[Node, InstanceFile] | None:
         """An instance's file, None where it has none."""
         if not _INSTANCE.fullmatch(name):
-            self.problems.append(Mark("INSTANCE_NAME").problem(f"{name!a} is not an instance's name; write its FQDN in lower case"))
+            message = f"{name!a} is not an instance's name; write its FQDN in lower case"
+            self.problems.append(Mark("INSTANCE_NAME").problem(message))
             return None
         path = self._directories.config / "instances" / f"{name}{_SUFFIX}"
         loaded = self._load(InstanceFile, path) if os.path.lexists(path) else None
@@ -144,7 +150,9 @@ class ConfigurationFiles:
         if name in found:
             return found[name]
         where = enumerate_words(map(str, self._searched(kind)))
-        self.problems.append(referrer.problem(f"there is no {kind[:-1]} {name!a} in {where}{suggest(name, found)}"))
+        self.problems.append(
+            referrer.problem(f"there is no {kind[:-1]} {checks.quote(name)} in {where}{suggest(name, found)}")
+        )
         return None
 
     def _load(self, cls: type[T], path: Path) -> tuple[Node, T] | None:

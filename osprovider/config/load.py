@@ -130,12 +130,14 @@ def check_all(directories: Directories) -> tuple[list[Problem], list[Path]]:
         if not (loaded := files.instance(name)):
             continue
         node, instance = loaded
-        if (image := node.at("image").value) and isinstance(image, str) and image != NO_IMAGE:
-            files.check_image(image, node.at("image").mark)
+        named = node.at("image").value
+        if isinstance(named, str) and named != NO_IMAGE:
+            files.check_image(named, node.at("image").mark)
         for subnet, address, mark in consistency.nic_addresses(instance.nics, node):
             owner = owners.setdefault((subnet, address), mark)
             if owner.file != mark.file:
-                files.problems.append(mark.problem(f"{address} is also {owner.file}'s, line {owner.line}; one instance has it"))
+                message = f"{address} is also in {owner.file}, line {owner.line}; only one instance can have it"
+                files.problems.append(mark.problem(message))
     return sorted(set(files.problems)), files.read
 
 

@@ -1,8 +1,8 @@
 """The configuration as frozen data: what variants, images, subnets and instance files may say, and the defaults.
 
-These classes *are* the schema: :mod:`osprovider.config.schema` reads their annotations to check YAML files and to publish
-JSON Schema, so a field exists here only once something acts on it. The first paragraph of a class's docstring and each
-field's ``help`` metadata become the descriptions that editors show.
+These classes *are* the schema: :mod:`osprovider.config.schema` reads their annotations to check YAML files and to
+publish JSON Schema, so a field exists here only once something acts on it. The first paragraph of a class's docstring
+and each field's ``help`` metadata become the descriptions that editors show.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Layout:
 
     table: Literal["gpt"] = field(default="gpt", metadata=_help("the partition table's type"))
     firmware: tuple[Literal["bios", "uefi"], ...] = field(
-        default=("bios", "uefi"), metadata=_help("the firmware that the disk must boot under; [] with an external kernel")
+        default=("bios", "uefi"),
+        metadata=_help("the firmware that the disk must boot under; [] with an external kernel"),
     )
     filesystem: Literal["ext4", "ext3", "ext2"] = field(default="ext4", metadata=_help("the root's file system"))
     grow: bool = field(default=True, metadata=_help("the root takes the rest of the disk"))
@@ -53,12 +54,16 @@ class Boot:
     loader: Literal["grub", "none"] = field(default="grub", metadata=_help("the boot loader that is installed"))
     serial: Annotated[str, checks.serial] = field(
         default="auto",
-        metadata=_help("auto follows the hypervisor's serial_console and its speed; none; or DEVICE[,SPEED] (ttyS0,115200)"),
+        metadata=_help(
+            "auto follows the hypervisor's serial_console and its speed; none; or DEVICE[,SPEED] (ttyS0,115200)"
+        ),
     )
     kernel_args: tuple[Annotated[str, checks.kernel_argument], ...] = field(
         default=("quiet",), metadata=_help("further arguments of the kernel")
     )
-    timeout: Annotated[int, checks.seconds] = field(default=1, metadata=_help("how long the boot menu waits, in seconds"))
+    timeout: Annotated[int, checks.seconds] = field(
+        default=1, metadata=_help("how long the boot menu waits, in seconds")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,9 @@ class User:
     """An account of the guest. Without a password hash its password is locked."""
 
     password_hash: Annotated[str, checks.password_hash] | None = field(
-        default=None, repr=False, metadata=_help("as crypt(5) writes it (mkpasswd makes one); without it the password is locked")
+        default=None,
+        repr=False,
+        metadata=_help("as crypt(5) writes it (mkpasswd makes one); without it the password is locked"),
     )
     ssh_authorized_keys: tuple[Annotated[str, checks.ssh_key], ...] = field(
         default=(), metadata=_help("public keys, one line each, as in authorized_keys")
@@ -141,7 +148,8 @@ class Variant:
     )
     hooks: Hooks = field(default_factory=Hooks)
     isolation: Literal["auto", "host", "appliance"] = field(
-        default="auto", metadata=_help("where the guest's file system is mounted; auto: on the host only what it made itself")
+        default="auto",
+        metadata=_help("where the guest's file system is mounted; auto: on the host only what it made itself"),
     )
     wipe: Literal["auto", "zero", "discard", "none"] = field(
         default="auto", metadata=_help("what happens to what was on the disk; auto: zeroed where that is cheap")
@@ -152,7 +160,9 @@ class Variant:
 class BootstrapBuild:
     """An image that this node builds from a distribution's packages."""
 
-    tool: Literal["mmdebstrap", "debootstrap"] = field(default="mmdebstrap", metadata=_help("what installs the packages"))
+    tool: Literal["mmdebstrap", "debootstrap"] = field(
+        default="mmdebstrap", metadata=_help("what installs the packages")
+    )
     suite: Annotated[str, checks.suite] = field(metadata=_help("the release's code name (bookworm)"))
     mirror: Annotated[str, checks.url] | None = field(
         default=None, metadata=_help("where packages come from; without it the tool's own default")
@@ -185,7 +195,9 @@ class Subnet:
     """A network that NICs are in."""
 
     networks: tuple[Annotated[str, checks.cidr], ...] = field(default=(), metadata=_help("prefixes (198.51.100.0/24)"))
-    gateways: tuple[Annotated[str, checks.address], ...] = field(default=(), metadata=_help("one for each family at most"))
+    gateways: tuple[Annotated[str, checks.address], ...] = field(
+        default=(), metadata=_help("one for each family at most")
+    )
     dns: Dns = field(default_factory=Dns)
     mtu: Annotated[int, checks.mtu] | None = field(default=None, metadata=_help("in bytes"))
     match: SubnetMatch | None = field(default=None, metadata=_help("without it: NICs whose address lies in networks"))
@@ -212,4 +224,6 @@ class InstanceNic:
 class InstanceFile(Variant):
     """One instance: whatever a variant may say, and its NICs."""
 
-    nics: tuple[InstanceNic, ...] = field(default=(), metadata=_help("by index; what is left out is found as for any NIC"))
+    nics: tuple[InstanceNic, ...] = field(
+        default=(), metadata=_help("by index; what is left out is found as for any NIC")
+    )

@@ -77,13 +77,21 @@ PARAMETERS: Mapping[str, Parameter] = {
         Parameter("hostname", "fqdn, short or the guest's host name", ("system", "hostname")),
         Parameter("timezone", "time zone, a name of the tz database", ("system", "timezone")),
         Parameter(
-            "ssh_authorized_keys", "public keys that log in as root, one a line", ("users", "root", "ssh_authorized_keys"), _lines
+            "ssh_authorized_keys",
+            "public keys that log in as root, one a line",
+            ("users", "root", "ssh_authorized_keys"),
+            _lines,
         ),
         Parameter("root_password_hash", "root's password as crypt(5) writes it", ("users", "root", "password_hash")),
         Parameter(
-            "dns_servers", "addresses of name servers, separated by commas or white space", ("network", "dns", "servers"), _words
+            "dns_servers",
+            "addresses of name servers, separated by commas or white space",
+            ("network", "dns", "servers"),
+            _words,
         ),
-        Parameter("dns_search", "domains to search, separated by commas or white space", ("network", "dns", "search"), _words),
+        Parameter(
+            "dns_search", "domains to search, separated by commas or white space", ("network", "dns", "search"), _words
+        ),
         Parameter(
             "hooks_disable", "hooks that do not run, separated by commas or white space", ("hooks", "disable"), _words
         ),

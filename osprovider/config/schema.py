@@ -1,7 +1,7 @@
 """The dataclasses of :mod:`osprovider.config.model` as a schema: YAML nodes become their instances, or problems.
 
-Also publishes the same as JSON Schema (draft 2020-12), so that editors complete and check. What JSON Schema lets through
-may still be a problem here (an address with five numbers); what it refuses always is.
+Also publishes the same as JSON Schema (draft 2020-12), so that editors complete and check. What JSON Schema lets
+through may still be a problem here (an address with five numbers); what it refuses always is.
 Annotations that it knows: ``str``, ``int``, ``bool``, ``Literal`` of words, ``tuple[T, ...]``, ``dict[str, T]``,
 ``T | None``, dataclasses, and ``Annotated[T, check]``.
 Not for: reading files (``document``), merging and finding them (``load``).
@@ -13,18 +13,30 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from osprovider.config.checks import Check
+from osprovider.config.checks import Check, quote
 from osprovider.config.document import Mark, Node
-from osprovider.config.suggest import enumerate_words, suggest
+from osprovider.config.suggest import closest, enumerate_words, suggest
 from osprovider.errors import Problem
 
 __all__ = ["bind", "json_schema"]
 
 T = TypeVar("T")
 
+# What annotations evaluate to; Python's types have no name for it.
+Hint: TypeAlias = Any
+
+# ``A | None`` is the second where A is Annotated.
+_UNIONS: Final = (types.UnionType, Union)
+
 _BAD: Final = object()
+
+# What people write for a boolean.
+_BOOLEANS: Final = {
+    **dict.fromkeys(("true", "yes", "y", "on", "1"), "true"),
+    **dict.fromkeys(("false", "no", "n", "off", "none", "0"), "false"),
+}
 
 
 def bind(cls: type[T], node: Node, problems: list[Problem]) -> T | None:
@@ -39,7 +51,7 @@ def bind(cls: type[T], node: Node, problems: list[Problem]) -> T | None:
         The instance, or None where there are problems.
     """
     value = _Binder(cls, problems).convert(cls, node, "")
-    return None if value is _BAD else cast(T, value)
+    return None if value is _BAD else cast("T", value)
 
 
 @cache
@@ -54,32 +66,33 @@ class _Binder:
         self._root = root
         self._problems = problems
 
-    def convert(self, hint: Any, node: Node, path: str, *, secret: bool = False) -> Any:
-        origin = get_origin(hint)
-        if origin is Annotated:
-            return self._checked(hint, node, path)
-        if origin is types.UnionType:
-            return None if node.value is None else self.convert(_optional(hint), node, path, secret=secret)
-        if origin is Literal:
-            return self._word(get_args(hint), node, path)
-        if origin is tuple:
-            return self._tuple(get_args(hint)[0], node, path)
-        if origin is dict:
-            return self._dict(*get_args(hint), node, path)
+    def convert(self, hint: Hint, node: Node, path: str, *, secret: bool = False) -> object:
+        origin: Hint = get_origin(hint)
+        arguments = get_args(hint)
+        if origin in _UNIONS:
+            return None if node.value is None else self.convert(_optional(hint), node, path)
         if dataclasses.is_dataclass(hint):
-            return self._dataclass(cast(type, hint), node, path)
+            return self._dataclass(cast("type", hint), node, path)
+        converters: dict[Hint, Callable[[tuple[Hint, ...], Node, str], object]] = {
+            Annotated: self._checked,
+            Literal: self._word,
+            tuple: self._tuple,
+            dict: self._dict,
+        }
+        if converter := converters.get(origin):
+            return converter(arguments, node, path)
         return self._scalar(hint, node, path, secret=secret)
 
-    def _bad(self, mark: Mark, path: str, message: str) -> Any:
+    def _bad(self, mark: Mark, path: str, message: str) -> object:
         self._problems.append(mark.problem(f"{path}: {message}" if path else message))
         return _BAD
 
-    def _checked(self, hint: Any, node: Node, path: str) -> Any:
-        inner, check = get_args(hint)
+    def _checked(self, arguments: tuple[Hint, ...], node: Node, path: str) -> object:
+        inner, check = arguments
         value = self.convert(inner, node, path, secret=check.secret)
-        return value if value is _BAD or self._passes(check, value, node.mark, path) else _BAD
+        return value if value is _BAD or self._passes(check, cast("str | int", value), node.mark, path) else _BAD
 
-    def _passes(self, check: Check, value: Any, mark: Mark, path: str) -> bool:
+    def _passes(self, check: Check, value: str | int, mark: Mark, path: str) -> bool:
         try:
             check(value)
         except ValueError as error:
@@ -87,46 +100,48 @@ class _Binder:
             return False
         return True
 
-    def _scalar(self, kind: Any, node: Node, path: str, *, secret: bool) -> Any:
+    def _scalar(self, kind: Hint, node: Node, path: str, *, secret: bool) -> object:
         value = node.value
         if type(value) is kind:
             return value
         if kind is str:
+            what, instead = "text", "a line of it, or leave the key out"
             if isinstance(value, bool | int | float):
-                example = "" if secret else f' ("{node.text}")'
-                return self._bad(node.mark, path, f"must be text, and this reads as {_kind(node)}; put quotes around it{example}")
-            return self._bad(node.mark, path, f"must be text, not {_kind(node)}; write one")
-        if kind is bool:
-            word = node.text.lower()
-            instead = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(word, "true or false")
-            quotes = " without quotes" if isinstance(value, str) and word in ("true", "false") else ""
-            return self._bad(node.mark, path, f"must be true or false, not {_kind(node)}; write {quotes and word or instead}{quotes}")
-        how = "a whole number without quotes, unit, sign or leading zeros"
-        return self._bad(node.mark, path, f"must be a number, not {_kind(node)}; write {how}")
+                instead = "it in quotes" if secret else f'"{node.text}", with the quotes'
+        elif kind is bool:
+            what, instead = "true or false", f"{_BOOLEANS.get(node.text.lower(), 'true or false')} without quotes"
+        else:
+            what, instead = "a whole number", "one without quotes, unit, fraction or leading zeros"
+        found = node.text if kind is int and isinstance(value, float) else _kind(node)
+        return self._bad(node.mark, path, f"must be {what}, not {found}; write {instead}")
 
-    def _word(self, words: tuple[str, ...], node: Node, path: str) -> Any:
+    def _word(self, words: tuple[str, ...], node: Node, path: str) -> object:
         if isinstance(node.value, str) and node.value in words:
             return node.value
         choice = enumerate_words(words)
         if not isinstance(node.value, str):
             return self._bad(node.mark, path, f"must be a word, not {_kind(node)}; write {choice}")
-        meant = suggest(node.value, words)
-        return self._bad(node.mark, path, f'"{node.value}" is not known; write {choice}{meant if "mean" in meant else ""}')
+        meant = closest(node.value, words)
+        end = f"; did you mean {meant}?" if meant and len(words) > 1 else ""
+        return self._bad(node.mark, path, f"{quote(node.value)} is not known here; write {choice}{end}")
 
-    def _tuple(self, hint: Any, node: Node, path: str) -> Any:
+    def _tuple(self, arguments: tuple[Hint, ...], node: Node, path: str) -> object:
+        hint = arguments[0]
         if not isinstance(node.value, tuple):
             shown = node.text if isinstance(node.value, str) and len(node.text) < 40 else "..."
             return self._bad(node.mark, path, f"must be a list, not {_kind(node)}; write [{shown}], or [] for none")
         values = [self.convert(hint, item, f"{path}[{index}]") for index, item in enumerate(node.value)]
-        if get_origin(hint) is Literal:
+        if _is_words(hint):
             for index, value in enumerate(values):
                 if value is not _BAD and value in values[:index]:
-                    values[index] = self._bad(node.value[index].mark, f"{path}[{index}]", f'"{value}" is there twice; keep one')
+                    mark = node.value[index].mark
+                    values[index] = self._bad(mark, f"{path}[{index}]", f'"{value}" is there twice; keep one')
         return _BAD if any(value is _BAD for value in values) else tuple(values)
 
-    def _dict(self, key_hint: Any, hint: Any, node: Node, path: str) -> Any:
+    def _dict(self, arguments: tuple[Hint, ...], node: Node, path: str) -> object:
         if not isinstance(node.value, dict):
             return self._not_a_map(node, path)
+        key_hint, hint = arguments
         check = get_args(key_hint)[1]
         result = {}
         good = True
@@ -137,7 +152,7 @@ class _Binder:
             result[key] = value
         return result if good else _BAD
 
-    def _dataclass(self, cls: type, node: Node, path: str) -> Any:
+    def _dataclass(self, cls: type, node: Node, path: str) -> object:
         if not isinstance(node.value, dict):
             return self._not_a_map(node, path)
         hints = _hints(cls)
@@ -148,23 +163,22 @@ class _Binder:
                 values[key] = self.convert(hints[key], item, f"{path}.{key}" if path else key)
                 good = good and values[key] is not _BAD
             else:
-                self._bad(node.keys.get(key, node.mark), path, f'there is no key "{key}" here{self._elsewhere(key, hints)}')
+                mark = node.keys.get(key, node.mark)
+                self._bad(mark, path, f"there is no key {quote(key)} here{self._elsewhere(key, hints)}")
                 good = False
-        for item in dataclasses.fields(cls):
-            if item.name not in values and _is_required(item):
-                self._bad(node.mark, path, f'the key "{item.name}" is missing ({item.metadata["help"]}); add it')
+        for known in dataclasses.fields(cls):
+            if known.name not in values and _is_required(known):
+                self._bad(node.mark, path, f'the key "{known.name}" is missing ({known.metadata["help"]}); add it')
                 good = False
         return cls(**values) if good else _BAD
 
     def _elsewhere(self, key: str, hints: dict[str, Any]) -> str:
         """What an unknown key may have been meant to be: one of these, or one that belongs elsewhere in the file."""
-        if "mean" in (meant := suggest(key, hints)):
-            return meant
         places = [place for place in _paths(self._root, "") if place.rpartition(".")[2] == key]
-        return f"; did you mean {enumerate_words(places)}?" if places else meant
+        return f"; did you mean {enumerate_words(places)}?" if places else suggest(key, hints)
 
-    def _not_a_map(self, node: Node, path: str) -> Any:
-        empty = "; write {}, or leave the key out" if node.value is None else "; write 'key: value' lines below it"
+    def _not_a_map(self, node: Node, path: str) -> object:
+        empty = "; write {}, or leave the key out" if node.value is None else "; write 'key: value' lines"
         return self._bad(node.mark, path, f"must be a map, not {_kind(node)}{empty}")
 
 
@@ -185,10 +199,16 @@ def _kind(node: Node) -> str:
             return "a map"
 
 
-def _optional(hint: Any) -> Any:
+def _optional(hint: Hint) -> Hint:
     """T of ``T | None``."""
     (inner,) = (arg for arg in get_args(hint) if arg is not types.NoneType)
     return inner
+
+
+def _is_words(hint: Hint) -> bool:
+    """Is this a ``Literal``."""
+    origin: Hint = get_origin(hint)
+    return origin is Literal
 
 
 def _is_required(item: dataclasses.Field[Any]) -> bool:
@@ -199,16 +219,17 @@ def _paths(cls: type, prefix: str) -> Iterator[str]:
     """Every key of a dataclass and of the dataclasses in it, dotted; names of a dict's entries are left out."""
     for name, hint in _hints(cls).items():
         yield prefix + name
-        inner = _optional(hint) if get_origin(hint) is types.UnionType else hint
+        inner = _optional(hint) if get_origin(hint) in _UNIONS else hint
         if dataclasses.is_dataclass(inner):
-            yield from _paths(cast(type, inner), f"{prefix}{name}.")
+            yield from _paths(cast("type", inner), f"{prefix}{name}.")
 
 
 def json_schema(cls: type) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one of the model's dataclasses, as JSON-ready data."""
     definitions: dict[str, Any] = {}
     schema = _object_schema(cls, definitions)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": cls.__name__, **schema, "$defs": definitions}
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": cls.__name__, **schema, "$defs": definitions}
 
 
 def _object_schema(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -237,16 +258,16 @@ def _object_schema(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
 _SCALARS: dict[Any, str] = {str: "string", int: "integer", bool: "boolean"}
 
 
-def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _schema(hint: Hint, definitions: dict[str, Any]) -> dict[str, Any]:
     arguments = get_args(hint)
-    makers: dict[Any, Callable[[], dict[str, Any]]] = {
+    makers: dict[Hint, Callable[[], dict[str, Any]]] = {
         Annotated: lambda: {**_schema(arguments[0], definitions), **arguments[1].schema},
-        types.UnionType: lambda: {"anyOf": [_schema(_optional(hint), definitions), {"type": "null"}]},
+        Union: lambda: {"anyOf": [_schema(_optional(hint), definitions), {"type": "null"}]},
         Literal: lambda: {"enum": list(arguments)},
         tuple: lambda: {
             "type": "array",
             "items": _schema(arguments[0], definitions),
-            **({"uniqueItems": True} if get_origin(arguments[0]) is Literal else {}),
+            **({"uniqueItems": True} if _is_words(arguments[0]) else {}),
         },
         dict: lambda: {
             "type": "object",
@@ -254,10 +275,11 @@ def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
             "additionalProperties": _schema(arguments[1], definitions),
         },
     }
-    if maker := makers.get(get_origin(hint)):
+    origin: Hint = get_origin(hint)
+    if maker := makers.get(Union if origin in _UNIONS else origin):
         return maker()
     if dataclasses.is_dataclass(hint):
-        cls = cast(type, hint)
+        cls = cast("type", hint)
         if cls.__name__ not in definitions:
             definitions[cls.__name__] = {}
             definitions[cls.__name__] = _object_schema(cls, definitions)

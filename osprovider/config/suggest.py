@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["enumerate_words", "suggest"]
+__all__ = ["closest", "enumerate_words", "suggest"]
 
 
 def enumerate_words(words: Iterable[str], last: str = "or") -> str:
@@ -16,12 +16,18 @@ def enumerate_words(words: Iterable[str], last: str = "or") -> str:
     return f"{', '.join(init)} {last} {tail}" if init else tail
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of a message: ``; did you mean X?``, or what there is, or that there is none."""
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that this one may be a mistake for."""
     from difflib import get_close_matches  # 5 ms that only mistakes cost
 
+    lower = {choice.lower(): choice for choice in sorted(known, reverse=True)}
+    close = get_close_matches(word.lower(), lower, n=1)
+    return lower[close[0]] if close else None
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of a message: ``; did you mean X?``, or what there is, or that there is none."""
     known = sorted(known)
-    lower = {choice.lower(): choice for choice in reversed(known)}
-    if close := get_close_matches(word.lower(), lower, n=1, cutoff=0.6):
-        return f"; did you mean {lower[close[0]]}?"
+    if meant := closest(word, known):
+        return f"; did you mean {meant}?"
     return f"; there is {enumerate_words(known, 'and')}" if known else "; there is none"
