@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import NoReturn
 
+from osprovider.config.suggest import quote
+
 __all__ = [
     "Check",
     "absolute_path",
@@ -32,7 +34,6 @@ __all__ = [
     "name",
     "package",
     "password_hash",
-    "quote",
     "seconds",
     "serial",
     "ssh_key",
@@ -123,14 +124,6 @@ class _Number(Check):
             raise TypeError(value)
         if not self._minimum <= value <= self._maximum:
             self._refuse(value, "does not fit")
-
-
-def quote(value: str | int) -> str:
-    """The value as a message quotes it: on one line, and not endless."""
-    if not isinstance(value, str):
-        return str(value)
-    printable = value if value.isprintable() else ascii(value)[1:-1]
-    return f'"{printable if len(printable) <= 60 else printable[:57] + "..."}"'
 
 
 # Names

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
+from osprovider.config.suggest import quote
 from osprovider.errors import Problem
 
 __all__ = ["MAXIMUM_BYTES", "Mark", "Node", "merge", "parse", "read"]
@@ -231,7 +232,7 @@ class _Document:
         if event.anchor is not None:
             self._refuse(mark, f"the anchor &{event.anchor}", "remove it")
         if event.tag is not None:
-            self._refuse(mark, f"the tag {event.tag}", "write the value without it")
+            self._refuse(mark, f"the tag {quote(event.tag)}", "write the value without it")
         if isinstance(event, yaml.MappingStartEvent):
             return self._map(mark, depth)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -253,10 +254,11 @@ class _Document:
             key = self._node(event, depth + 1)
             value = self._node(next(self._events), depth + 1)
             if not isinstance(key.value, str):
-                shown = f' ("{key.text}")' if key.text else ""
+                shown = f" ({quote(key.text)})" if key.text else ""
                 self._problems.append(key.mark.problem(f"a key must be text; put quotes around it{shown}"))
             elif key.value in values:
-                message = f'the key "{key.value}" is here a second time, after line {keys[key.value].line}; keep one'
+                first = keys[key.value].line
+                message = f"the key {quote(key.value)} is here a second time, after line {first}; keep one"
                 self._problems.append(key.mark.problem(message))
             else:
                 values[key.value], keys[key.value] = value, key.mark

@@ -18,7 +18,7 @@ from osprovider.config import checks, consistency, document
 from osprovider.config.document import Mark, Node
 from osprovider.config.model import Image, InstanceFile, InstanceNic, Subnet, Variant
 from osprovider.config.schema import bind
-from osprovider.config.suggest import enumerate_words, suggest
+from osprovider.config.suggest import enumerate_words, quote, suggest
 from osprovider.errors import Problem
 from osprovider.paths import Directories
 
@@ -113,7 +113,7 @@ class ConfigurationFiles:
     def instance(self, name: str) -> tuple[Node, InstanceFile] | None:
         """An instance's file, None where it has none."""
         if not _INSTANCE.fullmatch(name):
-            message = f"{name!a} is not an instance's name; write its FQDN in lower case"
+            message = f"{quote(name)} is not an instance's name; write its FQDN in lower case"
             self.problems.append(Mark("INSTANCE_NAME").problem(message))
             return None
         path = self._directories.config / "instances" / f"{name}{_SUFFIX}"
@@ -151,7 +151,7 @@ class ConfigurationFiles:
             return found[name]
         where = enumerate_words(map(str, self._searched(kind)))
         self.problems.append(
-            referrer.problem(f"there is no {kind[:-1]} {checks.quote(name)} in {where}{suggest(name, found)}")
+            referrer.problem(f"there is no {kind[:-1]} {quote(name)} in {where}{suggest(name, found)}")
         )
         return None
 

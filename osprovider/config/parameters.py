@@ -18,7 +18,7 @@ from typing import NamedTuple
 from osprovider.config.document import Mark, Node, merge
 from osprovider.config.model import Variant
 from osprovider.config.schema import bind
-from osprovider.config.suggest import suggest
+from osprovider.config.suggest import quote, suggest
 from osprovider.errors import Problem
 
 __all__ = ["OS_IMAGE", "PARAMETERS", "Parameter", "parameter_tree", "parameters_list", "variable", "verify_parameters"]
@@ -126,7 +126,7 @@ def parameter_tree(parameters: Mapping[str, str], problems: list[Problem]) -> No
     for name, value in parameters.items():
         mark = Mark(variable(name))
         if name not in PARAMETERS:
-            problems.append(mark.problem(f'there is no OS parameter "{name}"{suggest(name, PARAMETERS)}'))
+            problems.append(mark.problem(f"there is no OS parameter {quote(name)}{suggest(name, PARAMETERS)}"))
             continue
         parameter = PARAMETERS[name]
         if not parameter.path:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from osprovider.config.checks import Check, quote
+from osprovider.config.checks import Check
 from osprovider.config.document import Mark, Node
-from osprovider.config.suggest import closest, enumerate_words, suggest
+from osprovider.config.suggest import closest, enumerate_words, quote, suggest
 from osprovider.errors import Problem
 
 __all__ = ["bind", "json_schema"]
@@ -147,7 +147,7 @@ class _Binder:
         good = True
         for key, item in node.value.items():
             key_good = self._passes(check, key, node.keys.get(key, node.mark), path)
-            value = self.convert(hint, item, f"{path}.{key}")
+            value = self.convert(hint, item, f"{path}.{key if key_good else quote(key)}")
             good = good and key_good and value is not _BAD
             result[key] = value
         return result if good else _BAD

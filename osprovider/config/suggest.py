@@ -1,13 +1,13 @@
-"""What somebody may have meant who wrote a word that is not known.
+"""The words of messages: values quoted, choices enumerated, and what somebody may have meant.
 
-Not for: deciding anything; the suggestion ends a message.
+Not for: deciding anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["closest", "enumerate_words", "suggest"]
+__all__ = ["closest", "enumerate_words", "quote", "suggest"]
 
 
 def enumerate_words(words: Iterable[str], last: str = "or") -> str:
@@ -31,3 +31,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if meant := closest(word, known):
         return f"; did you mean {meant}?"
     return f"; there is {enumerate_words(known, 'and')}" if known else "; there is none"
+
+
+def quote(value: str | int) -> str:
+    """The value as a message quotes it: on one line, and not endless."""
+    if not isinstance(value, str):
+        return str(value)
+    printable = value if value.isprintable() else ascii(value)[1:-1]
+    return f'"{printable if len(printable) <= 60 else printable[:57] + "..."}"'
