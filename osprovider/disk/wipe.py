@@ -77,7 +77,7 @@ def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> 
 
 
 def _punch(device: Device) -> bool:
-    """Have the file system, or the device, make zeros of everything. False where that would be slow or does not work."""
+    """Have the file system or the device make zeros of everything. False where that would be slow or fails."""
     if device.is_block and not _zeroes_cheaply(os.fstat(device.fd).st_rdev):
         return False
     size = device.facts.size_bytes

@@ -1,0 +1,223 @@
+"""The ext family: made small for a template, given a new identity and grown on an instance's disk.
+
+Features are listed one by one, so that neither the node's mke2fs.conf nor a newer mke2fs changes what a guest must
+understand: Debian 11's kernel 5.10, its e2fsck 1.46 and its GRUB 2.04 read everything here.
+
+- ``metadata_csum`` is in for ext4, as Debian has it: a guest notices damaged metadata. The price is that a new UUID
+  means new checksums everywhere: for 13,500 files in 1.1 GiB tune2fs takes 0.02 s on a file and 0.06 s on a loop
+  device, against 0.003 s without. resize2fs and e2fsck cost the same either way. It is cheapest before growing.
+- ``metadata_csum_seed``, which would save that, is out: GRUB reads it only since 2.12 (Debian: 2.06-8), and calls such
+  a file system unknown before (https://bugs.debian.org/1030846). ``orphan_file`` is out: Linux 5.15, e2fsprogs 1.47.
+- ``64bit`` is in and the resize inode as large as it can be (1024 blocks of group descriptors, 4 MiB): to 8 TiB nothing
+  has to move when a disk grows; beyond, resize2fs moves what is in the way (12 TiB: 1.1 s).
+
+An instance keeps its template's hash seed: another one means every directory again (debugfs and e2fsck -D, 0.2 s), and
+who could use it cannot read it.
+Sources: mke2fs(8), tune2fs(8), resize2fs(8), e2fsck(8), ext4(5), the kernel's Documentation/filesystems/ext4.
+Not for: file systems that do not grow from a template, and mounting (:mod:`osprovider.guest.host`).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider.errors import DeviceError
+from osprovider.run import run
+
+__all__ = ["Superblock", "check", "grow", "make", "read_superblock", "set_uuid", "shrink", "type_of", "used_bytes"]
+
+_FEATURES = {
+    "ext2": "none,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file",
+    "ext3": "none,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file,has_journal",
+    "ext4": "none,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file,has_journal,"
+    "extent,64bit,flex_bg,huge_file,dir_nlink,extra_isize,metadata_csum",
+}
+_BLOCK_SIZE = 4096
+_RESIZE_BLOCKS = (1 << 32) - 1  # mke2fs: the most that the resize inode may be asked to foresee
+_JOURNAL_MIB = 64  # what mke2fs gives 16 GiB and more; a template is smaller than the disk that it will be on
+_SPARE_BYTES = 32 << 20  # free in a shrunk template, for what customisation writes where the disk is no larger
+
+_SUPERBLOCK_OFFSET = 1024
+_SUPERBLOCK_SIZE = 1024
+_MAGIC = 0xEF53
+_HAS_JOURNAL = 0x4  # compatible
+_INCOMPATIBLE_OF_EXT4 = 0x40 | 0x80 | 0x200  # extents, 64bit, flex_bg
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """What an ext file system says of itself.
+
+    Attributes:
+        type: ``ext4``, ``ext3`` or ``ext2``.
+        uuid: lower case.
+        label: may be empty.
+        block_size: in bytes.
+        size_bytes: of the file system.
+        used_bytes: what its files and metadata occupy.
+    """
+
+    type: str
+    uuid: str
+    label: str
+    block_size: int
+    size_bytes: int
+    used_bytes: int
+
+
+def make(path: Path, type: str, *, uuid: str, label: str, size_bytes: int) -> None:  # noqa: A002 - mkfs calls it so
+    """Make an empty file system, which can grow to at least 16 TiB (the most that ext2 and ext3 can).
+
+    Args:
+        path: a file, made or enlarged as needed, or a device. What is there is lost.
+        type: ``ext4``, ``ext3`` or ``ext2``.
+        uuid: its UUID.
+        label: at most 16 bytes, may be empty.
+        size_bytes: its size.
+
+    Raises:
+        ToolError: mke2fs failed.
+    """
+    run(
+        [
+            *("mke2fs", "-q", "-F", "-t", type),
+            *("-b", str(_BLOCK_SIZE), "-I", "256", "-i", "16384", "-m", "1"),
+            *("-O", _FEATURES[type]),
+            *(["-J", f"size={_JOURNAL_MIB}"] if "has_journal" in _FEATURES[type] else []),
+            # Inode tables are zeroed by the guest, a little at a time, as on any Debian.
+            *("-E", f"lazy_itable_init=1,nodiscard,resize={_RESIZE_BLOCKS}"),
+            *("-U", uuid, *(["-L", label] if label else [])),
+            *(path, f"{size_bytes // 1024}k"),
+        ]
+    )
+
+
+def set_uuid(path: Path, uuid: str) -> None:
+    """Give a file system that was not mounted since its last :func:`check` a new UUID.
+
+    Raises:
+        ToolError: tune2fs failed.
+    """
+    run(["tune2fs", "-U", uuid, path])
+
+
+def grow(path: Path) -> None:
+    """Let a file system that was not mounted since its last :func:`check` fill its device or file.
+
+    Raises:
+        ToolError: resize2fs failed.
+    """
+    run(["resize2fs", path])
+
+
+def check(path: Path) -> bool:
+    """Check a file system thoroughly and repair what can be.
+
+    Returns:
+        it was sound; False where something had to be repaired.
+
+    Raises:
+        DeviceError: it is broken beyond repair, or no file system.
+    """
+    return _e2fsck(path, [])
+
+
+def shrink(path: Path) -> int:
+    """Make an image file with a file system, unmounted, as small as a template should be.
+
+    Its free blocks become holes and its journal a new and empty one, so that no deployment copies what was deleted; the
+    rest is moved together, with 32 MiB to spare. The file ends where the file system ends, and is checked.
+
+    Returns:
+        its size in bytes.
+
+    Raises:
+        DeviceError: the file system is broken.
+        ToolError: one of e2fsprogs failed.
+    """
+    check(path)
+    journal = (_JOURNAL_MIB << 20) if type_of(path) != "ext2" else 0
+    if journal:
+        run(["tune2fs", "-O", "^has_journal", path])
+    run(["resize2fs", "-M", path])
+    # A journal may not take half of it; that only matters for one that is nearly empty.
+    size = max(read_superblock(path).size_bytes + journal + _SPARE_BYTES, 4 * journal)
+    run(["resize2fs", path, f"{size // 1024}k"])
+    if journal:
+        run(["tune2fs", "-J", f"size={_JOURNAL_MIB}", path])
+    _e2fsck(path, ["-E", "discard"])
+    # resize2fs may leave a last group out that is too small to be one.
+    size = read_superblock(path).size_bytes
+    os.truncate(path, size)
+    return size
+
+
+def used_bytes(path: Path) -> int:
+    """What the files and metadata of an unmounted file system occupy, in bytes.
+
+    Raises:
+        DeviceError: there is no ext file system.
+    """
+    return read_superblock(path).used_bytes
+
+
+def type_of(path: Path) -> str:
+    """The type of the file system on a device or in a file: ``ext4``, ``ext3`` or ``ext2``.
+
+    Raises:
+        DeviceError: it is none of these.
+    """
+    return read_superblock(path).type
+
+
+def read_superblock(path: Path) -> Superblock:
+    """Read what an unmounted ext file system says of itself.
+
+    Raises:
+        DeviceError: there is no ext file system, or it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(_SUPERBLOCK_OFFSET)
+            data = file.read(_SUPERBLOCK_SIZE)
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) < _SUPERBLOCK_SIZE or struct.unpack_from("<H", data, 0x38)[0] != _MAGIC:
+        raise DeviceError(f"{path}: holds no ext2, ext3 or ext4 file system")
+    blocks_low, _, free_low = struct.unpack_from("<III", data, 0x4)
+    (block_size_log,) = struct.unpack_from("<I", data, 0x18)
+    compatible, incompatible, _ = struct.unpack_from("<III", data, 0x5C)
+    blocks_high, _, free_high = struct.unpack_from("<III", data, 0x150)
+    if block_size_log > 6:  # 64 KiB, the largest there is
+        raise DeviceError(f"{path}: holds a damaged ext file system: its block size makes no sense")
+    raw_uuid = data[0x68:0x78].hex()
+    block_size = 1024 << block_size_log
+    blocks, free = blocks_low | blocks_high << 32, free_low | free_high << 32
+    return Superblock(
+        type=_type(compatible, incompatible),
+        uuid="-".join((raw_uuid[:8], raw_uuid[8:12], raw_uuid[12:16], raw_uuid[16:20], raw_uuid[20:])),
+        label=data[0x78:0x88].rstrip(b"\0").decode(errors="replace"),
+        block_size=block_size,
+        size_bytes=blocks * block_size,
+        used_bytes=(blocks - free) * block_size,
+    )
+
+
+def _type(compatible: int, incompatible: int) -> str:
+    """Which of the family a file system with these features is, as blkid has it."""
+    if incompatible & _INCOMPATIBLE_OF_EXT4:
+        return "ext4"
+    return "ext3" if compatible & _HAS_JOURNAL else "ext2"
+
+
+def _e2fsck(path: Path, options: list[str]) -> bool:
+    """Check and repair. Returns whether there was nothing to repair."""
+    result = run(["e2fsck", "-f", "-y", *options, path], check=False)
+    # e2fsck(8): 1 and 2 are bits for "errors corrected", everything above means that it did not get there.
+    if result.status < 0 or result.status & ~3:
+        said = (result.text or result.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
+        raise DeviceError(f"{path}: its file system could not be repaired: e2fsck ended with {result.status}: {said}")
+    return result.status == 0
