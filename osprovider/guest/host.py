@@ -59,7 +59,7 @@ class HostGuest(Guest):
     Implements :class:`osprovider.guest.protocol.Guest`; see there for the methods.
 
     Args:
-        root_fd: the root directory, open for reading; the caller's to close, after the last use of this.
+        root_fd: the root directory; the caller's to close, after the last use of this.
         mountpoint: the same directory as a path that other programs can use; None where there is none.
     """
 
@@ -111,14 +111,10 @@ class HostGuest(Guest):
 
     def remove(self, path: str) -> None:
         with _reported("remove", path) as inside:
-            try:
-                with entry(self._root, inside, follow=False, make_parents=False) as place:
-                    files.remove(*place)
-            except RecursionError:
-                raise OSError(errno.ELOOP, "its directories are nested too deep") from None
-            except OSError as error:
-                if error.errno not in ABSENT:
-                    raise
+            if self._kind(inside, os.O_NOFOLLOW) is None:
+                return
+            with entry(self._root, inside, follow=False, make_parents=False) as place:
+                files.remove(*place)
 
     def mkdir(self, path: str, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
         with _reported("make the directory", path) as inside:
@@ -214,6 +210,8 @@ def _reported(what: str, path: str) -> Iterator[str]:
         raise GuestError(f"cannot {what} {shown} in the guest: paths are absolute and without null bytes")
     try:
         yield path.rstrip("/") or "/"
+    except RecursionError:
+        raise GuestError(f"cannot {what} {shown} in the guest: its directories are nested too deep") from None
     except OSError as error:
         reason = _WAYS_OUT.get(error.errno or 0) or (error.strerror or str(error)).lower()
         raise GuestError(f"cannot {what} {shown} in the guest: {reason}") from error

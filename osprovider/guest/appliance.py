@@ -1,0 +1,263 @@
+"""The guest protocol on a file system that this machine's kernel must not parse: a virtual machine mounts it.
+
+The machine's kernel sees the guest through FUSE only, so that the very code that works on a mounted file system
+(:class:`osprovider.guest.host.HostGuest`) works here, and leaves the same trees.
+Not for: running libguestfs itself, which has a process of its own (:mod:`osprovider.guest.appliance_process`).
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import osprovider
+from osprovider.errors import GuestError
+from osprovider.guest.appliance_process import Order
+from osprovider.guest.host import HostGuest
+from osprovider.guest.resolve import opened
+from osprovider.log import reporter
+from osprovider.paths import Directories
+from osprovider.run import BASE_ENVIRONMENT
+
+__all__ = ["appliance", "require_appliance"]
+
+_OPTIONS = {
+    "ext2": "errors=remount-ro",
+    "ext3": "errors=remount-ro",
+    "ext4": "errors=remount-ro",
+    "xfs": "",
+    "btrfs": "",
+}
+_PROCESS = "osprovider.guest.appliance_process"
+# The first launch on a node builds the appliance, too.
+_KVM_SECONDS = 90.0
+_EMULATED_SECONDS = 300.0
+_FINISH_SECONDS = 300.0
+_USE_SECONDS = 900.0
+_END_SECONDS = 10.0
+_GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})  # what FUSE answers when the process behind it is gone
+# The first process in the PID namespace takes all others with it; it goes with unshare, and that with us.
+_NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *(
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        "--net",
+        "--ipc",
+        "--pid",
+        "--mount-proc",
+        "--fork",
+        "--kill-child",
+    ),
+    "--",
+)
+_PYTHONPATH = str(Path(osprovider.__file__).parents[1])
+
+
+def require_appliance() -> None:
+    """Refuse, before anything is written, where this node cannot run the appliance.
+
+    Raises:
+        GuestError: says what to install.
+    """
+    missing = []
+    if importlib.util.find_spec("guestfs") is None:
+        missing.append("python3-guestfs")
+    if not any(Path("/boot").glob("vmlinuz-*")):
+        missing.append("a kernel in /boot (linux-image-cloud-amd64)")
+    if missing:
+        raise GuestError(f"the libguestfs appliance needs {' and '.join(missing)}: install it, or set isolation: host")
+    if not Path("/dev/fuse").exists():
+        raise GuestError(
+            "the libguestfs appliance needs /dev/fuse: load the kernel's module fuse, or set isolation: host"
+        )
+
+
+@contextmanager
+def appliance(
+    device: Path, filesystem: str, directories: Directories, *, read_only: bool = False
+) -> Iterator[HostGuest]:
+    """Boot an appliance with a guest's root file system, as long as the body runs.
+
+    Args:
+        device: the file or block device that the file system fills; a loop device at the partition's offset.
+        filesystem: what is on it, never guessed: ``ext4``, ``ext3``, ``ext2``, ``xfs`` or ``btrfs``.
+        directories: the cache keeps the appliance that libguestfs builds once, 370 MB; the run directory remembers,
+            until the node boots again, that KVM does not work on it.
+        read_only: nothing is written to the device.
+
+    Raises:
+        GuestError: the appliance does not start, cannot mount the file system, lost what was written, or took too long.
+    """
+    require_appliance()
+    if filesystem not in _OPTIONS:
+        raise GuestError(f"cannot mount {device}: {filesystem} is none of {', '.join(sorted(_OPTIONS))}")
+    if not device.exists():
+        raise GuestError(f"cannot mount {device}: there is no such file or device")
+    cache = directories.cache / "appliance"
+    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+    order = Order(
+        device=str(device.absolute()),
+        filesystem=filesystem,
+        options=_OPTIONS[filesystem],
+        cache=str(cache.absolute()),
+        accelerated=True,
+        read_only=read_only,
+    )
+    with ExitStack() as stack:
+        with reporter.step("start the libguestfs appliance") as detail:
+            server = _launched(stack, order, directories.run, detail)
+            root = server.mounted_root()
+        with opened(root), server.in_use():
+            yield HostGuest(root)
+        server.finish()
+
+
+def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str], None]) -> _Server:
+    """Start the appliance with KVM, or without where that fails; a node where it fails is remembered until it boots.
+
+    KVM is tried rather than looked for: there are machines that offer it, and on which every guest hangs.
+    """
+    kvm_fails = run / "kvm-fails"
+    failure = None
+    if Path("/dev/kvm").exists() and not kvm_fails.exists():
+        with ExitStack() as attempt:
+            server = attempt.enter_context(_process(order.device))
+            try:
+                server.launch(order, _KVM_SECONDS)
+            except GuestError as error:
+                failure = str(error)
+                reporter.debug(f"KVM does not work: {failure}")
+            else:
+                stack.push(attempt.pop_all())
+                return server
+    server = stack.enter_context(_process(order.device))
+    server.launch(replace(order, accelerated=False), _EMULATED_SECONDS)
+    detail("emulated, without KVM")
+    if failure is not None:
+        run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        kvm_fails.write_text(f"{failure}\n")
+    return server
+
+
+class _Server:
+    """The process around the appliance, from this side of its socket.
+
+    Args:
+        process: the program ``unshare``, which ends when the last process of its PID namespace has ended.
+        channel: our end of the socket.
+        log: where the process writes what it says.
+        device: for messages.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, log: IO[bytes], device: str) -> None:
+        self._process = process
+        self._channel = channel
+        self._log = log
+        self._device = device
+        self._is_late = False
+
+    def launch(self, order: Order, seconds: float) -> None:
+        """Boot the appliance within that time."""
+        self._channel.send(order.to_json())
+        self._expect("launched", seconds)
+
+    def mounted_root(self) -> int:
+        """A descriptor of the guest's root directory, once it is mounted; the caller's to close."""
+        (root,) = self._expect("mounted", _EMULATED_SECONDS)
+        return root
+
+    def finish(self) -> None:
+        """Store what was written, and end the appliance."""
+        self._channel.send(b"finish")
+        self._expect("done", _FINISH_SECONDS)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """End the appliance where the body takes far too long; where it ended, that is why the body failed."""
+        timer = threading.Timer(_USE_SECONDS, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _GONE:
+                raise self._failure(self._last_words()) from error
+            raise
+        finally:
+            timer.cancel()
+
+    def end(self) -> None:
+        """Have the process end at once, with the appliance and all else in its namespaces, and wait until it has."""
+        self._channel.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._channel.shutdown(socket.SHUT_RDWR)
+
+    def _expect(self, stage: str, seconds: float) -> list[int]:
+        """Wait for word that it got this far; returns the descriptors that came with it."""
+        self._channel.settimeout(seconds)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError:
+            raise self._failure(f"is not {stage} after {seconds:.0f} s") from None
+        except ConnectionError:
+            data, fds = b"", []
+        answer = json.loads(data) if data else {"error": self._last_words()}
+        if answer.get("stage") != stage:
+            raise self._failure(answer["error"])
+        return fds
+
+    def _last_words(self) -> str:
+        """Why it ended, as far as it said."""
+        if self._is_late:
+            return f"was not done with after {_USE_SECONDS:.0f} s"
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip().splitlines()
+        return f"ended: {said[-1].strip()}" if said else "ended, and said nothing"
+
+    def _failure(self, what: str) -> GuestError:
+        return GuestError(f"the libguestfs appliance with {self._device}: {what}")
+
+
+@contextmanager
+def _process(device: str) -> Iterator[_Server]:
+    """A process for one appliance; afterwards nothing of it is left."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with tempfile.TemporaryFile() as log, ours:
+        with theirs:
+            process = subprocess.Popen(
+                [*_NAMESPACES, sys.executable, "-P", "-m", _PROCESS, str(theirs.fileno())],
+                env={**BASE_ENVIRONMENT, "TMPDIR": "/tmp", "PYTHONPATH": _PYTHONPATH},  # noqa: S108
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                process_group=0,  # a terminal's Ctrl-C is ours to handle
+            )
+        server = _Server(process, ours, log, device)
+        try:
+            yield server
+        finally:
+            server.end()
