@@ -73,7 +73,7 @@ def _with_instance(reader: Reader, request: Request) -> Request:
     for nic in nics:
         first = by_mac.setdefault(nic.mac, nic.index)
         if nic.mac and first != nic.index:
-            reader.complain(f"NIC_{nic.index}_MAC", f"{nic.mac} is also NIC_{first}_MAC", "another one for every NIC")
+            reader.complain(f"NIC_{nic.index}_MAC", f"{nic.mac!r} is also NIC_{first}_MAC", "another one for every NIC")
     old_name = None
     if request.script is Script.RENAME:
         old_name = reader.matching("OLD_INSTANCE_NAME", _HOST_NAME, "the host name before the rename, in lower case")
@@ -113,9 +113,7 @@ def _instance(reader: Reader, request: Request) -> Instance:
         reader.complain("INSTANCE_OS", f"{os!r} is not OS_NAME, {request.os_name!r}", "the same OS in both")
     if variant and request.api_version >= 15 and variant != request.variant:
         reader.complain("INSTANCE_OS", f"{os!r} is not OS_VARIANT, {request.variant!r}", "the same variant in both")
-    hypervisor_parameters = _by_key(reader.environ, "INSTANCE_HV_")
-    if (speed := hypervisor_parameters.get("serial_speed")) and not speed.isdecimal():
-        reader.complain("INSTANCE_HV_serial_speed", f"{speed!r} is not a number", "bits per second")
+    reader.number("INSTANCE_HV_serial_speed", "bits per second", required=False)
     return Instance(
         name=reader.matching("INSTANCE_NAME", _HOST_NAME, "the host name in lower case"),
         uuid=reader.uuid("INSTANCE_UUID") or "",
@@ -126,7 +124,7 @@ def _instance(reader: Reader, request: Request) -> Instance:
         ctime=reader.optional("INSTANCE_CTIME"),
         mtime=reader.optional("INSTANCE_MTIME"),
         backend=_by_key(reader.environ, "INSTANCE_BE_"),
-        hypervisor_parameters=hypervisor_parameters,
+        hypervisor_parameters=_by_key(reader.environ, "INSTANCE_HV_"),
     )
 
 
@@ -208,7 +206,7 @@ def _transfer(reader: Reader, script: Script, disks: Sequence[Disk]) -> Transfer
     device = reader.absolute_path(f"{kind}_DEVICE", expected)
     path = reader.absolute_path(f"{kind}_DISK_PATH", expected)
     if device and path and device != path:
-        reader.complain(f"{kind}_DEVICE", f"{device} is not {kind}_DISK_PATH, {path}", "the same in both")
+        reader.complain(f"{kind}_DEVICE", f"{str(device)!r} is not {kind}_DISK_PATH, {str(path)!r}", "the same in both")
     uri = reader.optional(f"{kind}_DISK_URI")
     if device is None and path is None and uri is None:
         reader.complain(f"{kind}_DEVICE", f"is not set, nor {kind}_DISK_PATH or {kind}_DISK_URI", "at least one")
