@@ -1,0 +1,165 @@
+"""A root file system just made: what a template must not have is taken out, what deployment must know is noted.
+
+Not for: the identity that an instance gets (the hooks); nor for trees that others made.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from osprovider.guest.protocol import Guest
+from osprovider.images.manifest import Distribution, Kernel
+
+__all__ = ["Facts", "clean", "inspect", "version_key"]
+
+_REMOVED = (
+    # keys and seeds: one copy of each is one too many
+    "/etc/ssh/ssh_host_*_key",
+    "/etc/ssh/ssh_host_*_key.pub",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/dbus/machine-id",
+    # what fetched and installed the packages
+    "/etc/apt/apt.conf.d/*mmdebstrap",
+    "/etc/apt/apt.conf.d/*proxy*",
+    "/etc/dpkg/dpkg.cfg.d/*mmdebstrap",
+    "/var/cache/apt/*.bin",
+    "/var/cache/apt/archives/*.deb",
+    "/var/cache/apt/archives/partial/*",
+    "/var/lib/apt/lists/*_*",
+    "/var/lib/apt/lists/auxfiles",
+    "/var/lib/apt/lists/partial/*",
+    "/var/cache/debconf/*-old",
+    "/var/lib/dpkg/*-old",
+    "/var/cache/ldconfig/aux-cache",
+    "/debootstrap",
+    # what was written while the packages were installed
+    "/var/log/*.log",
+    "/var/log/apt/*",
+    "/var/log/journal/*",
+    "/var/lib/dhcp/*.leases",
+    "/root/.bash_history",
+    "/root/.wget-hsts",
+    *(f"{directory}/{names}" for directory in ("/run", "/tmp", "/var/tmp") for names in ("[!.]*", ".*")),  # noqa: S108
+)
+
+_RUN_LOCK = "/run/lock"
+"""The target of Debian's ``/var/lock`` (Debian policy 9.1.4)."""
+
+_LOGS = ("/var/log/*", "/var/log/*/*", "/var/log/*/*/*")
+
+_NETWORK_STACKS = (
+    ("ifupdown", ("/sbin/ifup",)),
+    ("networkd", ("/usr/lib/systemd/systemd-networkd", "/lib/systemd/systemd-networkd")),
+)
+"""Network stacks and what shows that they are there, the preferred first: who added ifupdown to systemd wants it."""
+
+_BOOT_LOADERS = (("grub-bios", "/usr/lib/grub/i386-pc"), ("grub-uefi", "/usr/lib/grub/x86_64-efi"))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a manifest says of a tree; see :class:`osprovider.images.manifest.Manifest`."""
+
+    distribution: Distribution
+    init: str
+    network_stacks: tuple[str, ...]
+    boot_loaders: tuple[str, ...]
+    kernels: tuple[Kernel, ...]
+    packages: int
+
+
+def clean(guest: Guest, also: Iterable[str] = ()) -> None:
+    """Take out what belongs to the build or to the node that it ran on, or would be the same in every instance.
+
+    Args:
+        guest: the tree.
+        also: further paths to remove.
+
+    Raises:
+        GuestError: the file system refuses.
+    """
+    for pattern in (*_REMOVED, *also):
+        for path in guest.glob(pattern):
+            if path != _RUN_LOCK:
+                guest.remove(path)
+    for path in (found for pattern in _LOGS for found in guest.glob(pattern)):
+        # wtmp and its like have owners and modes that only packages' scripts know, so they stay.
+        if not guest.is_directory(path) and not guest.is_symlink(path):
+            guest.write(path, "")
+    # Empty and there, so that systemd makes an ID but does not take the boot for a first one, which would set every
+    # unit to its preset again, against what the packages chose (machine-id(5), "First Boot Semantics").
+    guest.write("/etc/machine-id", "", mode=0o444)
+    if guest.is_directory("/var/lib/dbus"):
+        guest.symlink("/etc/machine-id", "/var/lib/dbus/machine-id")
+    if not guest.is_symlink("/etc/resolv.conf"):
+        guest.remove("/etc/resolv.conf")
+
+
+def inspect(guest: Guest) -> Facts:
+    """Note what deployment must know.
+
+    Args:
+        guest: the tree.
+
+    Raises:
+        GuestError: a file cannot be read.
+    """
+    return Facts(
+        distribution=_distribution(guest),
+        init=_init(guest),
+        network_stacks=tuple(
+            name for name, places in _NETWORK_STACKS if any(guest.exists(place) for place in places)
+        ),
+        boot_loaders=tuple(name for name, place in _BOOT_LOADERS if guest.is_directory(place)),
+        kernels=_kernels(guest),
+        packages=len(guest.glob("/var/lib/dpkg/info/*.list")),
+    )
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """What kernel versions are sorted by: numbers as numbers, and a ``~`` before the end (deb-version(7))."""
+    parts = re.findall(r"\d+|~|[^\d~]+", version)
+    ranks = [(2, int(part), "") if part.isdigit() else (0 if part == "~" else 3, 0, part) for part in parts]
+    return (*ranks, (1, 0, ""))
+
+
+def _distribution(guest: Guest) -> Distribution:
+    """As os-release(5) says."""
+    path = next((path for path in ("/etc/os-release", "/usr/lib/os-release") if guest.exists(path)), None)
+    values = {}
+    for line in guest.read_text(path).splitlines() if path else ():
+        name, sign, value = line.strip().partition("=")
+        if sign and not name.startswith("#"):
+            try:
+                values[name] = "".join(shlex.split(value))
+            except ValueError:  # a quotation mark without its other half
+                values[name] = value
+    return Distribution(
+        id=values.get("ID", "linux"),
+        version_id=values.get("VERSION_ID", ""),
+        codename=values.get("VERSION_CODENAME", ""),
+        pretty_name=values.get("PRETTY_NAME", "Linux"),
+    )
+
+
+def _init(guest: Guest) -> str:
+    if not guest.exists("/sbin/init"):
+        return "none"
+    if guest.is_symlink("/sbin/init") and guest.exists("/lib/systemd/systemd"):
+        return "systemd"
+    return "openrc" if guest.exists("/sbin/openrc-init") else "sysvinit"
+
+
+def _kernels(guest: Guest) -> tuple[Kernel, ...]:
+    """The newest first, named as Debian names them."""
+    found = []
+    for image in guest.glob("/boot/vmlinuz-*"):
+        version = image.removeprefix("/boot/vmlinuz-")
+        initrd = f"/boot/initrd.img-{version}"
+        found.append(Kernel(version, image, initrd if guest.exists(initrd) else None))
+    return tuple(sorted(found, key=lambda kernel: version_key(kernel.version), reverse=True))
