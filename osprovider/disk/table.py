@@ -1,0 +1,239 @@
+"""The partition table: written whole and last, and read back.
+
+libparted makes the table on a scratch disk, a sparse file in memory as large as the disk and with its sectors. There
+it gets what libparted 3.5 has no way to set (GUIDs of the disk and of its partitions, the root's type) and is compared
+with the plan. Only then are its sectors copied: the backup at the disk's end first, the primary, which makes the disk
+look installed, last. So the disk never holds half a table, or one with GUIDs that nobody planned; and neither libparted
+nor a re-reading kernel touches it.
+Sources: UEFI Specification 2.10, section 5.3 (GPT); Discoverable Partitions Specification; libparted's labels/gpt.c.
+Not for: dividing the disk (:mod:`osprovider.layout`), boot code (:mod:`osprovider.disk.bootloader`).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from osprovider.disk.copy import sync, write_all
+from osprovider.disk.device import Device, probe
+from osprovider.disk.loop import loop_device
+from osprovider.errors import DeviceError
+from osprovider.layout import PartitionPlan, Role, TablePlan
+
+__all__ = ["read_table", "write_table"]
+
+_TYPES: dict[Role, str] = {
+    "bios_boot": "21686148-6449-6e6f-744e-656564454649",
+    "esp": "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
+    "root": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",  # root on x86-64
+}
+_ROLES: dict[str, Role] = {guid: role for role, guid in _TYPES.items()}
+
+_BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
+_MBR_SIZE = 512
+_HEADER = struct.Struct("<8sIII4xQQQQ16sQIII")
+_ENTRY = struct.Struct("<16s16sQQQ72s")
+_SIGNATURE = b"EFI PART"
+_MOST_ENTRIES = 1024
+_ENTRY_SIZES = (128, 256, 512, 1024, 2048, 4096)
+
+
+class _Header(NamedTuple):
+    """One of a GPT's two headers; addresses in sectors."""
+
+    signature: bytes
+    revision: int
+    size: int
+    crc32: int
+    address: int
+    other_address: int
+    first_usable: int
+    last_usable: int
+    guid: bytes
+    entries_address: int
+    entry_count: int
+    entry_size: int
+    entries_crc32: int
+
+    def sealed(self) -> _Header:
+        """The same with the right checksum."""
+        return self._replace(crc32=zlib.crc32(_HEADER.pack(*self._replace(crc32=0))))
+
+    def is_sound(self, address: int) -> bool:
+        """Is it a header, undamaged, and the one that belongs at this address."""
+        return (
+            self.signature == _SIGNATURE
+            and self.size == _HEADER.size
+            and self.address == address
+            and self == self.sealed()
+            and 0 < self.entry_count <= _MOST_ENTRIES
+            and self.entry_size in _ENTRY_SIZES
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Gpt:
+    """A header and its entries, as bytes."""
+
+    header: _Header
+    entries: bytes
+
+    @classmethod
+    def read(cls, fd: int, address: int, sector_size: int) -> _Gpt | None:
+        """The GPT whose header is at this sector; None where there is none or it is damaged."""
+        data = os.pread(fd, sector_size, address * sector_size)
+        if len(data) < sector_size:
+            return None
+        header = _Header(*_HEADER.unpack_from(data))
+        if not header.is_sound(address):
+            return None
+        entries = os.pread(fd, header.entry_count * header.entry_size, header.entries_address * sector_size)
+        return cls(header, entries) if zlib.crc32(entries) == header.entries_crc32 else None
+
+    def plan(self, sector_size: int) -> TablePlan:
+        """What it says, without partitions of roles that are not ours."""
+        partitions = []
+        for number in range(1, self.header.entry_count + 1):
+            offset = (number - 1) * self.header.entry_size
+            kind, guid, start, end, _, name = _ENTRY.unpack_from(self.entries, offset)
+            role = _ROLES.get(str(uuid.UUID(bytes_le=kind)))
+            if role is not None:
+                partitions.append(
+                    PartitionPlan(
+                        number=number,
+                        role=role,
+                        start_bytes=start * sector_size,
+                        size_bytes=(end - start + 1) * sector_size,
+                        guid=str(uuid.UUID(bytes_le=guid)),
+                        name=name.decode("utf-16-le", errors="replace").partition("\0")[0],
+                    )
+                )
+        return TablePlan(str(uuid.UUID(bytes_le=self.header.guid)), sector_size, tuple(partitions))
+
+    def identified(self, table: TablePlan) -> _Gpt:
+        """The same with the GUIDs and types of ``table``."""
+        entries = bytearray(self.entries)
+        for part in table.partitions:
+            offset = (part.number - 1) * self.header.entry_size
+            identity = uuid.UUID(_TYPES[part.role]).bytes_le + uuid.UUID(part.guid).bytes_le
+            entries[offset : offset + len(identity)] = identity
+        header = self.header._replace(guid=uuid.UUID(table.guid).bytes_le, entries_crc32=zlib.crc32(entries))
+        return _Gpt(header.sealed(), bytes(entries))
+
+    def write(self, fd: int, sector_size: int) -> None:
+        write_all(fd, self.entries, self.header.entries_address * sector_size)
+        write_all(fd, _HEADER.pack(*self.header).ljust(sector_size, b"\0"), self.header.address * sector_size)
+
+
+def write_table(device: Device, table: TablePlan) -> None:
+    """Give a disk its partition table, and prove that it has it. Boot code (LBA 0, bytes 0 to 439) stays.
+
+    Args:
+        device: the disk, claimed.
+        table: what it will have; its sector size is the disk's.
+
+    Raises:
+        DeviceError: the table does not fit the disk, or the disk does not keep it.
+    """
+    sector_size = device.facts.sector_size
+    if table.sector_size != sector_size:
+        raise DeviceError(
+            f"{device.path}: has sectors of {sector_size} bytes, and the table was planned for {table.sector_size}"
+        )
+    fd = os.memfd_create("partition table")
+    try:
+        os.ftruncate(fd, device.facts.size_bytes)
+        _make(fd, device.path, table)
+        mbr = os.pread(fd, _MBR_SIZE, 0)[_BOOT_CODE_SIZE:]
+        primary, backup = (gpt.identified(table) for gpt in _both(fd, device))
+    finally:
+        os.close(fd)
+    if primary.plan(sector_size) != table:
+        raise DeviceError(
+            f"{device.path}: the partition table does not come out as it was planned; nothing was written"
+        )
+    backup.write(device.fd, sector_size)
+    sync(device.fd)
+    primary.write(device.fd, sector_size)
+    # Whole sectors only: a disk of 4096-byte sectors reads the rest in first otherwise.
+    first = bytearray(os.pread(device.fd, sector_size, 0))
+    first[_BOOT_CODE_SIZE:_MBR_SIZE] = mbr
+    write_all(device.fd, bytes(first), 0)
+    sync(device.fd)
+    # What is compared shall come from the disk.
+    os.posix_fadvise(device.fd, 0, 1 << 20, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(device.fd, device.facts.size_bytes - (1 << 20), 0, os.POSIX_FADV_DONTNEED)
+    if any(gpt.plan(sector_size) != table for gpt in _both(device.fd, device)):
+        raise DeviceError(f"{device.path}: does not keep the partition table that was written: the disk is failing")
+
+
+def read_table(path: Path) -> TablePlan:
+    """Read the table of a disk that an instance has had; the backup where the primary is damaged.
+
+    Args:
+        path: the disk.
+
+    Returns:
+        the partitions of the roles that we know; what the instance's owner has added beside them is left out.
+
+    Raises:
+        DeviceError: there is no sound GPT, or not exactly one root partition.
+    """
+    facts = probe(path)
+    sector_size = facts.sector_size
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        last = facts.size_bytes // sector_size - 1
+        gpt = _Gpt.read(fd, 1, sector_size) or _Gpt.read(fd, last, sector_size)
+    if gpt is None:
+        raise DeviceError(f"{path}: has no partition table (GPT): was the instance installed by osprovider?")
+    table = gpt.plan(sector_size)
+    roots = sum(part.role == "root" for part in table.partitions)
+    if roots != 1:
+        raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {_TYPES['root']}), where one is expected")
+    return table
+
+
+def _both(fd: int, device: Device) -> tuple[_Gpt, _Gpt]:
+    """The primary and the backup GPT, each where it belongs on a disk of this size."""
+    sector_size = device.facts.sector_size
+    primary = _Gpt.read(fd, 1, sector_size)
+    backup = _Gpt.read(fd, device.facts.size_bytes // sector_size - 1, sector_size)
+    if primary is None or backup is None:
+        raise DeviceError(f"{device.path}: its partition table cannot be read back")
+    return primary, backup
+
+
+def _make(fd: int, path: Path, table: TablePlan) -> None:
+    """Have libparted make the table, GUIDs aside, on the scratch disk ``fd``. ``path`` is what errors name."""
+    import parted  # only here: it takes 10 ms
+
+    try:
+        with loop_device(Path(f"/proc/self/fd/{fd}"), sector_size=table.sector_size) as loop, ExitStack() as stack:
+            device = parted.Device(path=str(loop))
+            # libparted keeps what it once knew of a path, and the next loop device of this name is another one.
+            stack.callback(device.removeFromCache)
+            disk = parted.freshDisk(device, "gpt")
+            for part in table.partitions:
+                start = part.start_bytes // table.sector_size
+                length = part.size_bytes // table.sector_size
+                geometry = parted.Geometry(device=device, start=start, length=length)
+                partition = parted.Partition(disk=disk, type=parted.PARTITION_NORMAL, geometry=geometry)
+                disk.addPartition(partition, parted.Constraint(exactGeom=geometry))
+                partition.set_name(part.name)
+            disk.commitToDevice()
+    except (
+        parted.CreateException,
+        parted.DeviceException,
+        parted.DiskException,
+        parted.GeometryException,
+        parted.IOException,
+        parted.PartitionException,
+    ) as error:
+        raise DeviceError(f"{path}: {error}") from error
