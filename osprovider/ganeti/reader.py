@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["Reader"]
 
-_INDEXED = re.compile(r"(DISK|NIC)_(0|[1-9][0-9]*)_")
+_INDEXED = re.compile(r"(DISK|NIC)_(0|[1-9][0-9]{0,8})_")
 _MOST_DEVICES = 64  # well above MAX_DISKS (16) and MAX_NICS (8) in Ganeti's constants; bounds what a typo costs
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
