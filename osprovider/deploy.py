@@ -19,7 +19,7 @@ from osprovider import linux
 from osprovider.config.load import Settings, load
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, HookRunner, arrange, discover
-from osprovider.disk import bootloader, filesystem, wipe
+from osprovider.disk import bootloader, esp, filesystem, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -27,7 +27,7 @@ from osprovider.disk.table import write_table
 from osprovider.errors import ImageError, RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.request import Request
-from osprovider.guest.protocol import Guest
+from osprovider.guest.host import HostGuest
 from osprovider.images.store import Store, Template
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
@@ -147,7 +147,7 @@ def _install(job: _Job) -> None:
                     filesystem.grow(loop)
                     detail(human_bytes(root.size_bytes))
             with guest_of(loop, plan.isolation, job.directories) as guest:
-                runner.run_all(guest, root_device=loop, target=getattr(guest, "mountpoint", None))
+                runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         if boot_code is not None:
             _write_boot_code(plan, device, boot_code)
         with reporter.step(f"sync {device.path}"):
@@ -157,7 +157,7 @@ def _install(job: _Job) -> None:
 
 
 @contextmanager
-def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator[Guest]:
+def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator[HostGuest]:
     """The guest's root file system, opened where it may be.
 
     Args:
@@ -165,15 +165,16 @@ def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator
         isolation: ``host`` or ``appliance``.
         directories: where mount points and the appliance lie.
     """
+    kind = filesystem.type_of(device)
     if isolation == "host":
         from osprovider.guest.host import mounted
 
-        with mounted(device, filesystem.type_of(device), directories.run) as guest:
+        with mounted(device, kind, directories.run) as guest:
             yield guest
     else:
         from osprovider.guest.appliance import appliance
 
-        with appliance(device, directories) as guest:
+        with appliance(device, kind, directories) as guest:
             yield guest
 
 
@@ -185,9 +186,9 @@ def _write_boot_code(plan: Plan, device: Device, boot_code: Future[bootloader.Bo
         code = boot_code.result()
         if code.core_image is not None:
             bootloader.write_bios(device.fd, table, code)
-        esp = table.find("esp")
-        if esp is not None and code.efi_image is not None and plan.esp_volume_id is not None:
-            bootloader.make_esp(device.path, esp, table.sector_size, code.efi_image, plan.esp_volume_id)
+        partition = table.find("esp")
+        if partition is not None and code.efi_image is not None and plan.esp_volume_id is not None:
+            esp.make_esp(device.path, partition, table.sector_size, code.efi_image, plan.esp_volume_id)
 
 
 def _context(job: _Job) -> Context:

@@ -72,6 +72,6 @@ def rename(request: Request, directories: Directories) -> None:
             loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
             guest_of(loop, isolation, directories) as guest,
         ):
-            runner.run_all(guest, root_device=loop, target=getattr(guest, "mountpoint", None))
+            runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         with reporter.step(f"sync {device.path}"):
             os.fsync(device.fd)
