@@ -252,7 +252,7 @@ _KEY_TYPES = (
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)"
     r"|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com"
 )
-_KEY = rf"(?:^|[ \t])(?P<type>{_KEY_TYPES})[ \t]+(?P<blob>AAAA[A-Za-z0-9+/]*={{0,2}})(?=[ \t]|$)"
+_KEY = rf"(?P<type>{_KEY_TYPES})[ \t]+(?P<blob>AAAA[A-Za-z0-9+/]*={{0,2}})"
 
 
 def _ssh_key(value: str) -> None:
@@ -260,7 +260,7 @@ def _ssh_key(value: str) -> None:
     from binascii import Error, a2b_base64
 
     found = list(re.finditer(_KEY, value))
-    if len(found) != 1:
+    if len(found) != 1:  # also where the line break between two was lost, and the second follows the first's comment
         raise ValueError(f"{quote(value)} holds {len(found)} public keys; write one a line")
     key = found[0]
     kind = key["type"].encode()

@@ -122,8 +122,7 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
         FileNotFoundError: there is no such file.
     """
     try:
-        # Not to wait for a writer where somebody put a FIFO.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 problems.append(Problem(str(path), 0, 0, "is not a regular file; put the YAML text there"))
                 return None
@@ -131,9 +130,16 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        problems.append(Problem(str(path), 0, 0, f"cannot be read: {error.strerror}"))
+        problems.append(
+            Problem(str(path), 0, 0, f"cannot be read: {error.strerror}; put a file there that root can read")
+        )
         return None
     return parse(content, str(path), problems)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """For ``open``: somebody may have put a FIFO there, and nobody may ever write to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse(content: bytes, file: str, problems: list[Problem]) -> Node | None:

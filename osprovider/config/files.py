@@ -95,15 +95,15 @@ class ConfigurationFiles:
         loaded = self._load(Image, path) if path else None
         return loaded[1] if loaded else None
 
-    def image_name(self, tree: Node) -> str | None:
-        """The image that a variant's merged tree names, None where the disk is to be left alone.
+    def image_name(self, tree: Node, variant: Mark) -> str | None:
+        """The image that a merged tree names, None where the disk is to be left alone.
 
-        A tree that names none is a problem: a forgotten key must not leave an instance without a system.
+        One that names none is a problem, the variant's: a forgotten key must not leave an instance without a system.
         """
         node = tree.at("image")
         if node is tree:
             message = f"no image is named; write image: NAME, or image: {NO_IMAGE} to leave the disk alone"
-            self.problems.append(tree.mark.problem(message))
+            self.problems.append(variant.problem(message))
         return node.value if isinstance(node.value, str) and node.value != NO_IMAGE else None
 
     def check_image(self, name: str, referrer: Mark) -> None:

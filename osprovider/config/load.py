@@ -91,7 +91,7 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
         nics = loaded[1].nics
     tree = merge(tree, parameter_tree(parameters, files.problems))
     merged = bind(Variant, tree, files.problems)
-    image_name = None if OS_IMAGE in parameters else files.image_name(tree)
+    image_name = files.image_name(tree, node.mark) if node and OS_IMAGE not in parameters else None
     image = files.image(image_name, tree.at("image").mark) if image_name else None
     subnets = files.subnets
     if files.problems or merged is None:
@@ -123,7 +123,7 @@ def check_all(directories: Directories) -> tuple[list[Problem], list[Path]]:
     for name in files.names("variants"):
         if node := files.variant(name, Mark(name)):
             tree = merge(defaults, node)
-            if image := files.image_name(tree):
+            if image := files.image_name(tree, node.mark):
                 files.check_image(image, tree.at("image").mark)
     owners: dict[tuple[str | None, str], Mark] = {}
     for name in files.names("instances"):

@@ -1,0 +1,336 @@
+"""Files as people get them wrong: each complaint at its place, and what JSON Schema says of the same text.
+
+The table is the specification of the messages. ``seen`` says whether JSON Schema can see the mistake too; whatever it
+refuses, binding refuses, and whatever binding takes, it takes.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+
+from osprovider.config.document import Node, parse
+from osprovider.config.model import Image, InstanceFile, Subnet, Variant
+from osprovider.config.schema import bind, json_schema
+from osprovider.errors import Problem
+
+CLASSES = (Variant, Image, Subnet, InstanceFile)
+SHIPPED = Path(__file__).parents[3]
+
+
+class Bad(NamedTuple):
+    """A text, what is said of it (the beginning of each line), and whether JSON Schema refuses it."""
+
+    cls: type
+    text: str
+    expected: tuple[str, ...]
+    seen: bool = True
+
+
+TABLE = [
+    # keys
+    Bad(Variant, "imgae: x", ('1:1: there is no key "imgae" here; did you mean image?',)),
+    Bad(Variant, "Image: x", ('1:1: there is no key "Image" here; did you mean image?',)),
+    Bad(Variant, "filesystem: ext4", ('1:1: there is no key "filesystem" here; did you mean layout.filesystem?',)),
+    Bad(Variant, "servers: []", ('1:1: there is no key "servers" here; did you mean network.dns.servers?',)),
+    Bad(Variant, "layout:\n  root: ext4", ('2:3: layout: there is no key "root" here; there is filesystem, firmware',)),
+    Bad(Variant, "nics: []", ('1:1: there is no key "nics" here; ',)),
+    Bad(
+        Variant,
+        "users:\n  root:\n    shel: /bin/sh",
+        ('3:5: users.root: there is no key "shel" here; did you mean shell?',),
+    ),
+    Bad(Variant, "<<: {image: x}", ('1:1: there is no key "<<" here; there is boot, ',)),
+    Bad(Variant, '"a\\nb": 1', ('1:1: there is no key "a\\nb" here; ',)),
+    # types
+    Bad(Variant, "- image", ("1:1: must be a map, not a list; write 'key: value' lines",)),
+    Bad(Variant, "image", ("1:1: must be a map, not text; write 'key: value' lines",)),
+    Bad(Variant, "layout: gpt", ("1:9: layout: must be a map, not text; write 'key: value' lines",)),
+    Bad(
+        Variant, "layout:\nboot:", ("1:8: layout: must be a map, not nothing; write {}, or", "2:6: boot: must be a map")
+    ),
+    Bad(Variant, "users: [root]", ("1:8: users: must be a map, not a list",)),
+    Bad(
+        Variant,
+        "boot: {kernel_args: quiet}",
+        ("1:21: boot.kernel_args: must be a list, not text; write [quiet], or []",),
+    ),
+    Bad(Variant, "packages:", ("1:10: packages: must be a list, not nothing; write [...], or [] for none",)),
+    Bad(Variant, "packages: {a: b}", ("1:11: packages: must be a list, not a map",)),
+    Bad(Variant, "packages: [[vim]]", ("1:12: packages[0]: must be text, not a list; write",)),
+    Bad(Variant, "image: [debian-12]", ("1:8: image: must be text, not a list",)),
+    Bad(
+        Variant, "description:", ("1:13: description: must be text, not nothing; write a line of it, or leave the key",)
+    ),
+    # what YAML makes of plain words
+    Bad(
+        Variant,
+        "layout: {grow: yes}",
+        ("1:16: layout.grow: must be true or false, not text; write true without quotes",),
+    ),
+    Bad(Variant, "layout: {grow: Off}", ("1:16: layout.grow: must be true or false, not text; write false without",)),
+    Bad(Variant, 'layout: {grow: "true"}', ("1:16: layout.grow: must be true or false, not text; write true without",)),
+    Bad(Variant, "layout: {grow: 1}", ("1:16: layout.grow: must be true or false, not a number; write true without",)),
+    Bad(Variant, "layout: {grow: maybe}", ("1:16: layout.grow: must be true or false, not text; write true or false",)),
+    Bad(Variant, "wipe: ~", ("1:7: wipe: must be a word, not nothing; write auto, zero, discard or none",)),
+    Bad(Variant, "wipe: false", ("1:7: wipe: must be a word, not true or false; write auto, zero",)),
+    Bad(Variant, "image: true", ('1:8: image: must be text, not true or false; write "true", with the quotes',)),
+    Bad(Variant, "image: 12", ('1:8: image: must be text, not a number; write "12", with the quotes',)),
+    Bad(Image, "build: {suite: 12.10}", ('1:16: build.suite: must be text, not a number; write "12.10", with',)),
+    Bad(Variant, "image: null", ("1:8: image: must be text, not nothing",)),
+    Bad(
+        Variant, "boot: {timeout: 010}", ("1:17: boot.timeout: must be a whole number, not 010; write one",), seen=False
+    ),
+    Bad(Variant, "boot: {timeout: 1.5}", ("1:17: boot.timeout: must be a whole number, not 1.5; write one",)),
+    Bad(Variant, "boot: {timeout: '5'}", ("1:17: boot.timeout: must be a whole number, not text; write one without",)),
+    Bad(Variant, "boot: {timeout: 5s}", ("1:17: boot.timeout: must be a whole number, not text",)),
+    Bad(Variant, "boot: {timeout: true}", ("1:17: boot.timeout: must be a whole number, not true or false",)),
+    Bad(Variant, "boot: {timeout: -1}", ("1:17: boot.timeout: -1 does not fit; write a number of seconds from 0",)),
+    # words
+    Bad(
+        Variant, "layout: {filesystem: ext5}", ('1:22: layout.filesystem: "ext5" is not known here; write ext4, ext3',)
+    ),
+    Bad(Variant, "layout: {filesystem: none}", ('1:22: layout.filesystem: "none" is not known here; write ext4',)),
+    Bad(Variant, "layout: {table: msdos}", ('1:17: layout.table: "msdos" is not known here; write gpt',)),
+    Bad(
+        Variant,
+        "layout: {firmware: uefi}",
+        ("1:20: layout.firmware: must be a list, not text; write [uefi], or [] for",),
+    ),
+    Bad(
+        Variant,
+        "layout: {firmware: [efi]}",
+        ('1:21: layout.firmware[0]: "efi" is not known here; write bios or uefi; did',),
+    ),
+    Bad(Variant, "layout: {firmware: [bios, bios]}", ('1:27: layout.firmware[1]: "bios" is there twice; keep one',)),
+    Bad(
+        Variant,
+        "wipe: Zero",
+        ('1:7: wipe: "Zero" is not known here; write auto, zero, discard or none; did you mean zero?',),
+    ),
+    Bad(Variant, "network: {default: static}", ('1:20: network.default: "static" is not known here; write dhcp',)),
+    # values
+    Bad(Variant, "image: ../../etc/shadow", ('1:8: image: "../../etc/shadow" does not fit; write a name',)),
+    Bad(Variant, "image: |\n  debian\n", ('1:8: image: "debian\\n" does not fit; write a name',), seen=False),
+    Bad(Variant, "boot: {kernel_args: [quiet splash]}", ('1:22: boot.kernel_args[0]: "quiet splash" does not fit',)),
+    Bad(Variant, "boot: {kernel_args: [root=/dev/sda1]}", ("1:22: boot.kernel_args[0]: ",), seen=False),
+    Bad(Variant, "boot: {serial: COM1}", ('1:16: boot.serial: "COM1" does not fit; write auto, none, or DEVICE',)),
+    Bad(
+        Variant,
+        "system: {hostname: 198.51.100.1}",
+        ('1:20: system.hostname: "198.51.100.1" looks like an',),
+        seen=False,
+    ),
+    Bad(Variant, "system: {timezone: Berlin time}", ('1:20: system.timezone: "Berlin time" does not fit; write',)),
+    Bad(Variant, "system: {locale: German}", ('1:18: system.locale: "German" does not fit; write a locale',)),
+    Bad(
+        Variant,
+        "network: {dns: {servers: [198.51.100]}}",
+        ('1:27: network.dns.servers[0]: "198.51.100" is not',),
+        seen=False,
+    ),
+    Bad(
+        Variant, "network: {dns: {servers: [ns.example.org]}}", ('1:27: network.dns.servers[0]: "ns.example.org" does',)
+    ),
+    Bad(Variant, "network: {dns: {search: [a b]}}", ('1:26: network.dns.search[0]: "a b" does not fit',)),
+    Bad(Variant, "users: {Root: {}}", ('1:9: users: "Root" does not fit; write a name as useradd takes it',)),
+    Bad(
+        Variant, "users: {'a:b': {comment: 'a:b'}}", ('1:9: users: "a:b" does', '1:26: users."a:b".comment: "a:b" does')
+    ),
+    Bad(
+        Variant,
+        "users: {root: {password_hash: secret}}",
+        ("1:31: users.root.password_hash: this does not fit; write the",),
+    ),
+    Bad(
+        Variant,
+        "users: {root: {password_hash: 12345}}",
+        ("1:31: users.root.password_hash: must be text, not a number; w",),
+    ),
+    Bad(
+        Variant,
+        "users: {a: {ssh_authorized_keys: [key]}}",
+        ("1:35: users.a.ssh_authorized_keys[0]: this does not fit; wr",),
+    ),
+    Bad(Variant, "users: {a: {shell: bash}}", ('1:20: users.a.shell: "bash" does not fit; write an absolute path',)),
+    Bad(
+        Variant, "users: {a: {sudo: yes}}", ('1:19: users.a.sudo: "yes" is not known here; write none, password or no',)
+    ),
+    Bad(
+        Variant, "hooks: {order: {a: network}}", ("1:20: hooks.order.a: \"network\" does not fit; write 'after HOOK'",)
+    ),
+    Bad(Variant, "hooks: {disable: [a/b]}", ('1:19: hooks.disable[0]: "a/b" does not fit; write a name',)),
+    Bad(Variant, 'description: "a\\nb"', ('1:14: description: "a\\nb" does not fit; write one line of text',)),
+    # images
+    Bad(Image, "", ('1:1: the key "build" is missing (built on this node from packages); add it',)),
+    Bad(Image, "build: {}", ('1:8: build: the key "suite" is missing (the release\'s code name (bookworm)); add it',)),
+    Bad(
+        Image,
+        "build: {suite: bookworm, tool: deboostrap}",
+        ('1:32: build.tool: "deboostrap" is not known here; write mmd',),
+    ),
+    Bad(
+        Image, "build: {suite: bookworm, arch: x86_64}", ('1:32: build.arch: "x86_64" is not known here; write amd64',)
+    ),
+    Bad(Image, "build: {suite: x, mirror: 'http://u:p@h/'}", ("1:27: build.mirror: this does not fit; write a URL",)),
+    Bad(Image, "build: {suite: x, packages: ['vim,nano']}", ('1:30: build.packages[0]: "vim,nano" does not fit',)),
+    # subnets and instance files
+    Bad(
+        Subnet, "networks: 198.51.100.0/24", ("1:11: networks: must be a list, not text; write [198.51.100.0/24], or",)
+    ),
+    Bad(
+        Subnet,
+        "networks: [198.51.100.1/24]",
+        ('1:12: networks[0]: "198.51.100.1/24" has host bits set; write',),
+        seen=False,
+    ),
+    Bad(Subnet, "gateways: [198.51.100.1/24]", ('1:12: gateways[0]: "198.51.100.1/24" does not fit',)),
+    Bad(Subnet, "mtu: 10", ("1:6: mtu: 10 does not fit; write a number of bytes from 68 to 65535",)),
+    Bad(Subnet, "match: br0", ("1:8: match: must be a map, not text",)),
+    Bad(Subnet, "match: {bridge: br0}", ('1:9: match: there is no key "bridge" here; there is link and network',)),
+    Bad(InstanceFile, "nics: {dhcp: true}", ("1:7: nics: must be a list, not a map",)),
+    Bad(InstanceFile, "nics:\n  - dhcp: yes", ("2:11: nics[0].dhcp: must be true or false, not text; write true",)),
+    Bad(InstanceFile, "nics: [~]", ("1:8: nics[0]: must be a map, not nothing; write {}",)),
+    Bad(InstanceFile, "nics:\n  - addresses: [198.51.100.255/24]", ("2:17: nics[0].addresses[0]: ",), seen=False),
+    Bad(InstanceFile, "nics: [{adresses: []}]", ('1:9: nics[0]: there is no key "adresses" here; did you mean',)),
+    # all at once
+    Bad(
+        InstanceFile,
+        "image: a/b\nlayout:\n  grow: no\n  tabel: gpt\nnics:\n  - {mtu: x, slaac: on}\nboot: {serial: 1}\n",
+        (
+            '1:8: image: "a/b" does not fit',
+            "3:9: layout.grow: must be",
+            '4:3: layout: there is no key "tabel" here; did you mean table?',
+            "6:11: nics[0].mtu: must be",
+            "6:21: nics[0].slaac: must be",
+            "7:16: boot.serial: must be",
+        ),
+    ),
+]
+
+GOOD = [
+    (Variant, ""),
+    (Variant, "description: no\nimage: none\nwipe: none\n"),
+    (Variant, "layout: {firmware: [], filesystem: ext3, grow: false}"),
+    (Variant, "boot: {loader: none, serial: 'ttyS0,115200', kernel_args: [], timeout: 0}"),
+    (Variant, "users: {root: {password_hash: ~}, admin: {groups: [sudo], sudo: nopasswd, comment: Jürgen}}"),
+    (Variant, "hooks: {disable: [timezone], order: {my-hook: after network}}"),
+    (Variant, "network: {dns: {servers: [198.51.100.53, '2001:db8::53'], search: [example.org]}}"),
+    (Image, "build: {suite: bookworm, mirror: 'http://mirror.example.org/debian', components: [main, contrib]}"),
+    (Image, "build: {suite: bookworm, mirror: ~}"),
+    (Subnet, "networks: [198.51.100.0/24, 2001:db8:1::/64]\ngateways: [203.0.113.1, fe80::1]\nmtu: 9000\n"),
+    (Subnet, "match: {link: gnt-br0, network: ~}"),
+    (
+        InstanceFile,
+        "nics:\n  - {subnet: prod, addresses: [198.51.100.21, '2001:db8:1::21']}\n  - {dhcp: true}\n  - {}\n",
+    ),
+    (InstanceFile, "image: debian-12\nsystem: {timezone: Europe/Berlin}\nnics: [{gateways: ~, mtu: ~, dns: {}}]\n"),
+]
+
+
+def _bind(cls: type, text: str) -> tuple[Node, object, list[str]]:
+    problems: list[Problem] = []
+    node = parse(text.encode(), "f.yaml", problems)
+    assert node is not None
+    value = bind(cls, node, problems)
+    return node, value, [str(problem) for problem in sorted(problems)]
+
+
+def _plain(node: Node) -> object:
+    """What a reader of YAML 1.2 hands to a validator."""
+    if isinstance(node.value, dict):
+        return {key: _plain(item) for key, item in node.value.items()}
+    if isinstance(node.value, tuple):
+        return [_plain(item) for item in node.value]
+    return (
+        (int(node.text) if node.text.isdigit() else float(node.text)) if isinstance(node.value, float) else node.value
+    )
+
+
+@cache
+def _validator(cls: type) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json_schema(cls))
+
+
+@pytest.mark.parametrize("bad", TABLE, ids=lambda bad: f"{bad.cls.__name__}: {bad.text[:40]}")
+def test_a_mistake_is_named_at_its_place_with_what_to_write_instead(bad: Bad) -> None:
+    _, value, problems = _bind(bad.cls, bad.text)
+    assert value is None
+    assert len(problems) == len(bad.expected), problems
+    for problem, expected in zip(problems, bad.expected, strict=True):
+        assert problem.startswith(f"f.yaml:{expected}"), problem
+        assert problem.isprintable()
+
+
+@pytest.mark.parametrize("bad", TABLE, ids=lambda bad: f"{bad.cls.__name__}: {bad.text[:40]}")
+def test_json_schema_refuses_what_it_can_see(bad: Bad) -> None:
+    node, _, _ = _bind(bad.cls, bad.text)
+    assert _validator(bad.cls).is_valid(_plain(node)) is not bad.seen
+
+
+@pytest.mark.parametrize(("cls", "text"), GOOD)
+def test_what_is_right_passes_both(cls: type, text: str) -> None:
+    node, value, problems = _bind(cls, text)
+    assert problems == []
+    assert isinstance(value, cls)
+    _validator(cls).validate(_plain(node))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_published_schema_is_valid_and_describes_every_key(cls: type) -> None:
+    schema = json_schema(cls)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert json.loads(json.dumps(schema)) == schema
+    for place in (schema, *schema["$defs"].values()):
+        assert place["description"].endswith(".")
+        for name, entry in place["properties"].items():
+            assert entry.get("description") or "$ref" in entry, name
+
+
+@pytest.mark.parametrize(
+    ("cls", "path"),
+    [(Variant, path) for path in sorted((SHIPPED / "variants").glob("*.yaml"))]
+    + [(Image, path) for path in sorted((SHIPPED / "images").glob("*.yaml"))],
+)
+def test_the_shipped_files_pass_both(cls: type, path: Path) -> None:
+    node, _, problems = _bind(cls, path.read_text())
+    assert problems == []
+    _validator(cls).validate(_plain(node))
+
+
+@pytest.mark.parametrize("cls", [Variant, Subnet, InstanceFile])
+def test_the_built_in_defaults_pass_their_own_schema(cls: type) -> None:
+    def defaults(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+        result = {}
+        for name, entry in schema["properties"].items():
+            if "$ref" in entry:
+                result[name] = defaults(definitions[entry["$ref"].rpartition("/")[2]], definitions)
+            elif "default" in entry:
+                result[name] = entry["default"]
+        return result
+
+    schema = json_schema(cls)
+    _validator(cls).validate(defaults(schema, schema["$defs"]))
+
+
+def test_a_value_keeps_what_was_written() -> None:
+    text = "layout: {firmware: [uefi], grow: false}\nboot: {timeout: 3}\nusers: {admin: {groups: [sudo, adm]}}\n"
+    _, value, _ = _bind(Variant, text)
+    assert isinstance(value, Variant)
+    assert value.layout.firmware == ("uefi",)
+    assert value.layout.grow is False
+    assert value.boot.timeout == 3
+    assert value.users["admin"].groups == ("sudo", "adm")
+    assert value.boot.kernel_args == Variant().boot.kernel_args
+
+
+def test_a_password_hash_is_not_in_the_representation() -> None:
+    _, value, _ = _bind(Variant, "users: {root: {password_hash: '$5$abc$" + "x" * 43 + "'}}")
+    assert isinstance(value, Variant)
+    assert value.users["root"].password_hash is not None
+    assert "$5$" not in repr(value)
