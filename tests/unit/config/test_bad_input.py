@@ -7,6 +7,8 @@ refuses, binding refuses, and whatever binding takes, it takes.
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,8 @@ from osprovider.config.schema import bind, json_schema
 from osprovider.errors import Problem
 
 CLASSES = (Variant, Image, Subnet, InstanceFile)
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJL+jXQD5j1m+rJrMItbsnP/UKz9kzfaHoA9E9Umewmg"
+YESCRYPT = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$GmcwIgvdUC9qLWcKCi6gklUa1dM3ziD43YxYNURLKy0"
 SHIPPED = Path(__file__).parents[3]
 
 
@@ -279,6 +283,132 @@ def test_what_is_right_passes_both(cls: type, text: str) -> None:
     assert problems == []
     assert isinstance(value, cls)
     _validator(cls).validate(_plain(node))
+
+
+FULL = {
+    Variant: f"""
+        description: x
+        image: debian-12
+        layout: {{table: gpt, firmware: [bios], filesystem: ext4, grow: true}}
+        boot: {{loader: grub, serial: auto, kernel_args: [quiet], timeout: 1}}
+        network: {{renderer: auto, default: dhcp, dns: {{servers: [198.51.100.53], search: [example.org]}}}}
+        system: {{hostname: fqdn, timezone: Etc/UTC, locale: C.UTF-8}}
+        users:
+          admin:
+            {{password_hash: ~, groups: [sudo], shell: /bin/sh, comment: x, sudo: none,
+             ssh_authorized_keys: [{ED25519}]}}
+        packages: [vim]
+        hooks: {{disable: [grub], order: {{grub: after fstab}}}}
+        isolation: auto
+        wipe: auto
+        """,
+    Image: """
+        description: x
+        build: {tool: mmdebstrap, suite: x, mirror: ~, components: [main], packages: [vim], arch: amd64}
+        """,
+    Subnet: """
+        networks: [198.51.100.0/24]
+        gateways: [198.51.100.1]
+        dns: {servers: [198.51.100.53], search: [example.org]}
+        mtu: 1500
+        match: {link: br0, network: prod}
+        """,
+    InstanceFile: """
+        nics:
+          - {subnet: prod, addresses: [198.51.100.1], gateways: [198.51.100.1], dhcp: true, slaac: true, dns: {},
+             mtu: 1500}
+        """,
+}
+
+SUBSTITUTES = [
+    *(
+        "~",
+        "true",
+        "0",
+        "1",
+        "-1",
+        "70000",
+        "1.5",
+        "{}",
+        "[]",
+        "[[]]",
+        "[~]",
+        "''",
+        "' '",
+        "x",
+        "none",
+        "auto",
+        "yes",
+        "a b",
+    ),
+    *(
+        "fqdn",
+        "a.b",
+        "A",
+        "a:b",
+        "a/b",
+        "../x",
+        "/bin/sh",
+        "/..",
+        "ext3",
+        "bios",
+        "dhcp",
+        "after x",
+        "C",
+        "Etc/GMT+1",
+        "root=x",
+    ),
+    *(
+        "198.51.100.9",
+        "198.51.100.0/24",
+        "198.51.100.9/24",
+        "'::'",
+        "'2001:db8::1/64'",
+        "ttyS0,9600",
+        "http://h/",
+        "file:///x",
+    ),
+    *('"a\\nb"', '"a\\n"', '"\\e[0m"', '"\\u2028"', "ä", "🙂", "'" + "x" * 300 + "'"),
+    f"'{ED25519} a@b'",
+    f"'{YESCRYPT}'",
+]
+
+
+def _places(node: Node, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    yield path
+    if isinstance(node.value, dict):
+        for key, item in node.value.items():
+            yield from _places(item, *path, key)
+    if isinstance(node.value, tuple):
+        for index, item in enumerate(node.value):
+            yield from _places(item, *path, index)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_whatever_binding_takes_in_any_place_the_schema_takes_too(cls: type) -> None:
+    text = textwrap.dedent(FULL[cls])
+    accepted = 0
+    for path in _places(_bind(cls, text)[0]):
+        for substitute in SUBSTITUTES:
+            node = _bind(cls, text)[0]
+            other = _bind(cls, f"x: {substitute}")[0].at("x")
+            place = node.at(*path)
+            place.value, place.text, place.keys = other.value, other.text, other.keys
+            problems: list[Problem] = []
+            if bind(cls, node, problems) is not None:
+                accepted += 1
+                _validator(cls).validate(_plain(node))
+            else:
+                assert problems
+    assert accepted > 25
+
+
+def test_the_full_files_have_every_key() -> None:
+    inherited = json_schema(Variant)["properties"].keys()
+    for cls, text in FULL.items():
+        node, _, problems = _bind(cls, textwrap.dedent(text))
+        assert problems == []
+        assert node.keys.keys() == json_schema(cls)["properties"].keys() - (inherited if cls is InstanceFile else set())
 
 
 @pytest.mark.parametrize("cls", CLASSES)

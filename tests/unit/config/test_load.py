@@ -386,8 +386,8 @@ def test_checking_all_finds_one_address_in_two_instances(site: Site) -> None:
         site.write(f"site/instances/{name}.example.org.yaml", "nics: [{addresses: [198.51.100.21/24]}]")
     assert site.check() == [
         (
-            "site/instances/b.example.org.yaml:1:21: 198.51.100.21 is also in site/instances/a.example.org.yaml, line 1; "
-            "only one instance can have it"
+            "site/instances/b.example.org.yaml:1:21: 198.51.100.21 is also in site/instances/a.example.org.yaml, "
+            "line 1; only one instance can have it"
         )
     ]
 
