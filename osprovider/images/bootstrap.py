@@ -38,6 +38,9 @@ _SOURCES = "/etc/apt/sources.list"
 LEFT_FOR_BUILD = (_INITRAMFS, _POLICY)
 """What is in the tree for the time of the build only."""
 
+# Lays the merged /usr at the start, as debootstrap does; without it Debian 12's apt installs usrmerge, which brings Perl.
+_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+
 _HOSTS = """\
 127.0.0.1	localhost
 ::1		localhost ip6-localhost ip6-loopback
@@ -50,8 +53,6 @@ _PREPARED = {
     "/etc/hostname": "localhost\n",
     "/etc/hosts": _HOSTS,
     "/etc/resolv.conf": "",
-    # An initramfs for any machine, and no resume from a swap that the node has (/proc/swaps has no namespace).
-    _INITRAMFS: "MODULES=most\nRESUME=none\n",
 }
 
 _WITHOUT_UPDATES = frozenset({"sid", "unstable", "experimental", "rc-buggy", "testing"})
@@ -82,13 +83,14 @@ def tool_version(tool: str) -> str:
     return run([tool, "--version"]).text.split()[-1]
 
 
-def install(image: str, build: BootstrapBuild, guest: Guest, root: Path, scratch: Path) -> None:
+def install(image: str, build: BootstrapBuild, filesystem: str, guest: Guest, root: Path, scratch: Path) -> None:
     """Install the system into a tree.
 
     Args:
         image: the definition's name, for messages.
         build: the definition, with all packages.
-        guest: an empty file system.
+        filesystem: the type of the tree's file system.
+        guest: the tree, empty.
         root: where it is mounted, with device nodes and programs allowed.
         scratch: an empty directory for files of the build's own, not in the tree.
 
@@ -98,6 +100,9 @@ def install(image: str, build: BootstrapBuild, guest: Guest, root: Path, scratch
     """
     for path, content in _PREPARED.items():
         guest.write(path, content)
+    # An initramfs for any machine, which can check its root, and looks for no swap of the node's (which /proc/swaps shows
+    # in every namespace).
+    guest.write(_INITRAMFS, f"MODULES=most\nFSTYPE={filesystem}\nRESUME=none\n")
     watch = Watch(f"image {image}")
     try:
         if build.tool == "mmdebstrap":
@@ -149,6 +154,7 @@ def _mmdebstrap(build: BootstrapBuild, root: Path, scratch: Path, watch: Watch) 
             # A file takes the place of the node's trusted.gpg, a directory that of its trusted.gpg.d.
             f"--keyring={KEYRING}",
             f"--keyring={no_further_keys}",
+            *([f"--hook-directory={_MERGED_USR}"] if _MERGED_USR.is_dir() else []),
             "--skip=check/empty",
             "--skip=check/signed-by",
             "--skip=chroot/mount/sys",

@@ -81,7 +81,7 @@ def _build(recipe: Recipe, key: str, image: Path, scratch: Path, size: int) -> M
     root.mkdir()
     with _mounted(image, recipe.filesystem, root) as guest:
         with reporter.step(f"image {name}: {build.suite} by {build.tool}") as detail:
-            bootstrap.install(name, build, guest, root, scratch)
+            bootstrap.install(name, build, recipe.filesystem, guest, root, scratch)
             facts = tree.inspect(guest)
             detail(f"{facts.packages} packages")
         with reporter.step(f"image {name}: clean"):

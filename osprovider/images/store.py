@@ -1,9 +1,9 @@
 """The prepared images of this node: found, made where missing, kept whole.
 
 ``CACHE/templates/KEY/`` holds ``template.img``, a sparse file that is one file system, and ``manifest.json``. It
-appears at once, by rename(2), after all in it is synced. Each key has two locks. ``prepare`` is held alone by who makes a
-template, so however many ask for one that is missing, one makes it and the others wait. ``use`` is shared by who uses a
-template and held alone by who removes or replaces it.
+appears at once, by rename(2), after all in it is synced. Each key has two locks. ``prepare`` is held alone by who makes
+a template, so however many ask for one that is missing, one makes it and the others wait. ``use`` is shared by who uses
+a template and held alone by who removes or replaces it.
 What is not whole lies beside: ``KEY.new`` while it is made, ``KEY.gone`` while it is removed. They belong to the holder
 of the one lock or the other, so where that lock is free they are a dead process' leftovers, and swept.
 Not for: what is in a template (:mod:`osprovider.images.build`).

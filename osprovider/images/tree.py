@@ -112,9 +112,7 @@ def inspect(guest: Guest) -> Facts:
     return Facts(
         distribution=_distribution(guest),
         init=_init(guest),
-        network_stacks=tuple(
-            name for name, places in _NETWORK_STACKS if any(guest.exists(place) for place in places)
-        ),
+        network_stacks=tuple(name for name, places in _NETWORK_STACKS if any(guest.exists(place) for place in places)),
         boot_loaders=tuple(name for name, place in _BOOT_LOADERS if guest.is_directory(place)),
         kernels=_kernels(guest),
         packages=len(guest.glob("/var/lib/dpkg/info/*.list")),
