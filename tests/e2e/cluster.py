@@ -100,9 +100,9 @@ class Cluster:
         """Run a program of the machine's in the switch's network, where it is the instances' gateway."""
         return self.network.run(argv, timeout=timeout, check=check)
 
-    def guest(self, address: str) -> SshTarget:
-        """Return the way into the guest at `address`, from the switch."""
-        return SshTarget(address, self.key, prefix=self.network.enter)
+    def guest(self, address: str, key: Path | None = None) -> SshTarget:
+        """Return the way into the guest at `address`, from the switch, with `key` or else the cluster's."""
+        return SshTarget(address, key or self.key, prefix=self.network.enter)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,11 @@ __all__ = ["Container", "Overlay", "Switch", "container", "run_in_tree", "switch
 # Killed with the thread that started it (util-linux, setpriv(1)).
 _MORTAL = ("setpriv", "--pdeathsig", "KILL")
 
-_ENVIRONMENT = (
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME=/root",
-    "LC_ALL=C.UTF-8",
-)
+_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+}
 
 # Run by bash in the new namespaces. Arguments: the directory that becomes the root; then what is run in it.
 # `/proc` is still the machine's when the process id is read, so it is the id by which the machine knows us.
@@ -86,21 +86,28 @@ class Container:
         return Path(f"/proc/{self.pid}/root")
 
     def run(
-        self, argv: Sequence[str], *, timeout: float = 300, check: bool = True, stdin: str = ""
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = 300,
+        check: bool = True,
+        stdin: str = "",
+        environment: Mapping[str, str] = _ENVIRONMENT,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `argv` in the container as root, in an environment of its own.
+        """Run `argv` in the container as root.
 
         Args:
             argv: program and arguments.
             timeout: seconds.
             check: raise where the exit code is not 0; the error's notes hold what the program said.
             stdin: what it reads.
+            environment: all the variables that it sees.
 
         Raises:
             subprocess.CalledProcessError, subprocess.TimeoutExpired: it failed, or took too long.
         """
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
-        return _run([*_MORTAL, *enter, *_MORTAL, "env", "-i", *_ENVIRONMENT, *argv], timeout, check, stdin)
+        return _run([*_MORTAL, *enter, *_MORTAL, *_with(environment), *argv], timeout, check, stdin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +178,7 @@ def container(overlay: Overlay, hostname: str) -> Iterator[Container]:
             process.wait()
 
 
-def run_in_tree(
-    tree: Path, argv: Sequence[str], *, timeout: float, environment: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
+def run_in_tree(tree: Path, argv: Sequence[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
     """Run `argv` with `tree` as its root, in the machine's own network; what it writes stays in the tree.
 
     Raises:
@@ -182,7 +187,12 @@ def run_in_tree(
     script = f'mount --bind "$1" "$1"\n{_BECOME_ROOT}"$@"\nexit $?'
     namespaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
     command = ["unshare", *namespaces, "bash", "-c", script, "bash", str(tree)]
-    return _run([*_MORTAL, *command, "env", "-i", *_ENVIRONMENT, *environment, *argv], timeout, check=True, stdin="")
+    return _run([*_MORTAL, *command, *_with(_ENVIRONMENT), *argv], timeout, check=True, stdin="")
+
+
+def _with(environment: Mapping[str, str]) -> list[str]:
+    """Return the argv that runs what follows it with `environment` and nothing else."""
+    return ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
 
 
 def _run(argv: Sequence[str], timeout: float, check: bool, stdin: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,72 @@
+"""One disk, made by `create` exactly as Ganeti calls it, boots under SeaBIOS and under OVMF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from osprovider.ganeti.environment import synthesize
+from tests.e2e.containers import Container, Overlay, container
+from tests.e2e.observation import Observation, observe_inside
+from tests.e2e.tree import NodeTree
+from tests.support.qemu import Firmware, UserNetwork, boot
+
+pytestmark = pytest.mark.xdist_group("firmware")
+
+_NAME = "web1.example.org"
+_CREATE = "/usr/share/ganeti/os/osprovider/create"
+_DISK = "/srv/disk0"
+_DISK_MIB = 2048
+_NETWORK = UserNetwork()
+
+
+@pytest.fixture(scope="module")
+def booted(run_directory: Path, node_tree: NodeTree) -> Iterator[Mapping[Firmware, Observation]]:
+    """The disk, booted under each firmware, side by side."""
+    directory = run_directory / "firmware"
+    directory.mkdir()
+    with ExitStack() as stack:
+        node = stack.enter_context(container(Overlay(node_tree.root, directory), "node.example.org"))
+        _create(node, node_tree.public_key)
+        # The file's own name: QEMU has to open it outside of the container.
+        disk = directory / f"upper{_DISK}"
+        guests = {}
+        for firmware in Firmware:
+            own = directory / firmware
+            own.mkdir()
+            guests[firmware] = stack.enter_context(boot(disk, own, node_tree.key, firmware=firmware, network=_NETWORK))
+        seen = {}
+        for firmware, guest in guests.items():
+            guest.wait_for_console(r"^web1 login:", 600)
+            guest.wait_for_ssh()
+            seen[firmware] = observe_inside(guest.shell, guest.console.text())
+        yield seen
+
+
+@pytest.mark.parametrize("firmware", list(Firmware))
+def test_the_disk_boots(booted: Mapping[Firmware, Observation], firmware: Firmware) -> None:
+    guest = booted[firmware]
+    assert guest.firmware == firmware
+    assert guest.fqdn == _NAME
+    assert guest.state == "running", guest.failed_units
+
+
+def test_it_is_the_same_guest(booted: Mapping[Firmware, Observation]) -> None:
+    assert booted[Firmware.BIOS].identity == booted[Firmware.UEFI].identity
+
+
+def _create(node: Container, public_key: str) -> None:
+    """Install an instance on a file."""
+    node.run(["truncate", f"--size={_DISK_MIB}M", _DISK])
+    environment = synthesize(
+        _NAME,
+        "debian-12",
+        disks=[{"path": _DISK, "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
+        nics=[{"mac": _NETWORK.mac, "ip": _NETWORK.address, "link": "br0", "network_subnet": _NETWORK.subnet,
+               "network_gateway": _NETWORK.gateway, "network_name": "lab"}],
+        parameters={"ssh_authorized_keys": public_key},
+    )  # fmt: skip
+    node.run([_CREATE], environment=environment)
