@@ -1,0 +1,58 @@
+"""What the tests of disks need: used disks, loop devices that are not ours, and children in namespaces of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["DISK_SIZE", "MIB", "attached", "checkout", "in_mount_namespace", "python", "used_disk"]
+
+MIB = 1 << 20
+DISK_SIZE = 64 * MIB
+
+checkout = Path(__file__).resolve().parents[3]
+
+
+def used_disk(path: Path, size: int = DISK_SIZE) -> Path:
+    """Make a file full of 0xA5, as a volume that another instance has had, and return its path."""
+    with path.open("wb") as file:
+        for _ in range(size // MIB):
+            file.write(b"\xa5" * MIB)
+    return path
+
+
+@contextmanager
+def attached(path: Path, *options: str, sector_size: int = 512) -> Iterator[Path]:
+    """A loop device that losetup(8) makes, as an operator would."""
+    argv = ["losetup", "--find", "--show", "--sector-size", str(sector_size), *options, str(path)]
+    device = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def python(code: str, *arguments: str | Path) -> list[str]:
+    """The command line of a child that runs ``code`` with the project importable."""
+    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(checkout)!r})\n{code}", *map(str, arguments)]
+
+
+def in_mount_namespace(shell: str, code: str, *arguments: str | Path) -> str:
+    """Run ``shell`` (for mounting) and then Python ``code`` where mounts end with the child, and return what it prints.
+
+    Args:
+        shell: sees the arguments as ``$1`` and so on.
+        code: sees them in ``sys.argv``.
+        arguments: given to both.
+    """
+    script = f'set -e\n{shell}\nexec "$PYTHON" -c "$CODE" "$@"\n'
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *map(str, arguments)]
+    executable, _, wrapped = python(code)[:3]
+    environment = {**os.environ, "PYTHON": executable, "CODE": wrapped}
+    result = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout

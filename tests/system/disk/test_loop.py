@@ -1,0 +1,131 @@
+"""Loop devices: the range that they show, and that none is left, however its owner ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from osprovider.disk.device import probe
+from osprovider.disk.loop import loop_device
+from osprovider.errors import DeviceError
+from tests.support.runs import loop_devices
+from tests.system.disk.support import DISK_SIZE, MIB, attached, python, used_disk
+
+ATTACH_AND_WAIT = """
+import time
+from pathlib import Path
+from osprovider.disk.loop import loop_device
+with loop_device(Path(sys.argv[1]), offset_bytes=1 << 20) as loop:
+    print(loop, flush=True)
+    time.sleep(60)
+"""
+
+
+def loops_on(path: Path) -> list[str]:
+    return [name for name, backing in loop_devices().items() if backing == str(path.resolve())]
+
+
+def test_it_shows_its_range_only(disk: Path) -> None:
+    with disk.open("r+b") as file:
+        file.seek(3 * MIB)
+        file.write(b"x" * MIB)
+    with loop_device(disk, offset_bytes=3 * MIB, size_bytes=MIB) as loop:
+        assert loop.read_bytes() == b"x" * MIB
+    with loop_device(disk, offset_bytes=3 * MIB) as loop:
+        assert probe(loop).size_bytes == DISK_SIZE - 3 * MIB
+    assert loops_on(disk) == []
+
+
+def test_what_is_written_through_it_arrives(disk: Path) -> None:
+    with loop_device(disk, offset_bytes=MIB, size_bytes=MIB) as loop:
+        loop.write_bytes(b"y" * MIB)
+    data = disk.read_bytes()
+    assert data[MIB - 1 : MIB + 1] == b"\xa5y"
+    assert data[2 * MIB - 1 : 2 * MIB + 1] == b"y\xa5"
+
+
+def test_it_has_the_sectors_of_what_is_beneath_or_those_asked_for(scratch: Path) -> None:
+    file = used_disk(scratch / "disk", MIB)
+    with attached(file, sector_size=4096) as device, loop_device(device) as loop:
+        assert probe(loop).sector_size == 4096
+    with loop_device(file) as loop:
+        assert probe(loop).sector_size == 512
+    with loop_device(file, sector_size=4096) as loop:
+        assert probe(loop).sector_size == 4096
+
+
+def test_a_read_only_one_takes_no_writes(scratch: Path) -> None:
+    file = used_disk(scratch / "disk", MIB)
+    with loop_device(file, read_only=True) as loop, pytest.raises(PermissionError):
+        loop.write_bytes(bytes(4096))
+    assert file.read_bytes() == b"\xa5" * MIB
+
+
+def test_killed_it_leaves_none(disk: Path) -> None:
+    with subprocess.Popen(python(ATTACH_AND_WAIT, disk), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        assert Path(name).name in loops_on(disk)
+        os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while loops_on(disk) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert loops_on(disk) == []
+
+
+def test_an_error_of_the_body_is_the_one_that_is_shown(scratch: Path) -> None:
+    file = used_disk(scratch / "disk", MIB)
+    with pytest.raises(ZeroDivisionError), loop_device(file):
+        _ = 1 / 0
+    assert loops_on(file) == []
+
+
+def test_who_keeps_it_busy_is_named(scratch: Path) -> None:
+    file = used_disk(scratch / "disk", MIB)
+    hold = 'import time; file = open(sys.argv[1], "rb"); print("held", flush=True); time.sleep(60)'
+    attachment = loop_device(file)
+    loop = attachment.__enter__()
+    with subprocess.Popen(python(hold, loop), stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            with pytest.raises(DeviceError, match=rf"{loop} is still in use by .*\(process {holder.pid}\)"):
+                attachment.__exit__(None, None, None)
+        finally:
+            holder.kill()
+
+
+def test_many_at_once_do_not_get_in_each_others_way(scratch: Path) -> None:
+    errors: list[BaseException] = []
+
+    def use(number: int) -> None:
+        try:
+            file = scratch / f"disk-{number}"
+            file.write_bytes(bytes([number]) * MIB)
+            for _ in range(10):
+                with loop_device(file) as loop:
+                    assert loop.read_bytes() == bytes([number]) * MIB
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use, args=[number]) for number in range(1, 17)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert not [file for file in scratch.iterdir() if loops_on(file)]
+
+
+def test_a_missing_file_is_named(scratch: Path) -> None:
+    with (
+        pytest.raises(DeviceError, match=r"nothing: cannot be opened for a loop device: No such file"),
+        loop_device(scratch / "nothing"),
+    ):
+        pass
