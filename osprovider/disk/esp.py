@@ -55,8 +55,9 @@ def _make_file_system(image: int, first_sector: int, sector_size: int, volume_id
     """An empty FAT32 file system that knows where on the disk it will lie."""
     run(
         [
-            *("mkfs.vfat", "-F", "32", "-s", "1", "-S", str(sector_size), "-h", str(first_sector)),
-            *("-i", volume_id, "-n", "ESP", "--invariant", f"/proc/self/fd/{image}"),
+            # --invariant brings a volume id of its own, the same for all, so ours comes after it.
+            *("mkfs.vfat", "--invariant", "-i", volume_id, "-n", "ESP", "-F", "32", "-s", "1"),
+            *("-S", str(sector_size), "-h", str(first_sector), f"/proc/self/fd/{image}"),
         ],
         pass_fds=(image,),
     )
