@@ -75,6 +75,7 @@ def resolve(
     network: NetworkSettings,
     *,
     instance_file: str = "instance file",
+    dns: Dns | None = None,
 ) -> tuple[ResolvedNic, ...]:
     """Decide how each NIC is configured.
 
@@ -83,6 +84,7 @@ def resolve(
         described: the instance file's ``nics``, by index; may be shorter.
         subnets: all there are, by name.
         network: the merged ``network`` settings.
+        dns: name servers and search domains that come before all others, as OS parameters do.
         instance_file: what messages call the file that ``described`` is from.
 
     Raises:
@@ -101,7 +103,7 @@ def resolve(
     _keep_one_default_route(drafts)
     if problems:
         raise ConfigurationError(problems)
-    return tuple(draft.finished() for draft in drafts)
+    return tuple(draft.finished(dns or Dns()) for draft in drafts)
 
 
 def is_onlink(nic: ResolvedNic, gateway: str) -> bool:
@@ -331,9 +333,12 @@ class _Draft:
             mtu=next((mtu for mtu in mtus if mtu is not None), None),
         )
 
-    def finished(self) -> ResolvedNic:
+    def finished(self, dns: Dns) -> ResolvedNic:
+        """The NIC as decided, with ``dns`` in place of what was found where it says something."""
         return replace(
             self.resolved,
+            dns_servers=dns.servers or self.resolved.dns_servers,
+            dns_search=dns.search or self.resolved.dns_search,
             addresses=tuple(str(interface) for interface in sorted(self.addresses, key=lambda item: item.version)),
             gateways=tuple(str(gateway) for gateway in sorted(self.gateways, key=lambda item: item.version)),
             source=", ".join(self.sources),

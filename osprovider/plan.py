@@ -147,7 +147,14 @@ def make_plan(
     if instance is None:
         raise RequestError("INSTANCE_NAME is not set: this is for an instance")
     variant = settings.variant
-    nics = resolve(request.nics, settings.nics, settings.subnets, variant.network)
+    nics = resolve(
+        request.nics,
+        settings.nics,
+        settings.subnets,
+        variant.network,
+        instance_file=f"instances/{instance.name}.yaml",
+        dns=settings.dns,
+    )
     external = environment.has_external_kernel(request)
     firmware = () if external or variant.boot.loader == "none" else variant.layout.firmware
     disk = target_path(request) if facts else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from osprovider.config import consistency
 from osprovider.config.document import Mark, Node, merge
 from osprovider.config.files import NO_IMAGE, ConfigurationFiles
-from osprovider.config.model import Image, InstanceNic, Subnet, Variant
+from osprovider.config.model import Dns, Image, InstanceNic, Subnet, Variant
 from osprovider.config.parameters import OS_IMAGE, parameter_tree
 from osprovider.config.schema import bind
 from osprovider.errors import ConfigurationError, Problem
@@ -30,6 +30,7 @@ class Settings:
         variant_name: as asked for.
         variant: built-in ← defaults ← variant ← instance file ← OS parameters.
         image_name: in ``images/``; None, as is ``image``, exactly where the disk is left alone.
+        dns: name servers and search domains that OS parameters give, before all others; else empty.
         nics: what the instance file says of its NICs, by index; an entry equal to ``InstanceNic()`` says nothing.
         subnets: all there are, by name.
         leave_disk_alone: there is no image to install, or Ganeti has written one itself (``os-image``).
@@ -40,6 +41,7 @@ class Settings:
     variant: Variant
     image_name: str | None
     image: Image | None
+    dns: Dns
     nics: tuple[InstanceNic, ...]
     subnets: Mapping[str, Subnet]
     leave_disk_alone: bool
@@ -101,6 +103,10 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
         variant=merged,
         image_name=image_name,
         image=image,
+        dns=Dns(
+            servers=merged.network.dns.servers if "dns_servers" in parameters else (),
+            search=merged.network.dns.search if "dns_search" in parameters else (),
+        ),
         nics=nics,
         subnets=subnets,
         leave_disk_alone=image is None,

@@ -468,3 +468,16 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_diskless_and_netless_instances_are_fine() -> None:
     assert resolve([], [], {"prod": PROD}, NetworkSettings()) == ()
+
+
+def test_name_servers_of_os_parameters_come_before_the_subnets() -> None:
+    subnet = Subnet(networks=("198.51.100.0/24",), dns=Dns(servers=("198.51.100.53",), search=("example.org",)))
+    (nic,) = resolve(
+        [Nic(0, "aa:00:00:00:00:01", ip="198.51.100.21")],
+        [],
+        {"lab": subnet},
+        NetworkSettings(),
+        dns=Dns(servers=("198.51.100.99",)),
+    )
+    assert nic.dns_servers == ("198.51.100.99",)
+    assert nic.dns_search == ("example.org",)
