@@ -77,19 +77,14 @@ def test_what_is_prepared_reaches_the_hook_that_prepared_it(site: Site) -> None:
         assert thread != threading.current_thread().name
 
 
-def test_preparations_run_at_the_same_time(site: Site) -> None:
+def test_preparations_run_at_the_same_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "together", threading.Barrier(2, timeout=30), raising=False)
     content = (
-        "import threading, sys\n"
-        "sys.together = getattr(sys, 'together', None) or threading.Barrier(2, timeout=30)\n"
-        "def prepare(context):\n    sys.together.wait()\n"
-        "def run(guest, context):\n    pass\n"
+        "import threading\ndef prepare(context):\n    threading.together.wait()\ndef run(guest, context):\n    pass\n"
     )
     site.hook("one", content)
     site.hook("two", content)
-    try:
-        site.run()  # alone, each would wait in vain
-    finally:
-        del sys.together  # type: ignore[attr-defined]
+    site.run()  # alone, each would wait in vain
 
 
 def test_the_scratch_directory_is_ours_alone_and_gone_afterwards(site: Site) -> None:
