@@ -24,7 +24,7 @@ from typing import IO
 import osprovider
 from osprovider.errors import GuestError
 from osprovider.guest.appliance_process import Order
-from osprovider.guest.host import HostGuest
+from osprovider.guest.host import DRIVER, MOUNT_OPTIONS, HostGuest, refuse_unknown
 from osprovider.guest.resolve import opened
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -32,13 +32,6 @@ from osprovider.run import BASE_ENVIRONMENT
 
 __all__ = ["appliance", "require_appliance"]
 
-_OPTIONS = {
-    "ext2": "errors=remount-ro",
-    "ext3": "errors=remount-ro",
-    "ext4": "errors=remount-ro",
-    "xfs": "",
-    "btrfs": "",
-}
 _PROCESS = "osprovider.guest.appliance_process"
 # The first launch on a node builds the appliance, too.
 _KVM_SECONDS = 90.0
@@ -94,7 +87,7 @@ def appliance(
 
     Args:
         device: the file or block device that the file system fills; a loop device at the partition's offset.
-        filesystem: what is on it, never guessed: ``ext4``, ``ext3``, ``ext2``, ``xfs`` or ``btrfs``.
+        filesystem: what is on it, never guessed: ``ext4``, ``ext3`` or ``ext2``.
         directories: the cache keeps the appliance that libguestfs builds once, 370 MB; the run directory remembers,
             until the node boots again, that KVM does not work on it.
         read_only: nothing is written to the device.
@@ -103,16 +96,15 @@ def appliance(
         GuestError: the appliance does not start, cannot mount the file system, lost what was written, or took too long.
     """
     require_appliance()
-    if filesystem not in _OPTIONS:
-        raise GuestError(f"cannot mount {device}: {filesystem} is none of {', '.join(sorted(_OPTIONS))}")
+    refuse_unknown(device, filesystem)
     if not device.exists():
         raise GuestError(f"cannot mount {device}: there is no such file or device")
     cache = directories.cache / "appliance"
     cache.mkdir(mode=0o755, parents=True, exist_ok=True)
     order = Order(
         device=str(device.absolute()),
-        filesystem=filesystem,
-        options=_OPTIONS[filesystem],
+        driver=DRIVER,
+        options=f"{MOUNT_OPTIONS},{'ro' if read_only else 'rw'},nosuid,nodev,noexec,noatime",
         cache=str(cache.absolute()),
         accelerated=True,
         read_only=read_only,

@@ -48,7 +48,6 @@ _BUSY_SECONDS = 3.0
 # hard link for files of their own. libguestfs' cache of attributes is off, too (its -1 would mean 60 s).
 _FUSE_OPTIONS = "big_writes,entry_timeout=86400,attr_timeout=0,nosuid,nodev,noexec"
 _NO_CACHE = -2
-_MOUNT_OPTIONS = "nosuid,nodev,noexec,noatime"
 # A guest that has taken over its QEMU starts no program and gains no privilege; and a write error is the guest's to
 # hear of: it would be a stopped machine else, and we would wait for it.
 _QEMU_OPTIONS = {
@@ -63,15 +62,15 @@ class Order:
 
     Attributes:
         device: the file or block device that the file system fills.
-        filesystem: what the appliance's kernel mounts it as.
-        options: further mount options, comma-separated.
+        driver: of the appliance's kernel, that mounts it.
+        options: mount options, comma-separated.
         cache: where libguestfs keeps the appliance that it builds once.
         accelerated: with KVM; else emulated.
         read_only: nothing is written to the device.
     """
 
     device: str
-    filesystem: str
+    driver: str
     options: str
     cache: str
     accelerated: bool
@@ -107,8 +106,7 @@ def _serve(channel: socket.socket, order: Order) -> None:
     _launch(handle, order)
     handle.set_event_callback(lambda *_: _fail(channel, "QEMU ended unexpectedly"), guestfs.EVENT_SUBPROCESS_QUIT)
     channel.send(b'{"stage": "launched"}')
-    options = ",".join(filter(None, (_MOUNT_OPTIONS, "ro" if order.read_only else "", order.options)))
-    handle.mount_vfs(options, order.filesystem, "/dev/sda", "/")
+    handle.mount_vfs(order.options, order.driver, "/dev/sda", "/")
     handle.mount_local(str(_GUEST), readonly=order.read_only, options=_FUSE_OPTIONS, cachetimeout=_NO_CACHE)
     root = os.open(_GUEST, os.O_PATH | os.O_DIRECTORY)
     socket.send_fds(channel, [b'{"stage": "mounted"}'], [root])

@@ -94,7 +94,16 @@ def _set_attributes(fd: int, attributes: dict[str, bytes]) -> None:
     if _ACCESS_LIST not in attributes and _ACCESS_LIST in _attribute_names(fd):
         os.removexattr(fd, _ACCESS_LIST)
     for attribute, value in attributes.items():
-        os.setxattr(fd, attribute, value)
+        try:
+            os.setxattr(fd, attribute, value)
+            is_set = os.getxattr(fd, attribute) == value
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            is_set = False
+        if not is_set:
+            # guestfs_lsetxattr takes the value as a C string, and reads on behind its first null byte but the last.
+            raise OSError(errno.EOPNOTSUPP, f"its extended attribute {attribute} cannot be kept in the appliance")
 
 
 def _attribute_names(file: int | str) -> list[str]:

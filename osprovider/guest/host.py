@@ -26,7 +26,7 @@ from osprovider.guest.protocol import Guest
 from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside, opened, reopenable
 from osprovider.linux import MountFlag, Umount
 
-__all__ = ["READ_LIMIT", "HostGuest", "mounted"]
+__all__ = ["DRIVER", "FILESYSTEMS", "MOUNT_OPTIONS", "READ_LIMIT", "HostGuest", "mounted", "refuse_unknown"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -38,16 +38,12 @@ _WAYS_OUT = {
     errno.EXDEV: "something is mounted there, and a guest is one file system",
 }
 
-_EXT4_OPTIONS = ("errors=remount-ro", "noload")
-# What mounts each file system: the driver's name, its options, and those that keep it from replaying a journal.
-# One driver serves all of ext; a template and its instance share an XFS UUID until the instance has got its own.
-_DRIVERS = {
-    "ext2": ("ext4", *_EXT4_OPTIONS),
-    "ext3": ("ext4", *_EXT4_OPTIONS),
-    "ext4": ("ext4", *_EXT4_OPTIONS),
-    "xfs": ("xfs", "nouuid", "norecovery"),
-    "btrfs": ("btrfs", "", "rescue=nologreplay"),
-}
+FILESYSTEMS = ("ext2", "ext3", "ext4")
+"""What a guest's root file system may be; the kernel's driver ``ext4`` serves them all."""
+DRIVER = "ext4"
+MOUNT_OPTIONS = "errors=remount-ro"
+"""A write after an error fails, in place of making it worse."""
+
 _FLAGS = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC | MountFlag.NOATIME
 _BUSY_SECONDS = 3.0
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,16 +65,15 @@ class HostGuest(Guest):
 
     def read(self, path: str) -> bytes:
         with _reported("read", path) as inside, opened(open_inside(self._root, inside, os.O_PATH)) as found:
-            files.refuse_special(os.fstat(found).st_mode)
-            with open(reopenable(found), "rb", buffering=0) as file:  # noqa: PTH123
-                chunks = []
-                size = 0
-                while chunk := file.read(min(_CHUNK, READ_LIMIT + 1 - size)):
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > READ_LIMIT:
-                        raise OSError(errno.EFBIG, "is larger than 16 MiB")
-                return b"".join(chunks)
+            status = os.fstat(found)
+            files.refuse_special(status.st_mode)
+            content = b""
+            if status.st_size <= READ_LIMIT:
+                with open(reopenable(found), "rb") as file:  # noqa: PTH123
+                    content = file.read(READ_LIMIT + 1)
+            if max(status.st_size, len(content)) > READ_LIMIT:
+                raise OSError(errno.EFBIG, "it is larger than 16 MiB")
+            return content
 
     def read_text(self, path: str) -> str:
         return self.read(path).decode("utf-8", "surrogateescape")
@@ -213,8 +208,13 @@ def _reported(what: str, path: str) -> Iterator[str]:
     except RecursionError:
         raise GuestError(f"cannot {what} {shown} in the guest: its directories are nested too deep") from None
     except OSError as error:
-        reason = _WAYS_OUT.get(error.errno or 0) or (error.strerror or str(error)).lower()
-        raise GuestError(f"cannot {what} {shown} in the guest: {reason}") from error
+        raise GuestError(f"cannot {what} {shown} in the guest: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, as the middle of a line."""
+    reason = _WAYS_OUT.get(error.errno or 0) or error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]
 
 
 @contextmanager
@@ -226,26 +226,23 @@ def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False
 
     Args:
         device: the block device that the file system fills.
-        filesystem: what is on it, never guessed: ``ext4``, ``ext3``, ``ext2``, ``xfs`` or ``btrfs``.
+        filesystem: what is on it, never guessed: ``ext4``, ``ext3`` or ``ext2``.
         run: where the mount point ``mnt`` is made (``Directories.run``).
         read_only: nothing is written to the device, and a journal is not replayed.
 
     Raises:
         GuestError: it cannot be mounted, what was written could not be stored, or it cannot be unmounted.
     """
-    if filesystem not in _DRIVERS:
-        raise GuestError(f"cannot mount {device}: {filesystem} is none of {', '.join(sorted(_DRIVERS))}")
-    driver, options, without_replay = _DRIVERS[filesystem]
-    if read_only:
-        options = ",".join(filter(None, (options, without_replay)))
+    refuse_unknown(device, filesystem)
     mountpoint = run / "mnt"
     mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = _FLAGS | MountFlag.RDONLY if read_only else _FLAGS
     try:
-        linux.mount(str(device), str(mountpoint), driver, flags, options or None)
+        linux.mount(
+            str(device), str(mountpoint), DRIVER, flags, f"{MOUNT_OPTIONS},noload" if read_only else MOUNT_OPTIONS
+        )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise GuestError(f"cannot mount {device} as {filesystem}: {reason}; the kernel's log may say more") from error
+        raise GuestError(f"cannot mount {device} as {filesystem}: {_reason(error)}; see the kernel's log") from error
     try:
         # Opened before the first write: syncfs(2) reports what went wrong since then.
         with opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
@@ -259,11 +256,17 @@ def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False
     _unmount(mountpoint)
 
 
+def refuse_unknown(device: Path, filesystem: str) -> None:
+    """Raise a :class:`GuestError` where a file system is none that may be mounted."""
+    if filesystem not in FILESYSTEMS:
+        raise GuestError(f"cannot mount {device}: its file system, {filesystem}, is none of {', '.join(FILESYSTEMS)}")
+
+
 def _syncfs(fd: int, device: Path) -> None:
     """Store all that was written to a file system, and say whether any of it was lost; see syncfs(2)."""
     if _libc.syncfs(fd) < 0:
         reason = os.strerror(ctypes.get_errno()).lower()
-        raise GuestError(f"cannot store what was written to the guest on {device}: {reason}; see the kernel's log")
+        raise GuestError(f"{device} lost what was written to the guest: {reason}; see the kernel's log")
 
 
 def _unmount(mountpoint: Path) -> None:
@@ -274,7 +277,7 @@ def _unmount(mountpoint: Path) -> None:
             linux.umount(str(mountpoint), Umount.NOFOLLOW)
         except OSError as error:
             if error.errno != errno.EBUSY:
-                raise GuestError(f"cannot unmount {mountpoint}: {(error.strerror or str(error)).lower()}") from error
+                raise GuestError(f"cannot unmount {mountpoint}: {_reason(error)}") from error
         else:
             return
         if time.monotonic() > end:
@@ -286,7 +289,7 @@ def _unmount(mountpoint: Path) -> None:
 
 
 def _holders(mountpoint: Path) -> list[str]:
-    """The processes that have a file of this mount open or work in it: ``vi (1234)``."""
+    """The processes that have a file of this mount open or work in it: ``vi (process 1234)``."""
     device = mountpoint.stat().st_dev
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -294,7 +297,7 @@ def _holders(mountpoint: Path) -> list[str]:
         with suppress(OSError):  # it may end meanwhile
             links += (process / "fd").iterdir()
             if any(_is_on(link, device) for link in links):
-                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+                found.append(f"{(process / 'comm').read_text().strip()} (process {process.name})")
     return found
 
 

@@ -128,7 +128,7 @@ def _components(path: str) -> list[str]:
 
 
 def _open_parent(root_fd: int, path: str, *, make: bool) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY
+    flags = os.O_PATH | os.O_DIRECTORY
     try:
         return open_inside(root_fd, path, flags)
     except FileNotFoundError:

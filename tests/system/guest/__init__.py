@@ -1,0 +1,1 @@
+"""The guest protocol on real file systems, behind both of its backends."""
