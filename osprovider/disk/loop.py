@@ -3,6 +3,7 @@
 A loop device is attached and described by one ioctl (LOOP_CONFIGURE, Linux 5.8) and with LO_FLAGS_AUTOCLEAR, so that
 the kernel itself detaches it when its last descriptor closes, also when we are killed. While we hold it, it bears the
 lock that makes udev leave it alone (https://systemd.io/BLOCK_DEVICE_LOCKING).
+Needs Linux 5.15 (/sys/block/*/diskseq).
 Sources: loop(4), <linux/loop.h>, drivers/block/loop.c.
 Not for: looking at partitions (`losetup --partscan` needs a kernel that can, and a udev that is quick).
 """
@@ -17,7 +18,6 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.disk.users import find_users, openers
@@ -40,28 +40,6 @@ _CONFIG = struct.Struct("=II QQQ QQ IIII 64s64s32s2Q 8Q")
 
 _ATTACH_TRIES = 100
 _DETACH_SECONDS = 5.0  # how long somebody who only takes a look (blkid, losetup) may keep a device busy
-
-
-@dataclass(frozen=True, slots=True)
-class _Attachment:
-    """A loop device as sysfs shows it, enough to tell it from the next use of the same number."""
-
-    number: int
-    backing: str
-    offset: str
-    size_limit: str
-
-    @classmethod
-    def read(cls, number: int) -> _Attachment | None:
-        """What the device with this number is attached to; None when to nothing."""
-        directory = Path(f"/sys/block/loop{number}/loop")
-        try:
-            backing, offset, limit = (
-                (directory / name).read_text() for name in ("backing_file", "offset", "sizelimit")
-            )
-        except OSError:
-            return None
-        return cls(number, backing, offset, limit)
 
 
 @contextmanager
@@ -92,7 +70,7 @@ def loop_device(
     """
     fd, number = _attach(path, offset_bytes, size_bytes or 0, read_only=read_only, sector_size=sector_size)
     node = Path(f"/dev/loop{number}")
-    attachment = _Attachment.read(number)
+    sequence = _sequence(number)
     try:
         yield node
         if not read_only:
@@ -100,12 +78,12 @@ def loop_device(
     except BaseException:
         os.close(fd)
         try:
-            _wait_until_detached(attachment, node, path)
+            _wait_until_detached(number, sequence, path)
         except DeviceError as error:  # the first error is the one that counts
             reporter.warning(str(error))
         raise
     os.close(fd)
-    _wait_until_detached(attachment, node, path)
+    _wait_until_detached(number, sequence, path)
 
 
 def _attach(path: Path, offset: int, size: int, *, read_only: bool, sector_size: int | None) -> tuple[int, int]:
@@ -187,11 +165,21 @@ def _sync(fd: int, node: Path, path: Path) -> None:
         raise DeviceError(f"{path}: what was written through {node} could not be stored: {error.strerror}") from error
 
 
-def _wait_until_detached(attachment: _Attachment | None, node: Path, path: Path) -> None:
+def _sequence(number: int) -> str | None:
+    """Which of its uses a loop device is in, by a number that the kernel gives only once; None where it is detached."""
+    directory = Path(f"/sys/block/loop{number}")
+    try:
+        return (directory / "diskseq").read_text() if (directory / "loop").exists() else None
+    except FileNotFoundError:
+        return None
+
+
+def _wait_until_detached(number: int, sequence: str | None, path: Path) -> None:
     """See that the kernel has detached the device, which it does when the last descriptor is closed."""
+    node = Path(f"/dev/loop{number}")
     deadline = time.monotonic() + _DETACH_SECONDS
     pause = 0.001
-    while attachment is not None and _Attachment.read(attachment.number) == attachment:
+    while sequence is not None and _sequence(number) == sequence:
         if time.monotonic() > deadline:
             users = [*find_users(node.stat()), *openers(node)]
             who = ", ".join(users) or "something that is not to be seen from here"

@@ -37,7 +37,7 @@ _ROLES: dict[str, Role] = {guid: role for role, guid in _TYPES.items()}
 
 _BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
 _MBR_SIZE = 512
-_HEADER = struct.Struct("<8sIII4xQQQQ16sQIII")
+_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
 _SIGNATURE = b"EFI PART"
 _MOST_ENTRIES = 1024
@@ -51,6 +51,7 @@ class _Header(NamedTuple):
     revision: int
     size: int
     crc32: int
+    reserved: int
     address: int
     other_address: int
     first_usable: int
@@ -86,14 +87,14 @@ class _Gpt:
 
     @classmethod
     def read(cls, fd: int, address: int, sector_size: int) -> _Gpt | None:
-        """The GPT whose header is at this sector; None where there is none or it is damaged."""
-        data = os.pread(fd, sector_size, address * sector_size)
-        if len(data) < sector_size:
+        """The GPT whose header is at this sector; None where there is none, or it is damaged or cannot be read."""
+        try:
+            header = _Header(*_HEADER.unpack_from(os.pread(fd, sector_size, address * sector_size)))
+            if not header.is_sound(address):
+                return None
+            entries = os.pread(fd, header.entry_count * header.entry_size, header.entries_address * sector_size)
+        except (OSError, OverflowError, struct.error):  # the last two: beyond any disk, beyond this one
             return None
-        header = _Header(*_HEADER.unpack_from(data))
-        if not header.is_sound(address):
-            return None
-        entries = os.pread(fd, header.entry_count * header.entry_size, header.entries_address * sector_size)
         return cls(header, entries) if zlib.crc32(entries) == header.entries_crc32 else None
 
     def plan(self, sector_size: int) -> TablePlan:
@@ -146,7 +147,7 @@ def write_table(device: Device, table: TablePlan) -> None:
         raise DeviceError(
             f"{device.path}: has sectors of {sector_size} bytes, and the table was planned for {table.sector_size}"
         )
-    fd = os.memfd_create("partition table")
+    fd = os.memfd_create(f"partition table of {device.path}"[:240])
     try:
         os.ftruncate(fd, device.facts.size_bytes)
         _make(fd, device.path, table)
@@ -183,7 +184,7 @@ def read_table(path: Path) -> TablePlan:
         the partitions of the roles that we know; what the instance's owner has added beside them is left out.
 
     Raises:
-        DeviceError: there is no sound GPT, or not exactly one root partition.
+        DeviceError: there is no sound GPT, a partition lies outside of the disk, or there is not exactly one root.
     """
     facts = probe(path)
     sector_size = facts.sector_size
@@ -194,6 +195,11 @@ def read_table(path: Path) -> TablePlan:
     if gpt is None:
         raise DeviceError(f"{path}: has no partition table (GPT): was the instance installed by osprovider?")
     table = gpt.plan(sector_size)
+    for part in table.partitions:
+        if part.size_bytes <= 0 or part.start_bytes + part.size_bytes > facts.size_bytes:
+            raise DeviceError(
+                f"{path}: partition {part.number} lies outside of the disk: its table is not to be trusted"
+            )
     roots = sum(part.role == "root" for part in table.partitions)
     if roots != 1:
         raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {_TYPES['root']}), where one is expected")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["DISK_SIZE", "MIB", "attached", "checkout", "in_mount_namespace", "python", "used_disk"]
+__all__ = ["DISK_SIZE", "MIB", "attached", "checkout", "in_mount_namespace", "python", "run_child", "used_disk"]
 
 MIB = 1 << 20
 DISK_SIZE = 64 * MIB
@@ -53,6 +53,11 @@ def in_mount_namespace(shell: str, code: str, *arguments: str | Path) -> str:
     argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *map(str, arguments)]
     executable, _, wrapped = python(code)[:3]
     environment = {**os.environ, "PYTHON": executable, "CODE": wrapped}
+    return run_child(argv, environment)
+
+
+def run_child(argv: list[str], environment: dict[str, str] | None = None) -> str:
+    """Run a program that must not fail, and return what it prints."""
     result = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     return result.stdout

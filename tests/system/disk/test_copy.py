@@ -1,0 +1,242 @@
+"""The copy engine on used disks: what is copied, what must be zero, what must stay, and what failing looks like."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from osprovider.disk.copy import DamagedTemplate, copy_extents, scan_extents, sync, write_all, zero
+from osprovider.disk.device import claim
+from osprovider.errors import DeviceError
+from osprovider.images.manifest import Extent
+from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, python, run_child, used_disk
+
+TEMPLATE_SIZE = 24 * MIB
+OFFSET = 3 * MIB
+
+
+@pytest.fixture
+def template(scratch: Path) -> Path:
+    """24 MiB, sparse: data at the start, in the middle (several extents, oddly placed), and in the last block."""
+    path = scratch / "template"
+    chance = random.Random(2)  # noqa: S311 - any data will do, always the same
+    with path.open("wb") as file:
+        for offset, length in ((0, 5000), (5 * MIB + 4096, 9 * MIB), (TEMPLATE_SIZE - 4096, 4096)):
+            file.seek(offset)
+            file.write(chance.randbytes(length))
+    return path
+
+
+def copy(template: Path, fd: int, *, gaps_are_zero: bool = False, size: int = TEMPLATE_SIZE) -> int:
+    """Copy a template as deployment does, and return how much `advance` was told."""
+    told: list[int] = []
+    with template.open("rb") as source:
+        extents = scan_extents(source.fileno(), size)
+        copy_extents(source.fileno(), fd, OFFSET, extents, size, told.append, gaps_are_zero=gaps_are_zero)
+    sync(fd)
+    assert sum(told) == sum(extent.length for extent in extents)
+    return sum(told)
+
+
+def test_a_used_disk_holds_the_template_its_holes_too_and_nothing_else_changes(
+    disk: Path, run_dir: Path, template: Path
+) -> None:
+    with claim(disk, run_dir) as device:
+        copied = copy(template, device.fd)
+    assert copied < 10 * MIB
+    data = disk.read_bytes()
+    assert data[OFFSET : OFFSET + TEMPLATE_SIZE] == template.read_bytes()
+    assert data[:OFFSET] == b"\xa5" * OFFSET
+    assert data[OFFSET + TEMPLATE_SIZE :] == b"\xa5" * (DISK_SIZE - OFFSET - TEMPLATE_SIZE)
+
+
+def test_gaps_that_are_zero_already_are_left_alone(disk: Path, run_dir: Path, template: Path) -> None:
+    with claim(disk, run_dir) as device:
+        copy(template, device.fd, gaps_are_zero=True)
+    assert disk.read_bytes()[OFFSET + 2 * MIB : OFFSET + 3 * MIB] == b"\xa5" * MIB
+
+
+def test_a_gap_on_a_file_becomes_a_hole(scratch: Path, run_dir: Path, template: Path) -> None:
+    disk = used_disk(scratch / "disk")
+    before = disk.stat().st_blocks
+    with claim(disk, run_dir) as device:
+        copy(template, device.fd)
+    assert disk.stat().st_blocks * 512 < before * 512 - 14 * MIB
+    assert disk.stat().st_size == DISK_SIZE
+
+
+@pytest.mark.parametrize("on_a_device", [False, True])
+def test_zeros_are_written_where_no_hole_can_be_punched(on_a_device: bool, scratch: Path, template: Path) -> None:
+    # ramfs has no fallocate(2), and so neither has a loop device on it.
+    place = scratch / "ramfs"
+    place.mkdir()
+    mount = 'mount -t ramfs none "$1"'
+    code = """
+from pathlib import Path
+from osprovider.linux import Fallocate, fallocate
+from tests.system.disk.support import MIB, attached, used_disk
+from tests.system.disk.test_copy import OFFSET, TEMPLATE_SIZE, copy
+from contextlib import nullcontext
+import errno
+import os
+file = used_disk(Path(sys.argv[1]) / "disk", 32 * MIB)
+with (attached(file) if sys.argv[3] == "True" else nullcontext(file)) as disk:
+    fd = os.open(disk, os.O_RDWR)
+    try:
+        fallocate(fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, 0, 4096)
+    except OSError as error:
+        assert error.errno == errno.EOPNOTSUPP
+    else:
+        raise AssertionError
+    template = Path(sys.argv[2])
+    copy(template, fd)
+    data = disk.read_bytes()
+    assert data[OFFSET : OFFSET + TEMPLATE_SIZE] == template.read_bytes()
+    assert data[:OFFSET] == b"\\xa5" * OFFSET
+    assert data[OFFSET + TEMPLATE_SIZE :] == b"\\xa5" * (32 * MIB - OFFSET - TEMPLATE_SIZE)
+    os.close(fd)
+"""
+    in_mount_namespace(mount, code, place, template, str(on_a_device))
+
+
+def test_damage_is_found_before_it_is_written(disk: Path, run_dir: Path, template: Path) -> None:
+    with template.open("r+b") as source:
+        extents = scan_extents(source.fileno(), TEMPLATE_SIZE)
+        damaged = extents[-1]
+        source.seek(damaged.offset)
+        source.write(b"\0")
+        source.flush()
+        with claim(disk, run_dir) as device, pytest.raises(DamagedTemplate, match=f"damaged at byte {damaged.offset}"):
+            copy_extents(
+                source.fileno(), device.fd, OFFSET, extents, TEMPLATE_SIZE, lambda _: None, gaps_are_zero=False
+            )
+    place = OFFSET + damaged.offset
+    assert disk.read_bytes()[place : place + damaged.length] == b"\xa5" * damaged.length
+
+
+def test_a_template_that_is_too_short_is_damaged(disk: Path, run_dir: Path, template: Path) -> None:
+    with template.open("r+b") as source:
+        extents = scan_extents(source.fileno(), TEMPLATE_SIZE)
+        source.truncate(TEMPLATE_SIZE - 4096)
+        with claim(disk, run_dir) as device, pytest.raises(DamagedTemplate, match="the file ends there"):
+            copy_extents(
+                source.fileno(), device.fd, OFFSET, extents, TEMPLATE_SIZE, lambda _: None, gaps_are_zero=False
+            )
+
+
+def test_an_error_in_between_stops_the_copy_and_is_the_one_that_is_shown(scratch: Path, template: Path) -> None:
+    def interrupt(_count: int) -> None:
+        raise KeyboardInterrupt
+
+    with template.open("rb") as source, used_disk(scratch / "disk").open("r+b") as target:
+        extents = scan_extents(source.fileno(), TEMPLATE_SIZE)
+        with pytest.raises(KeyboardInterrupt):
+            copy_extents(
+                source.fileno(), target.fileno(), OFFSET, extents, TEMPLATE_SIZE, interrupt, gaps_are_zero=False
+            )
+
+
+def test_a_full_file_system_is_told_with_the_disk_and_the_byte(scratch: Path, template: Path) -> None:
+    place = scratch / "small"
+    place.mkdir()
+    code = """
+from pathlib import Path
+from osprovider.errors import DeviceError
+from tests.system.disk.test_copy import OFFSET, copy
+import os
+disk = Path(sys.argv[1]) / "disk"
+disk.touch()
+os.truncate(disk, 64 << 20)
+try:
+    copy(Path(sys.argv[2]), os.open(disk, os.O_RDWR))
+except DeviceError as error:
+    print(error)
+"""
+    said = in_mount_namespace('mount -t tmpfs -o size=4m none "$1"', code, place, template)
+    assert f"{place}/disk: cannot be written at byte" in said
+    assert "No space left on device" in said
+
+
+def test_a_device_that_is_shorter_than_it_says_is_told_at_the_latest_by_the_sync(scratch: Path, template: Path) -> None:
+    place = scratch / "small"
+    place.mkdir()
+    code = """
+from pathlib import Path
+from osprovider.errors import DeviceError
+from tests.system.disk.support import attached
+from tests.system.disk.test_copy import OFFSET, copy
+import os
+disk = Path(sys.argv[1]) / "disk"
+disk.touch()
+os.truncate(disk, 64 << 20)
+with attached(disk) as device:
+    fd = os.open(device, os.O_RDWR)
+    try:
+        copy(Path(sys.argv[2]), fd)
+    except DeviceError as error:
+        print(device, error)
+    os.close(fd)
+"""
+    said = in_mount_namespace('mount -t tmpfs -o size=4m none "$1"', code, place, template)
+    device, message = said.strip().split(" ", 1)
+    assert message.startswith(f"{device}: ")
+    assert "could not be stored" in message or "cannot be written at byte" in message
+
+
+def test_a_device_that_ends_too_soon_is_told(scratch: Path) -> None:
+    with (
+        attached(used_disk(scratch / "disk")) as device,
+        device.open("r+b") as target,
+        pytest.raises(DeviceError, match=rf"{device}: cannot be written at byte {DISK_SIZE}: No space left"),
+    ):
+        write_all(target.fileno(), bytes(2 * MIB), DISK_SIZE - MIB)
+
+
+def test_memory_does_not_grow_with_the_disk(scratch: Path) -> None:
+    template = scratch / "template"
+    with template.open("wb") as file:
+        for number in range(192):
+            file.write(bytes([number + 1]) * MIB)
+        file.truncate(512 * MIB)
+    disk = scratch / "disk"
+    disk.touch()
+    os.truncate(disk, 1024 * MIB)
+    code = """
+from pathlib import Path
+from tests.system.disk.test_copy import copy
+import os, resource
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fd = os.open(sys.argv[2], os.O_RDWR)
+assert copy(Path(sys.argv[1]), fd, size=512 << 20) == 192 << 20
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+"""
+    assert int(run_child(python(code, template, disk))) < 32 * MIB
+
+
+def test_a_disk_of_five_tebibytes_takes_no_longer(scratch: Path, run_dir: Path, template: Path) -> None:
+    disk = scratch / "disk"
+    disk.touch()
+    os.truncate(disk, 5 << 40)
+    with claim(disk, run_dir) as device:
+        zero(device.fd, 0, 5 << 40)
+        copy(template, device.fd)
+    assert disk.stat().st_blocks * 512 < TEMPLATE_SIZE
+    with disk.open("rb") as file:
+        file.seek(OFFSET)
+        assert file.read(TEMPLATE_SIZE) == template.read_bytes()
+
+
+def test_a_scan_leaves_out_holes_and_written_zeros(scratch: Path) -> None:
+    path = scratch / "template"
+    with path.open("wb") as file:
+        file.write(bytes(9 * MIB))
+        file.write(b"x" * 10)
+        file.truncate(32 * MIB)
+    with path.open("rb") as file:
+        (extent,) = scan_extents(file.fileno(), 32 * MIB)
+    assert isinstance(extent, Extent)
+    assert extent.offset == 9 * MIB
+    assert extent.length <= 64 << 10

@@ -1,0 +1,163 @@
+"""File systems from template to instance, judged by e2fsprogs themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from osprovider.disk import filesystem
+from osprovider.disk.copy import scan_extents
+from osprovider.disk.loop import loop_device
+from osprovider.errors import DeviceError, ToolError
+from tests.system.disk.support import MIB, used_disk
+
+UUID = "9f2bd3ca-6b6a-4c12-9b2c-0f6f5b0a7c11"
+TYPES = ["ext4", "ext3", "ext2"]
+
+
+def header(path: Path) -> dict[str, str]:
+    """What dumpe2fs(8) says of a file system as a whole."""
+    said = subprocess.run(["dumpe2fs", "-h", str(path)], check=True, capture_output=True, text=True).stdout
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in said.splitlines())}
+
+
+def debugfs(path: Path, *requests: str) -> None:
+    script = "\n".join(requests)
+    subprocess.run(["debugfs", "-w", "-f", "-", str(path)], input=script, text=True, check=True, capture_output=True)
+
+
+def assert_sound(path: Path) -> None:
+    subprocess.run(["e2fsck", "-f", "-n", str(path)], check=True, capture_output=True)
+
+
+@pytest.fixture(params=TYPES)
+def made(request: pytest.FixtureRequest, scratch: Path) -> Path:
+    """A file system of 1 GiB that holds 40 MiB of data, and has held 200 MiB more."""
+    path = scratch / "root.img"
+    filesystem.make(path, request.param, uuid=UUID, label="root", size_bytes=1024 * MIB)
+    kept, dropped = scratch / "kept", scratch / "dropped"
+    kept.write_bytes(os.urandom(40 * MIB))
+    dropped.write_bytes(os.urandom(200 * MIB))
+    debugfs(path, f"write {dropped} dropped", f"write {kept} kept", "mkdir etc", "rm dropped")
+    return path
+
+
+def contents(path: Path, scratch: Path) -> bytes:
+    out = scratch / "out"
+    debugfs(path, f"dump kept {out}")
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_new_one_is_what_was_asked_for(type_: str, scratch: Path) -> None:
+    path = scratch / "root.img"
+    filesystem.make(path, type_, uuid=UUID, label="root", size_bytes=512 * MIB)
+    assert_sound(path)
+    superblock = filesystem.read_superblock(path)
+    assert (superblock.type, superblock.uuid, superblock.label) == (type_, UUID, "root")
+    assert (superblock.block_size, superblock.size_bytes) == (4096, 512 * MIB)
+    assert filesystem.type_of(path) == type_
+    blkid = ["blkid", "--probe", "--output", "value", "--match-tag", "TYPE", str(path)]
+    assert subprocess.run(blkid, check=True, capture_output=True, text=True).stdout.strip() == type_
+
+
+def test_features_are_those_that_old_guests_and_their_boot_loaders_know(scratch: Path) -> None:
+    path = scratch / "root.img"
+    filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB)
+    assert set(header(path)["Filesystem features"].split()) == {
+        *("has_journal", "ext_attr", "resize_inode", "dir_index", "filetype", "extent", "64bit", "flex_bg"),
+        *("sparse_super", "large_file", "huge_file", "dir_nlink", "extra_isize", "metadata_csum"),
+    }
+
+
+def test_the_nodes_own_mke2fs_configuration_changes_nothing(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = scratch / "root.img"
+    configuration = scratch / "mke2fs.conf"
+    configuration.write_text(
+        "[defaults]\nbase_features = sparse_super,metadata_csum_seed\n"
+        "[fs_types]\next4 = {\n features = orphan_file,metadata_csum_seed\n inode_size = 128\n}\n"
+    )
+    monkeypatch.setattr(
+        "osprovider.run.BASE_ENVIRONMENT", {"PATH": os.environ["PATH"], "MKE2FS_CONFIG": str(configuration)}
+    )
+    filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB)
+    said = header(path)
+    assert not {"metadata_csum_seed", "orphan_file"} & set(said["Filesystem features"].split())
+    assert said["Inode size"] == "256"
+
+
+def test_a_shrunk_one_is_small_sound_and_has_no_memory_of_deleted_files(made: Path, scratch: Path) -> None:
+    kept = (scratch / "kept").read_bytes()
+    type_ = filesystem.type_of(made)
+    size = filesystem.shrink(made)
+    assert size == made.stat().st_size == filesystem.read_superblock(made).size_bytes
+    assert size < 600 * MIB
+    assert size % 4096 == 0
+    assert_sound(made)
+    assert filesystem.type_of(made) == type_
+    assert contents(made, scratch) == kept
+    with made.open("rb") as file:
+        data = sum(extent.length for extent in scan_extents(file.fileno(), size))
+    assert data < 60 * MIB
+    free = int(header(made)["Free blocks"]) * 4096
+    assert free >= 32 * MIB
+
+
+def test_an_instances_copy_gets_its_uuid_and_size_without_a_check(made: Path, scratch: Path) -> None:
+    kept = (scratch / "kept").read_bytes()
+    filesystem.shrink(made)
+    disk = used_disk(scratch / "disk", 1)
+    os.truncate(disk, 3072 * MIB)
+    with disk.open("r+b") as target:
+        target.seek(MIB)
+        target.write(made.read_bytes())
+    identity = str(uuid.uuid4())
+    with loop_device(disk, offset_bytes=MIB, size_bytes=3000 * MIB) as loop:
+        filesystem.set_uuid(loop, identity)
+        filesystem.grow(loop)
+        superblock = filesystem.read_superblock(loop)
+        assert (superblock.uuid, superblock.size_bytes) == (identity, 3000 * MIB)
+        assert filesystem.check(loop) is True
+        assert contents(loop, scratch) == kept
+
+
+def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
+    path = scratch / "root.img"
+    filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB)
+    filesystem.check(path)
+    os.truncate(path, 10 << 40)
+    filesystem.grow(path)
+    assert filesystem.read_superblock(path).size_bytes == 10 << 40
+    assert "meta_bg" not in header(path)["Filesystem features"]
+
+
+def test_used_bytes_count_files_and_metadata(made: Path) -> None:
+    said = header(made)
+    assert filesystem.used_bytes(made) == (int(said["Block count"]) - int(said["Free blocks"])) * 4096
+    assert 40 * MIB < filesystem.used_bytes(made) < 200 * MIB
+
+
+def test_a_check_repairs_and_says_so(made: Path) -> None:
+    debugfs(made, "clri etc")
+    assert filesystem.check(made) is False
+    assert filesystem.check(made) is True
+
+
+def test_what_is_no_file_system_is_told(scratch: Path) -> None:
+    path = used_disk(scratch / "disk", MIB)
+    for function in (filesystem.type_of, filesystem.used_bytes):
+        with pytest.raises(DeviceError, match=re.escape(f"{path}: holds no ext2, ext3 or ext4 file system")):
+            function(path)
+    with pytest.raises(DeviceError, match="its file system could not be repaired: e2fsck ended with 8"):
+        filesystem.check(path)
+    with pytest.raises(DeviceError, match="could not be repaired"):
+        filesystem.shrink(path)
+    with pytest.raises(ToolError, match="tune2fs"):
+        filesystem.set_uuid(path, UUID)
+    with pytest.raises(ToolError, match="resize2fs"):
+        filesystem.grow(path)

@@ -1,0 +1,180 @@
+"""Partition tables, judged by util-linux and by libparted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import parted
+import pytest
+
+from osprovider.disk.device import claim
+from osprovider.disk.table import read_table, write_table
+from osprovider.errors import DeviceError
+from osprovider.layout import PartitionPlan, Role, TablePlan
+from tests.support.runs import loop_devices
+from tests.system.disk.support import DISK_SIZE, MIB, used_disk
+
+TYPES = {
+    "bios_boot": "21686148-6449-6e6f-744e-656564454649",
+    "esp": "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
+    "root": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
+}
+BOOT_CODE = bytes(range(220)) * 2
+
+
+def plan(sector_size: int, size: int = DISK_SIZE, *, roots: int = 1) -> TablePlan:
+    """BIOS boot and EFI system partition, and roots that share the rest evenly."""
+    parts: list[tuple[Role, int, int, str]] = [("bios_boot", MIB, MIB, "BIOS boot"), ("esp", 2 * MIB, 4 * MIB, "EFI")]
+    each = (size - 7 * MIB) // max(roots, 1) // MIB * MIB
+    parts += [("root", 6 * MIB + number * each, each, "Würzel") for number in range(roots)]
+    partitions = tuple(
+        PartitionPlan(number, role, start, length, str(uuid.uuid4()), name)
+        for number, (role, start, length, name) in enumerate(parts, 1)
+    )
+    return TablePlan(str(uuid.uuid4()), sector_size, partitions)
+
+
+def write(disk: Path, run_dir: Path, **wanted: int) -> TablePlan:
+    with claim(disk, run_dir) as device:
+        table = plan(device.facts.sector_size, device.facts.size_bytes, **wanted)
+        write_table(device, table)
+    return table
+
+
+def as_util_linux_sees_it(disk: Path) -> list[tuple[int, int, int, str, str, str]]:
+    """Number, start, size, GUID, type and name of each partition; partx(8) counts in 512 bytes whatever the sectors."""
+    argv = ["partx", "--bytes", "--raw", "--noheadings", "--output", "NR,START,SIZE,UUID,TYPE,NAME", str(disk)]
+    lines = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
+    words = [line.split(" ", 5) for line in lines]
+    return [(int(nr), int(start) * 512, int(size), guid, kind, name) for nr, start, size, guid, kind, name in words]
+
+
+def test_a_used_disk_gets_exactly_the_planned_table(disk: Path, run_dir: Path) -> None:
+    table = write(disk, run_dir)
+    names = {"BIOS boot": "BIOS\\x20boot", "Würzel": "W\\xc3\\xbcrzel"}
+    assert as_util_linux_sees_it(disk) == [
+        (part.number, part.start_bytes, part.size_bytes, part.guid, TYPES[part.role], names.get(part.name, part.name))
+        for part in table.partitions
+    ]
+    blkid = ["blkid", "--probe", "--output", "value", "--match-tag", "PTUUID", str(disk)]
+    assert subprocess.run(blkid, check=True, capture_output=True, text=True).stdout.strip() == table.guid
+    assert read_table(disk) == table
+
+
+def test_libparted_finds_nothing_to_complain_of(disk: Path, run_dir: Path) -> None:
+    write(disk, run_dir)
+    # libparted asks, which raises here, where a backup is not at the end or a checksum is wrong.
+    device = parted.Device(str(disk))
+    try:
+        found = parted.newDisk(device)
+        assert found.type == "gpt"
+        flags = [part.getFlagsAsString() for part in found.partitions]
+        assert flags == ["bios_grub", "boot, esp", ""]
+        assert found.check()
+    finally:
+        device.removeFromCache()
+
+
+def test_nothing_but_the_table_is_written(disk: Path, run_dir: Path) -> None:
+    with disk.open("r+b") as file:
+        file.write(BOOT_CODE)
+    before = disk.read_bytes()
+    table = write(disk, run_dir)
+    after = disk.read_bytes()
+    head = 2 * table.sector_size + 16384
+    tail = table.sector_size + 16384
+    assert after[: len(BOOT_CODE)] == BOOT_CODE
+    assert after[510:512] == b"\x55\xaa"
+    assert after[head:-tail] == before[head:-tail]
+
+
+def test_a_table_takes_the_place_of_another(disk: Path, run_dir: Path) -> None:
+    first = write(disk, run_dir)
+    second = write(disk, run_dir)
+    assert first != second == read_table(disk)
+
+
+def test_no_loop_device_is_left(disk: Path, run_dir: Path) -> None:
+    write(disk, run_dir)
+    assert not [backing for backing in loop_devices().values() if f"partition table of {disk}" in backing]
+
+
+def test_a_disk_of_five_tebibytes(scratch: Path, run_dir: Path) -> None:
+    disk = scratch / "disk"
+    disk.touch()
+    os.truncate(disk, 5 << 40)
+    table = write(disk, run_dir)
+    assert read_table(disk) == table
+    assert table.partitions[-1].size_bytes > 4 << 40
+
+
+def test_on_a_disk_that_has_grown_the_backup_lies_at_the_new_end(scratch: Path, run_dir: Path) -> None:
+    disk = used_disk(scratch / "disk")
+    small = write(disk, run_dir)
+    os.truncate(disk, 2 * DISK_SIZE)
+    # What it had is still found, and a new table takes all of the disk.
+    assert read_table(disk) == small
+    large = write(disk, run_dir)
+    assert large.partitions[-1].size_bytes > DISK_SIZE
+    with disk.open("r+b") as file:
+        file.seek(512)
+        file.write(bytes(512))
+    assert read_table(disk) == large
+
+
+def test_a_damaged_primary_is_read_from_the_backup(disk: Path, run_dir: Path) -> None:
+    table = write(disk, run_dir)
+    with disk.open("r+b") as file:
+        file.seek(2 * table.sector_size + 40)
+        file.write(b"?")
+    assert read_table(disk) == table
+
+
+def test_partitions_of_the_owners_are_left_out(disk: Path, run_dir: Path) -> None:
+    table = write(disk, run_dir)
+    # Data, swap and whatever else has a type of its own: the EFI system partition becomes such a one.
+    script = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--part-type", str(disk), "2"]
+    subprocess.run([*script, "0FC63DAF-8483-4772-8E79-3D69D8477DE4"], check=True)
+    found = read_table(disk)
+    assert [part.number for part in found.partitions] == [1, 3]
+    assert found.find("root") == table.find("root")
+
+
+@pytest.mark.parametrize(("roots", "message"), [(0, "has no root partitions"), (2, "has 2 root partitions")])
+def test_not_exactly_one_root_is_refused(roots: int, message: str, disk: Path, run_dir: Path) -> None:
+    write(disk, run_dir, roots=roots)
+    with pytest.raises(DeviceError, match=rf"{disk}: {message}"):
+        read_table(disk)
+
+
+def test_a_disk_without_a_table_is_refused(disk: Path) -> None:
+    with pytest.raises(DeviceError, match=rf"{disk}: has no partition table"):
+        read_table(disk)
+
+
+def test_a_plan_for_other_sectors_is_refused_before_the_first_write(disk: Path, run_dir: Path) -> None:
+    before = disk.read_bytes()
+    with claim(disk, run_dir) as device:
+        other = 4096 if device.facts.sector_size == 512 else 512
+        with pytest.raises(DeviceError, match=rf"{disk}: has sectors of {device.facts.sector_size} bytes"):
+            write_table(device, plan(other))
+    assert disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["beyond the end", "overlapping", "over the backup"])
+def test_a_plan_that_does_not_fit_is_refused_before_the_first_write(what: str, disk: Path, run_dir: Path) -> None:
+    before = disk.read_bytes()
+    start, length = {
+        "beyond the end": (DISK_SIZE - 8 * MIB, 16 * MIB),
+        "overlapping": (3 * MIB, 8 * MIB),
+        "over the backup": (8 * MIB, DISK_SIZE - 8 * MIB),
+    }[what]
+    with claim(disk, run_dir) as device:
+        table = plan(device.facts.sector_size, roots=0)
+        root = PartitionPlan(3, "root", start, length, str(uuid.uuid4()), "root")
+        with pytest.raises(DeviceError, match=rf"{disk}: "):
+            write_table(device, TablePlan(table.guid, table.sector_size, (*table.partitions, root)))
+    assert disk.read_bytes() == before

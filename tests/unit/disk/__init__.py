@@ -1,0 +1,1 @@
+"""What of disks needs neither root nor devices."""

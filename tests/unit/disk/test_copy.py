@@ -1,0 +1,78 @@
+"""Scanning and copying, with templates and old contents drawn at random, onto plain files."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from pathlib import Path
+
+import pytest
+
+from osprovider.disk.copy import copy_extents, scan_extents
+from osprovider.errors import ImageError
+
+BLOCK = 4096
+MIB = 1 << 20
+
+
+def random_template(path: Path, chance: random.Random) -> int:
+    """Write a sparse file of data, written zeros and holes that begin anywhere; returns its size."""
+    size = chance.randrange(1, 16 * MIB // BLOCK) * BLOCK
+    with path.open("wb") as file:
+        file.truncate(size)
+        for _ in range(chance.randrange(8)):
+            offset = chance.randrange(size)
+            length = min(chance.choice([1, 511, BLOCK, 70_000, MIB, 5 * MIB]), size - offset)
+            file.seek(offset)
+            file.write(bytes(length) if chance.random() < 0.3 else chance.randbytes(length))
+    return size
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_copy_is_the_template_and_its_surroundings_stay(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)  # noqa: S311 - the same for the same seed
+    template, disk = tmp_path / "template", tmp_path / "disk"
+    size = random_template(template, chance)
+    offset = chance.randrange(2 * MIB // 512) * 512
+    disk.write_bytes(b"\xa5" * (offset + size + MIB))
+    with template.open("rb") as source, disk.open("r+b") as target:
+        extents = scan_extents(source.fileno(), size)
+        done: list[int] = []
+        copy_extents(source.fileno(), target.fileno(), offset, extents, size, done.append, gaps_are_zero=False)
+    assert sum(done) == sum(extent.length for extent in extents)
+    data, wanted = disk.read_bytes(), template.read_bytes()
+    assert data[offset : offset + size] == wanted
+    assert data[:offset] == b"\xa5" * offset
+    assert data[offset + size :] == b"\xa5" * MIB
+
+    end = 0
+    for extent in extents:
+        assert extent.offset >= end
+        end = extent.offset + extent.length
+        assert extent.offset % BLOCK == extent.length % BLOCK == 0
+        assert 0 < extent.length <= 4 * MIB
+        piece = wanted[extent.offset : end]
+        assert piece.strip(b"\0")
+        assert zlib.crc32(piece) == extent.crc32
+    assert end <= size
+
+
+def test_an_empty_template_has_nothing_to_copy(tmp_path: Path) -> None:
+    path = tmp_path / "template"
+    with path.open("w+b") as file:
+        file.truncate(8 * MIB)
+        assert scan_extents(file.fileno(), 8 * MIB) == ()
+
+
+def test_a_template_of_an_odd_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "template"
+    path.write_bytes(b"x" * 5000)
+    with path.open("rb") as file, pytest.raises(ImageError, match=f"{path}: 5000 bytes are not a multiple of 4096"):
+        scan_extents(file.fileno(), 5000)
+
+
+def test_a_template_that_ends_too_soon_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "template"
+    path.write_bytes(b"x" * 5000)
+    with path.open("rb") as file, pytest.raises(ImageError, match=f"{path}: cannot be read"):
+        scan_extents(file.fileno(), 8192)
