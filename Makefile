@@ -7,19 +7,18 @@ PREFIX      ?= /usr
 OS_DIR      := $(PREFIX)/share/ganeti/os/osprovider
 SHARE_DIR   := $(PREFIX)/share/osprovider
 PYTHON_DIR  := $(PREFIX)/lib/python3/dist-packages
+DOC_DIR     := $(PREFIX)/share/doc/osprovider
 CONFIG_DIR  := /etc/ganeti/osprovider
 JOBS        ?= $(shell nproc)
 
 # What a node needs (debian/control says the same), and what building and testing need beyond it.
-NODE_PACKAGES  := dosfstools e2fsprogs fdisk grub-common grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools \
-                  openssh-client python3 python3-click python3-jinja2 python3-parted python3-yaml util-linux \
-                  debootstrap python3-guestfs
-BUILD_PACKAGES := build-essential debhelper dh-python fakeroot help2man
+NODE_PACKAGES  := debian-archive-keyring dosfstools e2fsprogs grub-common grub-efi-amd64-bin grub-pc-bin mmdebstrap \
+                  mount mtools openssh-client python3 python3-click python3-jinja2 python3-parted python3-yaml \
+                  util-linux debootstrap python3-guestfs
+BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 qemu-utils ovmf
-TEST_PACKAGES  := acl attr iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv \
+TEST_PACKAGES  := acl attr fdisk iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv \
                   linux-image-cloud-amd64
-
-COMMANDS := plan check schema variant variant-list variant-show image image-list image-show image-build image-remove
 
 .PHONY: help
 help: ## list the targets
@@ -70,16 +69,16 @@ $(VENV)/stamp: tools/requirements.txt Makefile
 # -- building and installing ------------------------------------------------------------------------------------------
 
 .PHONY: build
-build: ## make the man pages, JSON Schemas and parameters.list
-	mkdir -p build/man build/schema
+build: ## make the man pages and JSON Schemas
+	mkdir -p build/schema
 	for kind in variant image subnet instance; do $(PYTHON) -m osprovider schema $$kind >build/schema/$$kind.json || exit; done
-	for page in "" $(COMMANDS); do tools/man-page "$$page" build/man || exit; done
+	$(PYTHON) -m tools.man_pages build/man
 
 .PHONY: install
 install: build ## install under DESTDIR, for packagers
 	install -d $(DESTDIR)$(PYTHON_DIR) $(DESTDIR)$(OS_DIR) $(DESTDIR)$(SHARE_DIR)/schema $(DESTDIR)$(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)/var/cache/ganeti-osprovider
-	for each in variants images subnets instances hooks templates keys; do install -d $(DESTDIR)$(CONFIG_DIR)/$$each; done
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(DOC_DIR) $(DESTDIR)/var/cache/ganeti-osprovider
+	for each in variants images subnets instances hooks templates; do install -d $(DESTDIR)$(CONFIG_DIR)/$$each; done
 	cd osprovider && find . -name '*.py' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(PYTHON_DIR))/osprovider/{} \;
 	install -m 755 scripts/create scripts/import scripts/export scripts/rename scripts/verify $(DESTDIR)$(OS_DIR)
 	install -m 644 scripts/ganeti_api_version scripts/parameters.list $(DESTDIR)$(OS_DIR)
@@ -88,6 +87,7 @@ install: build ## install under DESTDIR, for packagers
 	install -m 644 build/schema/*.json $(DESTDIR)$(SHARE_DIR)/schema
 	install -m 755 tools/osprovider $(DESTDIR)$(PREFIX)/bin/osprovider
 	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/*.md $(DESTDIR)$(DOC_DIR)
 	install -m 644 packaging/defaults.yaml packaging/variants.list $(DESTDIR)$(CONFIG_DIR)
 
 .PHONY: deb

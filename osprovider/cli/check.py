@@ -50,11 +50,11 @@ def _hook_problems(directories: Directories) -> tuple[Problem, ...]:
 @main.command()
 @click.argument("kind", type=click.Choice(sorted(_KINDS)))
 def schema(kind: str) -> None:
-    r"""Print the JSON Schema of a KIND of file, for editors to complete and check by.
+    """Print the JSON Schema of a KIND of file, for editors to complete and check by.
 
     defaults.yaml is a variant in form. With the YAML language server, for example, the first line of a variant may be:
 
     \b
     # yaml-language-server: $schema=/usr/share/osprovider/schema/variant.json
-    """
+    """  # noqa: D301 - click knows the backspace
     echo_json(json_schema(_KINDS[kind]))

@@ -19,7 +19,11 @@ from osprovider.paths import Directories
 __all__ = ["image"]
 
 _variant_option = click.option(
-    "--variant", "-v", "variant_name", help="Prepare it as this variant needs it: its file system and further packages."
+    "--variant",
+    "-v",
+    "variant_name",
+    metavar="NAME",
+    help="Prepare it as this variant needs it: its file system and further packages.",
 )
 
 
@@ -81,7 +85,9 @@ def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
         return
     import yaml
 
-    click.echo(yaml.safe_dump({"definition": _plain(definition), "templates": _plain(manifests)}, sort_keys=False), nl=False)
+    click.echo(
+        yaml.safe_dump({"definition": _plain(definition), "templates": _plain(manifests)}, sort_keys=False), nl=False
+    )
 
 
 @image.command("build")
@@ -90,9 +96,7 @@ def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
 @click.option("--force", is_flag=True, help="Also where it is there: the packages may be newer.")
 @as_json
 @click.pass_obj
-def build_image(
-    directories: Directories, name: str, variant_name: str | None, force: bool, json_wanted: bool
-) -> None:
+def build_image(directories: Directories, name: str, variant_name: str | None, force: bool, json_wanted: bool) -> None:
     """Prepare image NAME now, so that the first instance need not wait for it.
 
     Without --variant it is prepared for every variant that uses it.
@@ -103,10 +107,14 @@ def build_image(
     store = Store(directories)
     built = {info.manifest.key: info for info in (_build(store, name, definition, each, force) for each in variants)}
     if json_wanted:
-        echo_json([{"key": key, "directory": info.directory, "created": info.manifest.created} for key, info in built.items()])
+        echo_json(
+            [{"key": key, "directory": info.directory, "created": info.manifest.created} for key, info in built.items()]
+        )
         return
     for info in built.values():
-        click.echo(f"{name} is ready: {human_bytes(info.manifest.data_bytes)} to copy, prepared {info.manifest.created}")
+        click.echo(
+            f"{name} is ready: {human_bytes(info.manifest.data_bytes)} to copy, prepared {info.manifest.created}"
+        )
 
 
 def _build(store: Store, name: str, definition: Image, variant: Variant, force: bool) -> TemplateInfo:

@@ -27,15 +27,40 @@ __all__ = ["plan"]
 
 @main.command()
 @click.argument("instance", required=False)
-@click.option("--variant", "-v", help="The NAME of osprovider+NAME.")
-@click.option("--disk", "-d", "disks", multiple=True, help="A disk: a path, or a size such as 20G. Repeat for more.")
-@click.option("--net", "-n", "nics", multiple=True, help="A NIC as gnt-instance says it: ip=…,link=…,mac=….")
-@click.option("--os-parameter", "-O", "parameters", multiple=True, help="An OS parameter, NAME=VALUE.")
-@click.option("--hypervisor", default="kvm", show_default=True, help="Ganeti's name of the hypervisor.")
-@click.option("--hypervisor-parameter", "-H", "hv", multiple=True, help="A hypervisor parameter, NAME=VALUE.")
+@click.option("--variant", "-v", metavar="NAME", help="The NAME of osprovider+NAME.")
+@click.option(
+    "--disk",
+    "-d",
+    "disks",
+    metavar="PATH|SIZE",
+    multiple=True,
+    help="A disk: a path, or a size such as 20G. Repeat for more. Without any: one of 10G.",
+)
+@click.option(
+    "--net",
+    "-n",
+    "nics",
+    metavar="NAME=VALUE,...",
+    multiple=True,
+    help="A NIC: ip, mac, link, mode, network, network_subnet, network_gateway, network_subnet6, network_gateway6. "
+    "Repeat for more. Without any: one that says nothing of itself.",
+)
+@click.option(
+    "--os-parameter", "-O", "parameters", metavar="NAME=VALUE", multiple=True, help="An OS parameter. Repeat for more."
+)
+@click.option("--hypervisor", metavar="NAME", default="kvm", show_default=True, help="Ganeti's name of the hypervisor.")
+@click.option(
+    "--hypervisor-parameter",
+    "-H",
+    "hv",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A hypervisor parameter. Repeat for more.",
+)
 @click.option("--reinstall", is_flag=True, help="As for gnt-instance reinstall.")
 @click.option(
-    "--environment", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--environment",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Read Ganeti's variables from a file of NAME=VALUE lines instead.",
 )
 @as_json
@@ -53,7 +78,11 @@ def plan(
     environment: Path | None,
     json_wanted: bool,
 ) -> None:
-    """Show what create would do for INSTANCE, an FQDN, without touching a thing."""
+    """Show what create would do for INSTANCE, an FQDN, without touching a thing.
+
+    Nothing is asked of Ganeti, and neither the instance nor its disk has to exist: UUIDs and MACs that are not given
+    are made up. With --environment all is read from a file, as Ganeti would set it.
+    """
     if environment is not None:
         environ = _pairs(environment.read_text().splitlines())
     elif instance is None or variant is None:
