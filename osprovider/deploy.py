@@ -17,6 +17,8 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.config.load import Settings, load
+from osprovider.config.model import Image
+from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, HookRunner, arrange, discover
 from osprovider.disk import bootloader, esp, filesystem, wipe
@@ -37,13 +39,29 @@ __all__ = ["create", "guest_of", "template_directories"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """What every step of an installation needs."""
+class _Order:
+    """What was asked for, as far as it is settled before the disk and the image are looked at."""
 
     request: Request
     directories: Directories
     settings: Settings
+    image: Image
+    image_name: str
     hooks: tuple[Hook, ...]
+
+    def plan(self, device: Device, template: Template | None = None) -> Plan:
+        """The plan for a disk; complete once there is a template."""
+        names = [hook.name for hook in self.hooks]
+        manifest = template.manifest if template else None
+        key = manifest.key if manifest else None
+        return make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every step of an installation needs."""
+
+    order: _Order
     plan: Plan
     device: Device
     template: Template
@@ -62,42 +80,34 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
     """
     if request.instance is None:
         raise RequestError("INSTANCE_NAME is not set: create is for an instance")
-    with reporter.step(f"plan {request.instance.name}"):
-        settings = load(directories, request.variant, instance=request.instance.name, parameters=request.parameters)
+    name = request.instance.name
+    with reporter.step(f"plan {name}"):
+        settings = load(directories, request.variant, instance=name, parameters=request.parameters)
         hooks = arrange(discover(directories), settings.variant.hooks, "create")
-        plan = make_plan(request, settings, [hook.name for hook in hooks], None)
-    if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
-        reporter.info(f"{plan.instance}: the disks are left alone, as {_who_says_so(settings)} says")
+        make_plan(request, settings, [hook.name for hook in hooks], None)
+    if settings.image is None or settings.image_name is None:
+        whose = "os-image" if OS_IMAGE in request.parameters else f"variant {settings.variant_name} (image: none)"
+        reporter.info(f"{name}: the disks are left alone, as {whose} says")
         return
+    order = _Order(request, directories, settings, settings.image, settings.image_name, hooks)
     linux.private_mount_namespace()
     with claim(target_path(request), directories.run) as device:
-        # What the configuration alone makes impossible is said before an image is built for minutes.
-        make_plan(request, settings, [], device.facts)
+        order.plan(device)  # what is impossible with any image is said before one is built for minutes
         store = Store(directories)
-        for last_try in (False, True):
-            with store.opened(settings.image_name, settings.image, settings.variant) as template:
-                plan = make_plan(
-                    request,
-                    settings,
-                    [hook.name for hook in hooks],
-                    device.facts,
-                    key=template.manifest.key,
-                    manifest=template.manifest,
-                )
-                job = _Job(request, directories, settings, hooks, plan, device, template)
-                try:
-                    with _no_table_left_on_error(device, preserve_on_error=preserve_on_error):
-                        _install(job)
-                    return
-                except DamagedTemplate as damage:
-                    if last_try:
-                        raise
-                    reporter.warning(f"{damage}; preparing image {settings.image_name} again")
-            store.invalidate(template.manifest.key)
+        try:
+            _install_prepared(order, device, store, preserve_on_error=preserve_on_error)
+        except DamagedTemplate as damage:
+            reporter.warning(f"{damage}; preparing image {order.image_name} again")
+            store.invalidate(store.look_up(order.image_name, order.image, settings.variant)[0])
+            _install_prepared(order, device, store, preserve_on_error=preserve_on_error)
 
 
-def _who_says_so(settings: Settings) -> str:
-    return "os-image" if settings.image_name else f"variant {settings.variant_name} (image: none)"
+def _install_prepared(order: _Order, device: Device, store: Store, *, preserve_on_error: bool) -> None:
+    """Install from the image's template, which is made now where it is missing."""
+    with store.opened(order.image_name, order.image, order.settings.variant) as template:
+        job = _Job(order, order.plan(device, template), device, template)
+        with _no_table_left_on_error(device, preserve_on_error=preserve_on_error):
+            _install(job)
 
 
 @contextmanager
@@ -126,9 +136,9 @@ def _install(job: _Job) -> None:
     with ExitStack() as stack:
         beside = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="boot-code"))
         boot_code = beside.submit(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
-        runner = stack.enter_context(HookRunner(job.hooks, context, job.directories.run))
+        runner = stack.enter_context(HookRunner(job.order.hooks, context, job.order.directories.run))
         wipe.clear_signatures(device)
-        all_zero = wipe.wipe(device, job.settings.variant.wipe)
+        all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
         size = template.manifest.filesystem.size_bytes
         with reporter.progress(f"copy image {plan.image} to {device.path}", template.manifest.data_bytes) as advance:
             copy_extents(
@@ -146,7 +156,7 @@ def _install(job: _Job) -> None:
                 if root.size_bytes > size:
                     filesystem.grow(loop)
                     detail(human_bytes(root.size_bytes))
-            with guest_of(loop, plan.isolation, job.directories) as guest:
+            with guest_of(loop, plan.isolation, job.order.directories) as guest:
                 runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         if boot_code is not None:
             _write_boot_code(plan, device, boot_code)
@@ -193,7 +203,7 @@ def _write_boot_code(plan: Plan, device: Device, boot_code: Future[bootloader.Bo
 
 def _context(job: _Job) -> Context:
     """What hooks are told."""
-    request, plan = job.request, job.plan
+    request, plan = job.order.request, job.plan
     if request.instance is None:
         raise RequestError("INSTANCE_NAME is not set")
     disks = []
@@ -213,7 +223,7 @@ def _context(job: _Job) -> Context:
         event="create",
         instance=request.instance,
         hostname=plan.hostname,
-        variant=job.settings.variant,
+        variant=job.order.settings.variant,
         nics=plan.nics,
         disks=tuple(disks),
         manifest=job.template.manifest,
@@ -221,7 +231,7 @@ def _context(job: _Job) -> Context:
         serial_console=plan.serial_console,
         external_kernel=environment.has_external_kernel(request),
         environment=request.environment,
-        templates=template_directories(job.directories),
+        templates=template_directories(job.order.directories),
     )
 
 

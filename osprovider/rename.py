@@ -1,7 +1,7 @@
 """Ganeti's ``rename``: an installed system gets its new name.
 
-The system has run since it was installed, so its file system is somebody else's: unless the configuration says ``host``,
-only the appliance opens it.
+The system has run since it was installed, so its file system is somebody else's: unless the configuration says
+``host``, only the appliance opens it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio.
 
-Both install the same tree on a file of the same size, in turn. Ours is synced when it ends, has a boot loader, a network
-and host keys; the peer's is not synced and has none of them. Each is timed as a whole process, from exec to exit.
+Both install the same tree on a file of the same size, in turn. Ours is synced when it ends, has a boot loader, a
+network and host keys; the peer's is not synced and has none of them. Each is timed as a whole process, from exec to
+exit.
 The peer maps its partition with kpartx(8), which needs device-mapper; a stand-in first in its PATH uses a loop device
 instead, so that the figures can be had on any machine. Nothing else of the peer changes.
 """
@@ -10,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
@@ -56,8 +58,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
         directory = Path(name)
         ours = _our_environment(directory)
-        subprocess.run([_CHECKOUT / "tools" / "osprovider", "image", "build", "debian-12"], env=ours, check=True)
-        with _peer_environment(directory, ours) as peer:
+        build = [str(_CHECKOUT / "tools" / "osprovider"), "image", "build", "debian-12", "--json"]
+        built = json.loads(subprocess.run(build, env=ours, check=True, stdout=subprocess.PIPE).stdout)
+        with _peer_environment(directory, Path(built[0]["directory"]) / "template.img") as peer:
             _measure(directory, runs, ours, peer)
     return 0
 
@@ -73,7 +76,7 @@ def _our_environment(directory: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _peer_environment(directory: Path, ours: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _peer_environment(directory: Path, template: Path) -> Iterator[dict[str, str]]:
     """The peer's settings, its cache filled with the very tree that we install, and its stand-in for kpartx."""
     bin_directory, settings, cache = (directory / each for each in ("bin", "peer-etc", "peer-cache"))
     for each in (bin_directory, settings / "variants", settings / "hooks", cache):
@@ -83,16 +86,19 @@ def _peer_environment(directory: Path, ours: Mapping[str, str]) -> Iterator[dict
     kpartx.chmod(0o755)
     (settings / "variants.list").write_text("default\n")
     (settings / "variants" / "default.conf").write_text("SUITE=bookworm\nARCH=amd64\nCLEAN_CACHE=\n")
-    template = next(Path(ours["OSPROVIDER_CACHE_DIR"]).glob("templates/*/template.img"))
     root = directory / "root"
     root.mkdir()
     subprocess.run(["mount", "-o", "loop,ro,noload", template, root], check=True)
     try:
-        tar = ["tar", "--acls", "--xattrs", "--xattrs-include=*", "--create", "--file", cache / "cache-bookworm-amd64.tar"]
-        subprocess.run([*tar, "--directory", root, "."], check=True)
+        tar = ["tar", "--acls", "--xattrs", "--xattrs-include=*", "--create"]
+        archive = cache / "cache-bookworm-amd64.tar"
+        subprocess.run([*tar, "--file", archive, "--directory", root, "."], check=True)
     finally:
         subprocess.run(["umount", root], check=True)
-    for source, target in ((settings, "/etc/ganeti/instance-debootstrap"), (cache, "/var/cache/ganeti-instance-debootstrap")):
+    for source, target in (
+        (settings, "/etc/ganeti/instance-debootstrap"),
+        (cache, "/var/cache/ganeti-instance-debootstrap"),
+    ):
         linux.mount(str(source), target, None, linux.MountFlag.BIND)
     try:
         yield {"PATH": f"{bin_directory}:{os.environ['PATH']}"}
@@ -109,36 +115,54 @@ def _measure(directory: Path, runs: int, ours: Mapping[str, str], peer: Mapping[
         disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
         nics=[{"mac": "aa:00:00:00:00:01"}],
     )
-    sides: dict[str, Callable[[], None]] = {
-        "osprovider, synced": lambda: _create(_CHECKOUT / "scripts", {**ganeti, **ours}),
-        "instance-debootstrap, not synced": lambda: _create(
-            _PEER, {**ganeti, **peer, "OS_NAME": "debootstrap", "OS_VARIANT": "default", "OSP_FILESYSTEM": "ext4"}
-        ),
+    debootstrap = {"OS_NAME": "debootstrap", "OS_VARIANT": "default", "OSP_FILESYSTEM": "ext4"}
+    sides = {
+        "osprovider, synced": (_CHECKOUT / "scripts", {**ganeti, **ours}),
+        "instance-debootstrap, not synced": (_PEER, {**ganeti, **peer, **debootstrap}),
     }
-    times: dict[str, list[float]] = {side: [] for side in sides}
+    taken: dict[str, list[_Run]] = {side: [] for side in sides}
     for number in range(runs + 1):
-        for side, create in sides.items():
+        for side, (scripts, environment) in sides.items():
             disk.unlink(missing_ok=True)
             with disk.open("wb") as file:
                 file.truncate(_DISK_MIB << 20)
             os.sync()
-            start = time.monotonic()
-            create()
+            run = _create(scripts, environment)
             if number:  # the first is the warm-up
-                times[side].append(time.monotonic() - start)
-    for side, taken in times.items():
-        print(f"{side:<34} median {statistics.median(taken):.2f} s, from {min(taken):.2f} to {max(taken):.2f} s")
-    first, second = times.values()
-    ratios = [b / a for a, b in zip(first, second, strict=True)]
-    print(f"{'ratio':<34} median {statistics.median(ratios):.1f}, from {min(ratios):.1f} to {max(ratios):.1f} ({runs} runs)")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{'largest process of either':<34} {peak:.0f} MiB resident")
+                taken[side].append(run)
+    for side, done in taken.items():
+        peak = max(run.peak_kib for run in done) / 1024
+        print(f"{side:<34} {_spread([run.seconds for run in done])} s, at most {peak:.0f} MiB resident")
+    first, second = taken.values()
+    ratios = [theirs.seconds / own.seconds for own, theirs in zip(first, second, strict=True)]
+    print(f"{'ratio':<34} {_spread(ratios)} ({runs} runs)")
 
 
-def _create(directory: Path, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(["./create"], cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{directory}/create failed:\n{done.stdout}{done.stderr}")
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One create: its time from exec to exit, and the largest of its processes."""
+
+    seconds: float
+    peak_kib: int
+
+
+def _create(scripts: Path, environment: Mapping[str, str]) -> _Run:
+    with tempfile.TemporaryFile("w+") as log:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            ["./create"], cwd=scripts, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            log.seek(0)
+            sys.exit(f"{scripts}/create failed:\n{log.read()}")
+    return _Run(seconds, usage.ru_maxrss)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"median {statistics.median(values):.2f}, from {min(values):.2f} to {max(values):.2f}"
 
 
 if __name__ == "__main__":

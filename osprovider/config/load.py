@@ -76,7 +76,7 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
 
     Args:
         directories: where files lie.
-        variant: its name.
+        variant: its name; empty where Ganeti's OS interface has none, for ``defaults.yaml`` alone if that names an image.
         instance: the FQDN; None for a variant's settings alone.
         parameters: OS parameters by their name in ``parameters.list``.
 
@@ -85,7 +85,9 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
     """
     files = ConfigurationFiles(directories)
     tree = files.defaults()
-    if node := files.variant(variant, Mark("OS_VARIANT")):
+    node: Node | None = tree
+    # Version 10 of the OS interface has no variants: then the defaults, in form a variant, are the one there is.
+    if (variant or tree.at("image") is tree) and (node := files.variant(variant, Mark("OS_VARIANT"))):
         tree = merge(tree, node)
     nics: tuple[InstanceNic, ...] = ()
     if instance is not None and (loaded := files.instance(instance)):

@@ -21,6 +21,11 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 )
 def test_style(words: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", *words],
+        cwd=_CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""A site to install instances at: its configuration, its directories, its disks, and the scripts called as Ganeti does."""
+"""A site to install instances at: its configuration, directories and disks, and the scripts called as Ganeti does."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def debugfs(disk: Path, command: str) -> str:
 @contextmanager
 def attached(path: Path, sector_size: int = 512) -> Iterator[Path]:
     """A loop device on a file, as a block device for an instance."""
-    words = ["losetup", "--show", "--find", "--sector-size", str(sector_size), path]
+    words = ["losetup", "--show", "--find", "--sector-size", str(sector_size), str(path)]
     device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     try:
         yield Path(device)

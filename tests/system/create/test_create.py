@@ -46,7 +46,7 @@ def test_a_plain_file_gets_table_system_and_boot_code(site: Site) -> None:
     blocks = int(re.findall(r"Block count:\s+(\d+)", debugfs(disk, "stats -h"))[0])
     assert root["size"] * 512 - 4096 * 8 <= blocks * 4096 <= root["size"] * 512
     with attached(disk) as device:
-        loop = ["losetup", "--show", "--find", "--offset", str(root["start"] * 512), device]
+        loop = ["losetup", "--show", "--find", "--offset", str(root["start"] * 512), str(device)]
         partition = subprocess.run(loop, capture_output=True, text=True, check=True).stdout.strip()
         try:
             subprocess.run(["e2fsck", "-fn", partition], check=True, capture_output=True)

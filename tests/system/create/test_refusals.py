@@ -121,7 +121,10 @@ def _file(name: str, text: str) -> Write:
         ),
         pytest.param(_file("subnets/lab.yaml", "networks: 7\n"), {}, ["subnets/lab.yaml:1:11"], id="broken subnet"),
         pytest.param(
-            _file("instances/web1.example.org.yaml", "hooks: {disable: [nettwork]}\n"), {}, ["nettwork"], id="no such hook"
+            _file("instances/web1.example.org.yaml", "hooks: {disable: [nettwork]}\n"),
+            {},
+            ["nettwork"],
+            id="no such hook",
         ),
         pytest.param(
             _file("x", ""),

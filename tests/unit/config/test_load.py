@@ -414,3 +414,9 @@ def test_the_shipped_configuration_has_no_problems(tmp_path: Path) -> None:
     assert problems == []
     assert checkout / "variants" / "debian-12.yaml" in files
     assert load(directories, "debian-12", instance=WEB1, parameters={}).image_name == "debian-12"
+
+
+def test_without_variants_the_defaults_are_the_one_there_is(site: Site) -> None:
+    site.write("site/defaults.yaml", "image: debian-12\n")
+    settings = load(site.directories, "", instance=None, parameters={})
+    assert settings.image_name == "debian-12"
