@@ -135,9 +135,13 @@ def test_a_damaged_primary_is_read_from_the_backup(disk: Path, run_dir: Path) ->
 
 def test_partitions_of_the_owners_are_left_out(disk: Path, run_dir: Path) -> None:
     table = write(disk, run_dir)
-    # Data, swap and whatever else has a type of its own: the EFI system partition becomes such a one.
-    script = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--part-type", str(disk), "2"]
-    subprocess.run([*script, "0FC63DAF-8483-4772-8E79-3D69D8477DE4"], check=True)
+    device = parted.Device(str(disk))
+    try:
+        parts = parted.newDisk(device)
+        parts.partitions[1].setFlag(parted.PARTITION_SWAP)
+        parts.commitToDevice()
+    finally:
+        device.removeFromCache()
     found = read_table(disk)
     assert [part.number for part in found.partitions] == [1, 3]
     assert found.find("root") == table.find("root")
