@@ -22,7 +22,7 @@ OFFSET = 3 * MIB
 def template(scratch: Path) -> Path:
     """24 MiB, sparse: data at the start, in the middle (several extents, oddly placed), and in the last block."""
     path = scratch / "template"
-    chance = random.Random(2)  # noqa: S311 - any data will do, always the same
+    chance = random.Random(2)
     with path.open("wb") as file:
         for offset, length in ((0, 5000), (5 * MIB + 4096, 9 * MIB), (TEMPLATE_SIZE - 4096, 4096)):
             file.seek(offset)

@@ -30,7 +30,7 @@ def random_template(path: Path, chance: random.Random) -> int:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_copy_is_the_template_and_its_surroundings_stay(seed: int, tmp_path: Path) -> None:
-    chance = random.Random(seed)  # noqa: S311 - the same for the same seed
+    chance = random.Random(seed)
     template, disk = tmp_path / "template", tmp_path / "disk"
     size = random_template(template, chance)
     offset = chance.randrange(2 * MIB // 512) * 512
