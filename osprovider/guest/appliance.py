@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -32,6 +32,8 @@ from osprovider.run import BASE_ENVIRONMENT
 
 __all__ = ["appliance", "require_appliance"]
 
+_KVM = Path("/dev/kvm")
+_KERNELS = Path("/boot")
 _PROCESS = "osprovider.guest.appliance_process"
 # The first launch on a node builds the appliance, too.
 _KVM_SECONDS = 90.0
@@ -39,6 +41,7 @@ _EMULATED_SECONDS = 300.0
 _FINISH_SECONDS = 300.0
 _USE_SECONDS = 900.0
 _END_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 1.0
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})  # what FUSE answers when the process behind it is gone
 # The first process in the PID namespace takes all others with it; it goes with unshare, and that with us.
 _NAMESPACES = (
@@ -69,7 +72,7 @@ def require_appliance() -> None:
     missing = []
     if importlib.util.find_spec("guestfs") is None:
         missing.append("python3-guestfs")
-    if not any(Path("/boot").glob("vmlinuz-*")):
+    if not any(_KERNELS.glob("vmlinuz-*")):
         missing.append("a kernel in /boot (linux-image-cloud-amd64)")
     if missing:
         raise GuestError(f"the libguestfs appliance needs {' and '.join(missing)}: install it, or set isolation: host")
@@ -125,7 +128,7 @@ def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str],
     """
     kvm_fails = run / "kvm-fails"
     failure = None
-    if Path("/dev/kvm").exists() and not kvm_fails.exists():
+    if _KVM.exists() and not kvm_fails.exists():
         with ExitStack() as attempt:
             server = attempt.enter_context(_process(order.device))
             try:
@@ -224,6 +227,10 @@ class _Server:
         """Why it ended, as far as it said."""
         if self._is_late:
             return f"was not done with after {_USE_SECONDS:.0f} s"
+        with suppress(OSError):
+            self._channel.settimeout(_LAST_WORDS_SECONDS)
+            if data := self._channel.recv(1 << 16):
+                return str(json.loads(data)["error"])
         self._log.seek(0)
         said = self._log.read().decode(errors="replace").strip().splitlines()
         return f"ended: {said[-1].strip()}" if said else "ended, and said nothing"

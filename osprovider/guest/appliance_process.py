@@ -114,8 +114,7 @@ def _serve(channel: socket.socket, order: Order) -> None:
     handle.mount_local_run()  # until it is unmounted
     listener.join()
     if not order.read_only:
-        # guestfs_sync does not say whether the kernel lost something; syncfs(2), which this uses, does.
-        handle.debug("sh", ["sync --file-system /sysroot"])
+        _store(handle)
     handle.umount("/")
     handle.shutdown()
     handle.close()
@@ -150,6 +149,14 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
         handle.launch()
     except RuntimeError as error:
         raise RuntimeError("QEMU does not start it; libguestfs-test-tool may say why") from error
+
+
+def _store(handle: guestfs.GuestFS) -> None:
+    """Store all that was written to the file system; guestfs_sync would not say whether any of it was lost."""
+    try:
+        handle.debug("sh", ["sync --file-system /sysroot"])  # syncfs(2)
+    except RuntimeError as error:
+        raise RuntimeError(f"it lost what was written to the guest ({_one_line(error)})") from error
 
 
 def _obey(channel: socket.socket) -> None:

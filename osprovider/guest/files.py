@@ -38,7 +38,7 @@ def refuse_special(mode: int) -> None:
 @contextmanager
 def renamed_into_place(parent_fd: int, name: str) -> Iterator[str]:
     """Yield a new name in the same directory; what the body makes there takes the place of ``name``, or is removed."""
-    temporary = f".osprovider-{secrets.token_hex(8)}"  # not made of the name, which may be as long as names get
+    temporary = _new_name()
     try:
         yield temporary
         os.rename(temporary, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
@@ -117,11 +117,43 @@ def _attribute_names(file: int | str) -> list[str]:
 
 
 def remove(parent_fd: int, name: str) -> None:
-    """Remove a file, a link, or a directory with all in it, without ever following a link."""
+    """Remove a file, a link, or a directory with all in it, without ever following a link.
+
+    Directories within directories are moved up before they are emptied, so that a tree may be nested as deep as it
+    likes, beyond the length of paths and the number of descriptors.
+    """
+    if _unlinked(parent_fd, name):
+        return
+    with opened(_open_directory(parent_fd, name)) as top:
+        while names := os.listdir(top):  # noqa: PTH208
+            for each in names:
+                if not _unlinked(top, each):
+                    _empty_into(top, each)
+                    os.rmdir(each, dir_fd=top)
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def _empty_into(top_fd: int, name: str) -> None:
+    """Remove the files in a directory of ``top_fd``, and move its directories beside it."""
+    with opened(_open_directory(top_fd, name)) as directory:
+        for each in os.listdir(directory):  # noqa: PTH208
+            if not _unlinked(directory, each):
+                os.rename(each, _new_name(), src_dir_fd=directory, dst_dir_fd=top_fd)
+
+
+def _open_directory(parent_fd: int, name: str) -> int:
+    return open_inside(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def _unlinked(parent_fd: int, name: str) -> bool:
+    """Remove a file or link; False where it is a directory."""
     try:
         os.unlink(name, dir_fd=parent_fd)
     except IsADirectoryError:
-        with opened(open_inside(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)) as directory:
-            for child in os.listdir(directory):  # noqa: PTH208
-                remove(directory, child)
-        os.rmdir(name, dir_fd=parent_fd)
+        return False
+    return True
+
+
+def _new_name() -> str:
+    """A name that nothing has; not made of another, which may be as long as names get."""
+    return f".osprovider-{secrets.token_hex(8)}"

@@ -205,8 +205,6 @@ def _reported(what: str, path: str) -> Iterator[str]:
         raise GuestError(f"cannot {what} {shown} in the guest: paths are absolute and without null bytes")
     try:
         yield path.rstrip("/") or "/"
-    except RecursionError:
-        raise GuestError(f"cannot {what} {shown} in the guest: its directories are nested too deep") from None
     except OSError as error:
         raise GuestError(f"cannot {what} {shown} in the guest: {_reason(error)}") from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from osprovider.guest.host import HostGuest
 from osprovider.guest.resolve import opened
 
-__all__ = ["Entry", "Root", "access_list", "entries", "fsck", "make_image", "mounted_here"]
+__all__ = ["Entry", "Root", "access_list", "entries", "fsck", "make_image", "make_nested", "mounted_here"]
 
 _CHECKOUT = Path(__file__).parents[3]
 
@@ -76,6 +76,19 @@ def mounted_here(image: Path, directory: Path, *, read_only: bool = False) -> It
                 yield fds[0]
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
+
+
+def make_nested(root: Path, name: str, levels: int) -> None:
+    """Make a directory with a file and a link in it, in which there is such a directory, and so on."""
+    fd = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+        os.symlink("/", "link", dir_fd=fd)
+        os.close(os.open("file", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd))
+    os.close(fd)
 
 
 def access_list(*, user: int, permissions: int) -> bytes:

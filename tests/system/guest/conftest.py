@@ -13,7 +13,7 @@ import pytest
 from osprovider.guest.appliance import appliance
 from osprovider.guest.resolve import opened
 from osprovider.paths import Directories
-from tests.system.guest.backends import Root, access_list, entries, fsck, make_image, mounted_here
+from tests.system.guest.backends import Root, access_list, entries, fsck, make_image, make_nested, mounted_here
 
 _numbers = count()
 
@@ -53,6 +53,7 @@ def _prepare(root: Path) -> None:
     os.setxattr(root / "binary", "user.binary", b"a\0b\0")
     (root / "inheriting").mkdir()
     (root / "inheriting/file").write_text("old")
+    make_nested(root, "n" * 200, levels=30)
     os.setxattr(root / "inheriting", "system.posix_acl_default", access_list(user=1000, permissions=6))
 
 

@@ -1,0 +1,188 @@
+"""The libguestfs appliance: it starts on every node, says what went wrong, and is gone with whoever used it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from osprovider import linux
+from osprovider.errors import GuestError
+from osprovider.guest import appliance as module
+from osprovider.guest.appliance import appliance
+from osprovider.paths import Directories
+from tests.support.leftovers import no_leftovers, snapshot
+from tests.system.guest.backends import fsck, make_image
+from tests.system.guest.namespace import in_namespace
+
+pytestmark = pytest.mark.xdist_group("guest-appliance")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Whatever a test does, no process, mount or file of an appliance stays."""
+    with no_leftovers([tmp_path], contents=[tmp_path / "run"]):
+        yield
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return make_image(tmp_path / "image", size_mib=16)
+
+
+def users_of(image: Path) -> dict[int, str]:
+    """The processes that have a file open, and their command lines."""
+    found = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(link.stat().st_ino == image.stat().st_ino for link in (directory / "fd").iterdir()):
+                found[int(directory.name)] = (directory / "cmdline").read_text()
+        except OSError:
+            continue
+    return found
+
+
+def test_a_read_only_guest_is_not_written(image: Path, directories: Directories) -> None:
+    before = image.read_bytes()
+    with appliance(image, "ext4", directories, read_only=True) as guest:
+        assert guest.is_directory("/lost+found")
+        with pytest.raises(GuestError, match=r"cannot write /x in the guest: .* read-only"):
+            guest.write("/x", "x")
+    assert image.read_bytes() == before
+
+
+def test_secrets_are_in_no_command_line_and_other_tenants_of_tmp_see_nothing(
+    image: Path, directories: Directories
+) -> None:
+    tmp = Path("/tmp")  # noqa: S108
+    before = set(tmp.glob("*guestfs*"))
+    with appliance(image, "ext4", directories) as guest:
+        guest.write("/etc/shadow", "root:the-secret-hash", mode=0o600)
+        assert set(tmp.glob("*guestfs*")) == before
+        lines = users_of(image).values()
+        assert any("qemu" in line for line in lines)
+        assert not any("the-secret-hash" in line for line in lines)
+    fsck(image)
+
+
+def test_what_cannot_be_mounted_is_told(tmp_path: Path, directories: Directories) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(1 << 20))
+    with pytest.raises(GuestError, match=r"appliance with /.*/zeros: .*mount") as caught:  # noqa: SIM117
+        with appliance(tmp_path / "zeros", "ext4", directories):
+            raise AssertionError
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_a_guest_is_refused_before_the_start(tmp_path: Path, directories: Directories) -> None:
+    with (
+        pytest.raises(GuestError, match="missing: there is no such"),
+        appliance(tmp_path / "missing", "ext4", directories),
+    ):
+        raise AssertionError
+    with pytest.raises(GuestError, match="vfat, is none of"), appliance(tmp_path, "vfat", directories):
+        raise AssertionError
+
+
+def test_what_the_device_lost_is_told(tmp_path: Path, directories: Directories) -> None:
+    """The device is a file on a file system that has no room for it, as a thin pool may have none."""
+
+    def use() -> str:
+        linux.mount("tmpfs", str(tmp_path), "tmpfs", linux.MountFlag(0), "size=6m")
+        image = make_image(tmp_path / "image", size_mib=64)
+        with pytest.raises(GuestError) as caught, appliance(image, "ext4", directories) as guest:
+            guest.write("/big", os.urandom(16 << 20))
+        return str(caught.value)
+
+    assert "lost what was written to the guest" in in_namespace(use)
+
+
+def test_a_file_that_is_kept_open_is_told(image: Path, directories: Directories) -> None:
+    def keep() -> None:
+        with appliance(image, "ext4", directories) as guest:
+            guest.write("/file", "x")
+            kept.append(os.open("file", os.O_RDONLY, dir_fd=guest._root))
+
+    kept: list[int] = []
+    with pytest.raises(GuestError, match="a file of the guest is still open"):
+        keep()
+    with suppress(OSError):  # what it led to is gone
+        os.close(kept[0])
+
+
+def test_an_appliance_that_dies_is_the_cause_that_is_told(image: Path, directories: Directories) -> None:
+    def use() -> None:
+        with appliance(image, "ext4", directories) as guest:
+            (qemu,) = (pid for pid, line in users_of(image).items() if "qemu" in line)
+            os.kill(qemu, signal.SIGKILL)
+            for number in range(10):
+                guest.write(f"/{number}", "x")
+
+    with pytest.raises(GuestError, match=r"the libguestfs appliance with .*: QEMU ended unexpectedly"):
+        use()
+
+
+def test_an_appliance_that_is_not_done_with_in_time_is_ended(
+    image: Path, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use() -> None:
+        with appliance(image, "ext4", directories) as guest:
+            while True:
+                guest.exists("/lost+found")
+
+    monkeypatch.setattr(module, "_USE_SECONDS", 0.1)
+    with pytest.raises(GuestError, match="was not done with after"):
+        use()
+
+
+def test_kvm_that_does_not_work_is_found_out_once(
+    image: Path, tmp_path: Path, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    node = Directories(cache=directories.cache, run=tmp_path / "run")
+    # No appliance starts as quickly as this, so that the first try always fails.
+    monkeypatch.setattr(module, "_KVM_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_KVM", Path("/dev/null"))
+    with appliance(image, "ext4", node) as guest:
+        guest.write("/etc/hostname", "web1\n")
+    note = node.run / "kvm-fails"
+    assert "is not launched after" in note.read_text()
+    note.write_text("unchanged")
+    with appliance(image, "ext4", node, read_only=True) as guest:
+        assert guest.read("/etc/hostname") == b"web1\n"
+    assert note.read_text() == "unchanged"
+    note.unlink()
+
+
+@pytest.mark.parametrize("moment", ["started", "written"])
+def test_a_killed_process_takes_the_appliance_with_it(image: Path, directories: Directories, moment: str) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from osprovider.guest.appliance import appliance; from osprovider.paths import Directories\n"
+        "image, cache, run = map(Path, sys.argv[1:])\n"
+        "print('started', flush=True)\n"
+        "with appliance(image, 'ext4', Directories(cache=cache, run=run)) as guest:\n"
+        "    guest.write('/file', 'x'); print('written', flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code, str(image), str(directories.cache), str(directories.run)]
+    others = snapshot([]).processes
+    # As Ganeti calls an OS script: without HOME and most else.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PATH": os.defpath}, cwd=Path.cwd()) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != f"{moment}\n".encode():
+            assert process.poll() is None
+        end = time.monotonic() + 60
+        while not any("qemu" in line for line in users_of(image).values()):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.kill()
+    end = time.monotonic() + 10
+    while snapshot([]).processes - others and time.monotonic() < end:
+        time.sleep(0.02)
+    assert users_of(image) == {}
