@@ -8,7 +8,6 @@ Not for: deciding (:mod:`osprovider.plan`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -20,9 +19,10 @@ from osprovider.config.load import Settings, load
 from osprovider.config.model import Image
 from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
-from osprovider.customize.hooks import Hook, HookRunner, arrange, discover
+from osprovider.customize.hooks import Hook, arrange, discover
+from osprovider.customize.runner import HookRunner
 from osprovider.disk import bootloader, esp, filesystem, wipe
-from osprovider.disk.copy import DamagedTemplate, copy_extents
+from osprovider.disk.copy import DamagedTemplate, copy_extents, sync
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.table import write_table
@@ -161,7 +161,7 @@ def _install(job: _Job) -> None:
         if boot_code is not None:
             _write_boot_code(plan, device, boot_code)
         with reporter.step(f"sync {device.path}"):
-            os.fsync(device.fd)
+            sync(device.fd)
         with reporter.step("partition table"):
             write_table(device, table)
 
@@ -214,7 +214,7 @@ def _context(job: _Job) -> Context:
                 index=disk.index,
                 path=disk.path,
                 size_bytes=plan.disk_size_bytes if installed else disk.size_mib and disk.size_mib << 20,
-                sector_size=job.device.facts.sector_size if installed else 512,
+                sector_size=plan.table.sector_size if installed and plan.table else 512,
                 guid=plan.table.guid if installed and plan.table else None,
                 partitions=_context_partitions(job) if installed else (),
             )

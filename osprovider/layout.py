@@ -14,7 +14,16 @@ from osprovider.config.model import Layout
 from osprovider.errors import DeviceError
 from osprovider.log import human_bytes
 
-__all__ = ["DiskFacts", "PartitionPlan", "Role", "TablePlan", "derived_uuid", "esp_size_bytes", "lay_out"]
+__all__ = [
+    "DiskFacts",
+    "PartitionPlan",
+    "Role",
+    "TablePlan",
+    "bios_refusal",
+    "derived_uuid",
+    "esp_size_bytes",
+    "lay_out",
+]
 
 Role = Literal["bios_boot", "esp", "root"]
 
@@ -88,10 +97,24 @@ def esp_size_bytes(sector_size: int) -> int:
     """The size of an EFI system partition on sectors of this size, in bytes.
 
     FAT32 has at least 65525 clusters (Microsoft's FAT specification 1.03, "FAT type determination"), and a cluster is
-    at least a sector: 33 MiB are enough for 512-byte sectors, 257 MiB for 4096-byte ones. What is there beyond is for what
-    the guest puts beside its loader later.
+    at least a sector: 33 MiB are enough for 512-byte sectors, 257 MiB for 4096-byte ones. What is there beyond is for
+    what the guest puts beside its loader later.
     """
     return 128 * MIB if sector_size <= 1024 else 264 * MIB
+
+
+def bios_refusal(sector_size: int) -> str | None:
+    """Why a disk that the instance sees with sectors of this size cannot be booted by a BIOS; None when it can.
+
+    SeaBIOS leaves such disks out ("block size 4096 is unsupported", its src/hw/virtio-blk.c and blockcmd.c), and GRUB's
+    boot.img and diskboot.img count in sectors of 512 bytes.
+
+    Args:
+        sector_size: in bytes.
+    """
+    if sector_size == 512:
+        return None
+    return f"no BIOS boots a disk with sectors of {sector_size} bytes: set the variant's layout.firmware to [uefi]"
 
 
 def lay_out(
@@ -111,8 +134,10 @@ def lay_out(
         disk: how messages name it.
 
     Raises:
-        DeviceError: the disk is too small; says both sizes.
+        DeviceError: the disk is too small, says both sizes; or its sectors keep the firmware from booting it.
     """
+    if "bios" in firmware and (refusal := bios_refusal(facts.sector_size)):
+        raise DeviceError(f"disk 0 ({disk}): {refusal}")
     wanted: list[tuple[Role, int, str]] = []
     if "bios" in firmware:
         wanted.append(("bios_boot", MIB, "BIOS boot partition"))

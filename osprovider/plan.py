@@ -15,6 +15,7 @@ from typing import Any
 from osprovider.config.load import Settings
 from osprovider.errors import RequestError
 from osprovider.ganeti import environment
+from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
 from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, derived_uuid, lay_out
@@ -155,6 +156,8 @@ def make_plan(
         instance_file=f"instances/{instance.name}.yaml",
         dns=settings.dns,
     )
+    if facts is not None:
+        facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
     external = environment.has_external_kernel(request)
     firmware = () if external or variant.boot.loader == "none" else variant.layout.firmware
     disk = target_path(request) if facts else None
@@ -178,7 +181,9 @@ def make_plan(
         disk_size_bytes=facts.size_bytes if facts else None,
         table=table,
         root_uuid=derived_uuid(instance.uuid, "disk 0 root file system") if table else None,
-        esp_volume_id=derived_uuid(instance.uuid, "disk 0 esp file system")[:8] if table and table.find("esp") else None,
+        esp_volume_id=derived_uuid(instance.uuid, "disk 0 esp file system")[:8]
+        if table and table.find("esp")
+        else None,
         copy_bytes=manifest.data_bytes if manifest else None,
         firmware=firmware,
         serial_console=serial_console(request, variant.boot.serial),

@@ -6,13 +6,13 @@ The system has run since it was installed, so its file system is somebody else's
 
 from __future__ import annotations
 
-import os
-
 from osprovider import linux
 from osprovider.config.load import load
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
-from osprovider.customize.hooks import HookRunner, arrange, discover
+from osprovider.customize.hooks import arrange, discover
+from osprovider.customize.runner import HookRunner
 from osprovider.deploy import guest_of, template_directories
+from osprovider.disk.copy import sync
 from osprovider.disk.device import claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.table import read_table
@@ -74,4 +74,4 @@ def rename(request: Request, directories: Directories) -> None:
         ):
             runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         with reporter.step(f"sync {device.path}"):
-            os.fsync(device.fd)
+            sync(device.fd)

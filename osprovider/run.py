@@ -8,9 +8,10 @@ Not for: shells; there is no shell anywhere.
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def run_lines(
     on_line: Callable[[str], None],
     *,
     env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
     cwd: Path | None = None,
 ) -> None:
     """Run a program that takes long, and hand each line that it prints, on either stream, to ``on_line``.
@@ -97,6 +99,7 @@ def run_lines(
     Args:
         argv: as for :func:`run`.
         env: likewise.
+        stdin: likewise; the program need not read it.
         cwd: likewise.
         on_line: called with each line as it comes, without its end.
 
@@ -104,7 +107,8 @@ def run_lines(
         ToolError: it failed or could not be found; carries the last lines.
     """
     tail: deque[str] = deque(maxlen=20)
-    with _program(argv, env=env, cwd=cwd, stdin=False, stderr=subprocess.STDOUT) as process:
+    reads = stdin is not None
+    with _program(argv, env=env, cwd=cwd, stdin=reads, stderr=subprocess.STDOUT) as process, _feeding(process, stdin):
         for raw in process.stdout or ():
             line = raw.decode(errors="replace").rstrip()
             tail.append(line)
@@ -112,6 +116,25 @@ def run_lines(
         process.wait()
     if process.returncode != 0:
         raise ToolError([str(word) for word in argv], process.returncode, "\n".join(tail))
+
+
+@contextmanager
+def _feeding(process: subprocess.Popen[bytes], data: bytes | None) -> Iterator[None]:
+    """A thread that writes ``data`` to a program, which need not read it."""
+
+    def feed() -> None:
+        if process.stdin:
+            with suppress(BrokenPipeError), process.stdin as stream:
+                stream.write(data or b"")
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+        thread.join()
 
 
 @contextmanager

@@ -17,8 +17,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within it SIGTERM, SIGINT and SIGHUP raise :class:`Terminated` in the main thread, once: while we unwind, further
-    ones are ignored, so that an impatient second signal leaves no mount behind.
+    """Within it SIGTERM, SIGINT and SIGHUP raise :class:`Terminated` in the main thread, once.
+
+    While we unwind, further ones are ignored, so that an impatient second signal leaves no mount behind.
     """
 
     def stop(number: int, _frame: FrameType | None) -> NoReturn:

@@ -76,7 +76,7 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
 
     Args:
         directories: where files lie.
-        variant: its name; empty where Ganeti's OS interface has none, for ``defaults.yaml`` alone if that names an image.
+        variant: its name; empty where the OS interface has no variants, for ``defaults.yaml`` alone if it names an image.
         instance: the FQDN; None for a variant's settings alone.
         parameters: OS parameters by their name in ``parameters.list``.
 

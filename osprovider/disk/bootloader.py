@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.errors import DeviceError
-from osprovider.layout import TablePlan
+from osprovider.layout import TablePlan, bios_refusal
 from osprovider.run import run
 
-__all__ = ["BootCode", "bios_refusal", "make_boot_code", "write_bios"]
+__all__ = ["BootCode", "make_boot_code", "write_bios"]
 
 BOOT_IMAGE_BYTES = 440
 """Of LBA 0, the boot code; behind it lie the disk's signature and the partition table (UEFI 2.10, 5.2.1)."""
@@ -64,20 +64,6 @@ class BootCode:
     boot_image: bytes | None = None
     core_image: bytes | None = None
     efi_image: bytes | None = None
-
-
-def bios_refusal(sector_size: int) -> str | None:
-    """Why a disk that the instance sees with sectors of this size cannot be booted by a BIOS; None when it can.
-
-    SeaBIOS leaves such disks out ("block size 4096 is unsupported", its src/hw/virtio-blk.c and blockcmd.c), and GRUB's
-    boot.img and diskboot.img count in sectors of 512 bytes.
-
-    Args:
-        sector_size: in bytes.
-    """
-    if sector_size == _SECTOR:
-        return None
-    return f"no BIOS boots a disk with sectors of {sector_size} bytes: set the variant's layout.firmware to [uefi]"
 
 
 def make_boot_code(table: TablePlan, firmware: Sequence[str]) -> BootCode:

@@ -37,6 +37,7 @@ _ROLES: dict[str, Role] = {guid: role for role, guid in _TYPES.items()}
 
 _BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
 _MBR_SIZE = 512
+_SECTOR_SIZES = (512, 4096)
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
 _SIGNATURE = b"EFI PART"
@@ -137,22 +138,18 @@ def write_table(device: Device, table: TablePlan) -> None:
 
     Args:
         device: the disk, claimed.
-        table: what it will have; its sector size is the disk's.
+        table: what it will have. Its sectors are those that the instance sees, which may be smaller than the device's.
 
     Raises:
         DeviceError: the table does not fit the disk, or the disk does not keep it.
     """
-    sector_size = device.facts.sector_size
-    if table.sector_size != sector_size:
-        raise DeviceError(
-            f"{device.path}: has sectors of {sector_size} bytes, and the table was planned for {table.sector_size}"
-        )
+    sector_size = table.sector_size
     fd = os.memfd_create(f"partition table of {device.path}"[:240])
     try:
         os.ftruncate(fd, device.facts.size_bytes)
         _make(fd, device.path, table)
         mbr = os.pread(fd, _MBR_SIZE, 0)[_BOOT_CODE_SIZE:]
-        primary, backup = (gpt.identified(table) for gpt in _both(fd, device))
+        primary, backup = (gpt.identified(table) for gpt in _both(fd, device, sector_size))
     finally:
         os.close(fd)
     if primary.plan(sector_size) != table:
@@ -170,7 +167,7 @@ def write_table(device: Device, table: TablePlan) -> None:
     # What is compared shall come from the disk.
     os.posix_fadvise(device.fd, 0, 1 << 20, os.POSIX_FADV_DONTNEED)
     os.posix_fadvise(device.fd, device.facts.size_bytes - (1 << 20), 0, os.POSIX_FADV_DONTNEED)
-    if any(gpt.plan(sector_size) != table for gpt in _both(device.fd, device)):
+    if any(gpt.plan(sector_size) != table for gpt in _both(device.fd, device, sector_size)):
         raise DeviceError(f"{device.path}: does not keep the partition table that was written: the disk is failing")
 
 
@@ -187,14 +184,16 @@ def read_table(path: Path) -> TablePlan:
         DeviceError: there is no sound GPT, a partition lies outside of the disk, or there is not exactly one root.
     """
     facts = probe(path)
-    sector_size = facts.sector_size
     with path.open("rb", buffering=0) as file:
-        fd = file.fileno()
-        last = facts.size_bytes // sector_size - 1
-        gpt = _Gpt.read(fd, 1, sector_size) or _Gpt.read(fd, last, sector_size)
-    if gpt is None:
+        tables = [
+            gpt.plan(sector_size)
+            for at_the_end in (False, True)
+            for sector_size in _SECTOR_SIZES
+            if (gpt := _Gpt.read(file.fileno(), facts.size_bytes // sector_size - 1 if at_the_end else 1, sector_size))
+        ]
+    if not tables:
         raise DeviceError(f"{path}: has no partition table (GPT): was the instance installed by osprovider?")
-    table = gpt.plan(sector_size)
+    table = tables[0]
     for part in table.partitions:
         if part.size_bytes <= 0 or part.start_bytes + part.size_bytes > facts.size_bytes:
             raise DeviceError(
@@ -206,9 +205,8 @@ def read_table(path: Path) -> TablePlan:
     return table
 
 
-def _both(fd: int, device: Device) -> tuple[_Gpt, _Gpt]:
+def _both(fd: int, device: Device, sector_size: int) -> tuple[_Gpt, _Gpt]:
     """The primary and the backup GPT, each where it belongs on a disk of this size."""
-    sector_size = device.facts.sector_size
     primary = _Gpt.read(fd, 1, sector_size)
     backup = _Gpt.read(fd, device.facts.size_bytes // sector_size - 1, sector_size)
     if primary is None or backup is None:

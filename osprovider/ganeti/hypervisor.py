@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from osprovider.ganeti.request import Request
 
-__all__ = ["SERIAL_SPEED", "has_external_kernel", "serial_console"]
+__all__ = ["SERIAL_SPEED", "guest_sector_size", "has_external_kernel", "serial_console"]
 
 SERIAL_SPEED = 38400
 """Ganeti's default ``serial_speed`` in bits/s (``hvcDefaults`` in ``src/Ganeti/Constants.hs``)."""
@@ -32,6 +32,16 @@ def serial_console(request: Request) -> tuple[str, int] | None:
         case "xen-pvm":
             return "hvc0", SERIAL_SPEED
     return None
+
+
+def guest_sector_size(request: Request, device_sector_size: int) -> int:
+    """The logical sector size of disks as the guest sees them, in bytes, which is the one that its tables count in.
+
+    kvm: 512, whatever the node's device has, because Ganeti sets no ``logical_block_size`` and QEMU asks the device for
+    it on s390 only (``hdev_probe_blocksizes`` in its ``block/file-posix.c``). xen: the device's, which blkback passes
+    on (``sector-size`` in Xen's ``io/blkif.h``). The others use the device itself.
+    """
+    return 512 if _hypervisor(request) == "kvm" else device_sector_size
 
 
 def has_external_kernel(request: Request) -> bool:

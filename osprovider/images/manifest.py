@@ -56,7 +56,7 @@ class Filesystem:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Who made the system, as its os-release(5) says: ``debian``, ``12``, ``bookworm``, ``Debian GNU/Linux 12 (bookworm)``."""
+    """Who made the system, as its os-release(5) says (``debian``, ``12``, ``bookworm``, ``Debian GNU/Linux 12``)."""
 
     id: str
     version_id: str
@@ -132,7 +132,9 @@ class Manifest:
         try:
             data = json.loads(text)
             if data["format"] != FORMAT:
-                raise ImageError(f"a manifest of format {data['format']}, where {FORMAT} is known: build the image again")
+                raise ImageError(
+                    f"a manifest of format {data['format']}, where {FORMAT} is known: build the image again"
+                )
             data["distribution"] = Distribution(**data["distribution"])
             data["filesystem"] = Filesystem(**data["filesystem"])
             data["kernels"] = tuple(Kernel(**kernel) for kernel in data["kernels"])

@@ -1,6 +1,6 @@
 """What hooks that concern booting are run with: a context of a Debian instance, and a guest that is a directory.
 
-Not for: running hooks in order; that is :mod:`osprovider.customize.hooks`.
+Not for: running hooks in order; that is :mod:`osprovider.customize.runner`.
 """
 
 from __future__ import annotations

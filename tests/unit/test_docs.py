@@ -15,7 +15,7 @@ from osprovider.config import document as yaml_document
 from osprovider.config.model import Image, InstanceFile, Subnet, Variant
 from osprovider.config.schema import bind
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
-from osprovider.customize.hooks import _executable_environment
+from osprovider.customize.runner import executable_environment
 from osprovider.errors import Problem
 from osprovider.ganeti.request import Instance
 from osprovider.guest.protocol import Guest
@@ -148,7 +148,7 @@ def test_the_table_of_the_guest_has_every_method() -> None:
 
 
 def test_the_table_of_variables_is_what_executable_hooks_get() -> None:
-    given = _executable_environment(boot_context(), Path("/dev/loop0"), Path("/mnt"))
+    given = executable_environment(boot_context(), Path("/dev/loop0"), Path("/mnt"))
     documented = _words(DOCS / "hooks.md", "Hooks of instance-image and instance-debootstrap")
     assert {word for word in documented if word.isupper()} == set(given)
 

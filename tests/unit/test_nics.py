@@ -331,9 +331,7 @@ def test_gateway_of_a_family_that_the_nic_does_not_speak_is_left_out() -> None:
 
 
 def test_ipv4_comes_first_whatever_the_files_order() -> None:
-    said = InstanceNic(
-        addresses=("2001:db8:1::5/64", "198.51.100.5/24"), gateways=("2001:db8:1::1", "198.51.100.1")
-    )
+    said = InstanceNic(addresses=("2001:db8:1::5/64", "198.51.100.5/24"), gateways=("2001:db8:1::1", "198.51.100.1"))
     resolved = one(nic(), said)
     assert [ip_interface(text).version for text in resolved.addresses] == [4, 6]
     assert resolved.gateways == ("198.51.100.1", "2001:db8:1::1")
@@ -442,9 +440,7 @@ def test_two_nics_with_one_mac_are_refused() -> None:
 
 def test_more_nics_in_the_instance_file_than_the_instance_has_are_refused() -> None:
     problems = complaints([nic()], [InstanceNic(), InstanceNic(dhcp=True)])
-    assert problems == [
-        "instances/web1.yaml: nics: 2 are described, but the instance has 1; remove what is too much"
-    ]
+    assert problems == ["instances/web1.yaml: nics: 2 are described, but the instance has 1; remove what is too much"]
 
 
 def test_unknown_subnet_is_refused_with_the_file_to_write() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.bootloader import BootCode, bios_refusal, make_boot_code, write_bios
+from osprovider.disk.bootloader import BootCode, make_boot_code, write_bios
 from osprovider.disk.device import claim
 from osprovider.disk.esp import make_esp
 from osprovider.errors import DeviceError
-from osprovider.layout import PartitionPlan, TablePlan, esp_size_bytes
+from osprovider.layout import PartitionPlan, TablePlan, bios_refusal, esp_size_bytes
 from tests.system.disk.support import attached, used_disk
 
 MIB = 1 << 20

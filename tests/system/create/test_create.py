@@ -54,17 +54,33 @@ def test_a_plain_file_gets_table_system_and_boot_code(site: Site) -> None:
             subprocess.run(["losetup", "--detach", partition], check=True)
 
 
-@pytest.mark.parametrize("sector_size", [512, 4096])
-def test_a_block_device_gets_the_same(site: Site, sector_size: int) -> None:
+@pytest.mark.parametrize(
+    ("hypervisor", "sector_size", "seen"), [("kvm", 512, 512), ("kvm", 4096, 512), ("xen-hvm", 4096, 4096)]
+)
+def test_a_block_device_gets_a_table_in_the_sectors_that_the_guest_sees(
+    site: Site, hypervisor: str, sector_size: int, seen: int
+) -> None:
     image = site.disk(3 * GIB)
     site.write("variants/debian-12-uefi.yaml", "image: debian-12\nlayout: {firmware: [uefi]}\n")
     with attached(image, sector_size) as device:
-        site.created(device, variant="debian-12-uefi")
+        site.created(device, variant="debian-12-uefi", hypervisor=hypervisor)
+    with attached(image, seen) as device:
         table = sfdisk(device)
         assert table["label"] == "gpt"
+        assert table.get("sectorsize", 512) == seen
         assert len(table["partitions"]) == 2
-    check = subprocess.run(["sfdisk", "--verify", image], capture_output=True, text=True, check=sector_size == 512)
-    assert "error" not in check.stderr.lower()
+        assert debugfs(device, "cat /etc/hostname") == "web1.example.org\n"
+        verified = subprocess.run(["sfdisk", "--verify", device], capture_output=True, text=True, check=True)
+        assert "No errors detected" in verified.stdout
+
+
+def test_a_bios_cannot_boot_large_sectors_which_is_said_before_the_disk_is_touched(site: Site) -> None:
+    image = site.disk(3 * GIB)
+    with attached(image, 4096) as device:
+        outcome = site.create(device, hypervisor="xen-hvm")
+    assert outcome.status == 1
+    assert "layout.firmware" in outcome.last_line
+    assert image.stat().st_blocks == 0
 
 
 def test_nothing_of_what_was_on_the_disk_shows_through(site: Site) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from osprovider import linux
 from osprovider.config.model import Hooks
 from osprovider.customize.context import Context
-from osprovider.customize.hooks import HookRunner, arrange, discover
+from osprovider.customize.hooks import arrange, discover
+from osprovider.customize.runner import HookRunner
 from osprovider.disk.loop import loop_device
 from osprovider.errors import OsproviderError
 from osprovider.guest.host import mounted

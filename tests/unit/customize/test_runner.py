@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from osprovider.config import model
-from osprovider.customize.hooks import HookRunner, arrange, discover
+from osprovider.customize.hooks import arrange, discover
+from osprovider.customize.runner import HookRunner
 from osprovider.errors import HookError
 from osprovider.log import reporter
 from osprovider.paths import Directories

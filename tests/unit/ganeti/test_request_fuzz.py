@@ -1,7 +1,5 @@
 """Properties that hold for any request, tried on many made up from fixed seeds."""
 
-# ruff: noqa: S311 - nothing here is secret
-
 from __future__ import annotations
 
 from dataclasses import replace
