@@ -145,8 +145,11 @@ class HostGuest(Guest):
 
     def copy_in(self, source: Path, path: str) -> None:
         self.mkdir(path)
-        with os.scandir(source) as listing:
-            items = sorted(listing, key=lambda item: item.name)
+        try:
+            with os.scandir(source) as listing:
+                items = sorted(listing, key=lambda item: item.name)
+        except OSError as error:
+            raise GuestError(f"cannot copy {source} into the guest: {_reason(error)}") from error
         for item in items:
             place = f"{path.rstrip('/')}/{item.name}"
             mode = stat.S_IMODE(item.stat(follow_symlinks=False).st_mode)

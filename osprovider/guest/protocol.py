@@ -18,7 +18,10 @@ class Guest(Protocol):
     """A guest's root file system, writable, while nothing of the guest runs."""
 
     def read(self, path: str) -> bytes:
-        """The content of the regular file at ``path``, symbolic links followed. At most 16 MiB."""
+        """The content of the regular file at ``path``, symbolic links followed. At most 16 MiB.
+
+        A FIFO, device or socket is refused, and not opened.
+        """
 
     def read_text(self, path: str) -> str:
         """Likewise, as UTF-8; bytes that are not UTF-8 survive a ``write`` of the same text (surrogateescape)."""
@@ -29,8 +32,10 @@ class Guest(Protocol):
         """Put ``content`` in the place of the file at ``path``, at once: a reader sees the old file or the new.
 
         Missing parents are made (root's, 0755). A symbolic link at ``path`` itself is followed, so that a link that the
-        distribution laid stays a link. An existing file keeps its mode and owner unless told otherwise; a new one is
-        root's with mode 0644.
+        distribution laid stays a link; where it dangles, what it points to is made. An existing file keeps its mode and
+        owner unless told otherwise, and its extended attributes: SELinux's label, and its ACL unless ``mode`` is given;
+        not its capabilities. A new one is root's with mode 0644. Further names of a hard link keep the old content.
+        What is there and no regular file is refused.
         """
 
     def exists(self, path: str) -> bool:
@@ -43,9 +48,10 @@ class Guest(Protocol):
         """Is ``path`` itself a symbolic link, dangling or not."""
 
     def glob(self, pattern: str) -> list[str]:
-        """The paths that match, sorted, absolute. ``*``, ``?`` and ``[...]`` in every component; no ``**``.
+        """The paths that match, sorted, absolute, dangling links among them.
 
-        As in a shell, a leading dot is matched only by a dot.
+        ``*``, ``?`` and ``[...]`` (``[!...]``) in every component; no ``**``. As in a shell, a leading dot is matched
+        only by a dot.
         """
 
     def remove(self, path: str) -> None:
@@ -55,16 +61,23 @@ class Guest(Protocol):
         """Make a directory and its missing parents (these root's, 0755). An existing one is left as it is."""
 
     def symlink(self, target: str, path: str) -> None:
-        """Make ``path`` a symbolic link to ``target``, in the place of a file or link that was there."""
+        """Make ``path`` a symbolic link to ``target``, in the place of a file or link that was there.
+
+        Missing parents are made (root's, 0755).
+        """
 
     def chmod(self, path: str, mode: int) -> None:
         """Set the permission bits of the file at ``path``, links followed."""
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        """Set the owner and group by number of the file at ``path``, links followed."""
+        """Set the owner and group by number of the file at ``path``, links followed.
+
+        The kernel takes set-user-ID away then, so ``chmod`` comes afterwards.
+        """
 
     def copy_in(self, source: Path, path: str) -> None:
         """Copy the host's directory ``source``, all that is in it (dot files too), over the guest's directory ``path``.
 
-        Modes are kept, owners become root, symbolic links stay links. Directories that the guest has stay as they are.
+        Modes are kept, owners become root, symbolic links stay links. Directories that the guest has stay as they are,
+        also where they are links to directories; files and links take the place of the guest's files and links.
         """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from osprovider.disk.loop import loop_device
 from osprovider.guest.appliance import appliance
 from osprovider.guest.resolve import opened
 from osprovider.paths import Directories
@@ -39,7 +40,8 @@ def file_system(
         with mounted_here(image, place / "run") as root:
             yield root
     else:
-        with appliance(image, "ext4", directories) as guest:
+        # A loop device, as at a deployment: the root partition is reached by its offset.
+        with loop_device(image) as loop, appliance(loop, "ext4", directories) as guest:
             yield guest._root
     fsck(image)
 

@@ -543,6 +543,11 @@ def test_an_overlay_with_a_special_file_is_refused_by_name(root: Root, tmp_path:
         root.guest.copy_in(tmp_path / "overlay", "/")
 
 
+def test_an_overlay_that_is_missing_is_told(root: Root, tmp_path: Path) -> None:
+    with pytest.raises(GuestError, match=r"cannot copy .*/overlay into the guest: no such file"):
+        root.guest.copy_in(tmp_path / "overlay", "/")
+
+
 def test_an_overlay_that_does_not_fit_the_guest_is_told(root: Root, tmp_path: Path) -> None:
     (tmp_path / "overlay/etc").mkdir(parents=True)
     (tmp_path / "overlay/etc/hostname").touch()
