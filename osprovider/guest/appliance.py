@@ -46,19 +46,8 @@ _GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})  # what FUSE answers whe
 # The first process in the PID namespace takes all others with it; it goes with unshare, and that with us.
 _NAMESPACES = (
     *("setpriv", "--pdeathsig", "KILL", "--"),
-    *(
-        "unshare",
-        "--mount",
-        "--propagation",
-        "slave",
-        "--net",
-        "--ipc",
-        "--pid",
-        "--mount-proc",
-        "--fork",
-        "--kill-child",
-    ),
-    "--",
+    *("unshare", "--mount", "--propagation", "slave", "--net", "--ipc"),
+    *("--pid", "--mount-proc", "--fork", "--kill-child", "--"),
 )
 _PYTHONPATH = str(Path(osprovider.__file__).parents[1])
 
