@@ -40,7 +40,7 @@ test-unit: venv ## run the quick tests: no root, no devices
 	$(VENV)/bin/pytest -n $(JOBS) tests/unit
 
 .PHONY: test-system
-test-system: venv ## run the tests that use real tools on files and loop devices
+test-system: venv deb ## run the tests that use real tools on files and loop devices
 	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests/system
 
 .PHONY: test-e2e
