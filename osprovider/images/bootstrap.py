@@ -33,12 +33,13 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _INITRAMFS = "/etc/initramfs-tools/conf.d/osprovider"
 _POLICY = "/usr/sbin/policy-rc.d"
+_DEBOOTSTRAP_LOG = "/debootstrap/debootstrap.log"
 _SOURCES = "/etc/apt/sources.list"
 
 LEFT_FOR_BUILD = (_INITRAMFS, _POLICY)
 """What is in the tree for the time of the build only."""
 
-# Lays the merged /usr at the start, as debootstrap does; without it Debian 12's apt installs usrmerge, which brings Perl.
+# Lays the merged /usr at the start, as debootstrap does; else Debian 12's apt would install usrmerge, and so Perl.
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 
 _HOSTS = """\
@@ -100,7 +101,7 @@ def install(image: str, build: BootstrapBuild, filesystem: str, guest: Guest, ro
     """
     for path, content in _PREPARED.items():
         guest.write(path, content)
-    # An initramfs for any machine, which can check its root, and looks for no swap of the node's (which /proc/swaps shows
+    # An initramfs for any machine, which can check its root and looks for no swap of the node's (/proc/swaps shows that
     # in every namespace).
     guest.write(_INITRAMFS, f"MODULES=most\nFSTYPE={filesystem}\nRESUME=none\n")
     watch = Watch(f"image {image}")
@@ -110,6 +111,8 @@ def install(image: str, build: BootstrapBuild, filesystem: str, guest: Guest, ro
         else:
             _debootstrap(build, guest, root, scratch, watch)
     except ToolError as error:
+        if guest.exists(_DEBOOTSTRAP_LOG):  # it says what wget, tar and dpkg said there and nowhere else
+            watch.lines.extend(guest.read_text(_DEBOOTSTRAP_LOG).splitlines())
         last = error.tail.splitlines()[-1].strip() if error.tail else str(error)
         if causes.is_out_of_space(watch.lines):
             raise OutOfSpace(f"image {image}: {last}") from error

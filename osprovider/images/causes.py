@@ -51,7 +51,13 @@ _CAUSES = (
         "another build.mirror in {file}",
     ),
     _Cause(
-        (r"does not have a Release file", r"No such script: ", r"\b404\s+Not Found", r"Invalid Release file"),
+        (
+            r"does not have a Release file",
+            r"No such script: ",
+            r"\b404\s+Not Found",
+            r"ERROR 404: ",
+            r"Invalid Release file",
+        ),
         "{mirror} has no suite {suite}: it answers 404; check build.suite, build.components and build.mirror of {file}",
     ),
     _Cause(

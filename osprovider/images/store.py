@@ -238,7 +238,7 @@ class Store:
         try:
             with os.scandir(self._templates) as entries:
                 return tuple(entries)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ()
 
     def _lock(self, key: str, what: str) -> Path:

@@ -1,0 +1,92 @@
+"""Messages from what the build tools said."""
+
+from __future__ import annotations
+
+import pytest
+
+from osprovider.images.causes import explain, is_out_of_space
+
+MIRROR = "http://mirror.example.org/debian"
+
+
+def cause(*lines: str, mirror: str | None = MIRROR) -> str:
+    return explain(lines, image="web", mirror=mirror, suite="bookworm", keyring="/keys.gpg", last="the last line")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "E: Unable to locate package nginxx",
+        "E: Package 'nginxx' has no installation candidate",
+        "E: Couldn't find any package by glob 'nginxx'",
+    ],
+)
+def test_an_unknown_package_is_named(line: str) -> None:
+    assert cause("Reading package lists...", line) == (
+        f"{MIRROR} has no package nginxx in bookworm; correct build.packages of images/web.yaml, "
+        "or packages of the variant"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"E: The repository '{MIRROR} bookworm Release' does not have a Release file.",
+        "E: No such script: /usr/share/debootstrap/scripts/bookworm",
+        f"Err:2 {MIRROR} bookworm Release 404  Not Found [IP: 192.0.2.1 80]",
+        "2026-11-21 01:01:00 ERROR 404: Not Found.",
+    ],
+)
+def test_a_missing_suite_is_named(line: str) -> None:
+    assert cause(line).startswith(f"{MIRROR} has no suite bookworm: it answers 404; check build.suite")
+
+
+def test_a_name_that_cannot_be_resolved_counts_more_than_what_follows_from_it() -> None:
+    message = cause(
+        f"W: Failed to fetch {MIRROR}/dists/bookworm/InRelease  Temporary failure resolving 'mirror.example.org'",
+        f"E: The repository '{MIRROR} bookworm Release' does not have a Release file.",
+    )
+    assert message.startswith(f"the name of {MIRROR} cannot be resolved (Failed to fetch")
+    assert message.endswith("check the node's name servers, and build.mirror of images/web.yaml")
+
+
+def test_a_refused_connection_is_told_without_the_tools_marks() -> None:
+    line = "Err:1 http://127.0.0.1:9 bookworm InRelease Could not connect to 127.0.0.1:9 (127.0.0.1)."
+    assert "(http://127.0.0.1:9 bookworm InRelease Could not connect" in cause(line)
+
+
+def test_a_signature_by_an_unknown_key() -> None:
+    message = cause("W: GPG error: The following signatures couldn't be verified: NO_PUBKEY 0123456789ABCDEF")
+    assert message.startswith(f"what {MIRROR} offers is not signed by a key of /keys.gpg")
+
+
+def test_a_package_whose_script_fails() -> None:
+    message = cause(
+        "dpkg: error processing package broken (--configure):",
+        " installed broken package post-installation script subprocess returned error exit status 1",
+    )
+    assert message.startswith("package broken cannot be installed: installed broken package post-installation script")
+
+
+def test_the_default_mirror_is_not_called_none() -> None:
+    assert cause("Connection refused", mirror=None).startswith("the default mirror cannot be reached")
+
+
+def test_an_unknown_cause_is_told_by_the_last_line() -> None:
+    assert cause("something else") == "the last line; --debug shows what the build said"
+
+
+def test_braces_in_what_a_tool_said_stay() -> None:
+    assert "Depends: {curly}" in cause(" web : Depends: {curly}")
+
+
+@pytest.mark.parametrize(
+    ("line", "full"),
+    [
+        ("dpkg-deb: error: failed to write: No space left on device", True),
+        ("E: You don't have enough free space in /var/cache/apt/archives/.", True),
+        ("Setting up libc6", False),
+    ],
+)
+def test_a_full_file_system_is_known(line: str, full: bool) -> None:
+    assert is_out_of_space(["Unpacking perl", line]) is full

@@ -1,0 +1,366 @@
+"""The template store, with a builder that makes tiny templates in an instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from osprovider.config.model import BootstrapBuild, Image, Layout, Variant
+from osprovider.errors import ImageError
+from osprovider.images import build
+from osprovider.images.manifest import FORMAT, Distribution, Extent, Filesystem, Manifest
+from osprovider.images.recipe import Recipe
+from osprovider.images.store import Store
+from osprovider.paths import Directories
+
+_FORK = multiprocessing.get_context("fork")
+_SIZE = 8192
+
+IMAGE = Image(build=BootstrapBuild(suite="bookworm", packages=("openssh-server", "acl")))
+VARIANT = Variant(image="debian-12")
+
+
+class Builder:
+    """Stands in for `build_template`; notes each build in a file, so that those of other processes count as well."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self.seconds = 0.0
+
+    def __call__(self, recipe: Recipe, key: str, image: Path, scratch: Path, _cache: Path) -> Manifest:
+        """Make a template of zeros."""
+        with self._log.open("a") as log:
+            log.write(f"{recipe.image}\n")
+        (scratch / "half-made").write_text("")
+        time.sleep(self.seconds)
+        (scratch / "half-made").unlink()
+        image.write_bytes(bytes(_SIZE))
+        return Manifest(
+            format=FORMAT,
+            key=key,
+            image=recipe.image,
+            created="2026-11-21T00:30:00Z",
+            architecture="amd64",
+            distribution=Distribution("debian", "12", "bookworm", "Debian"),
+            init="systemd",
+            network_stacks=(),
+            boot_loaders=(),
+            kernels=(),
+            filesystem=Filesystem("ext4", "uuid", "", 4096, _SIZE, _SIZE),
+            extents=(Extent(0, _SIZE, 0),),
+            built_here=True,
+            tools={},
+            definition=recipe.to_json(),
+        )
+
+    @property
+    def builds(self) -> int:
+        """How often it was called, by any process."""
+        return len(self._log.read_text().splitlines()) if self._log.exists() else 0
+
+
+@pytest.fixture
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
+    stand_in = Builder(tmp_path / "builds")
+    monkeypatch.setattr(build, "build_template", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    return Directories(tmp_path / "etc", tmp_path / "cache", tmp_path / "run", tmp_path / "share")
+
+
+@pytest.fixture
+def store(directories: Directories, builder: Builder) -> Store:
+    return Store(directories)
+
+
+def entries(directories: Directories) -> list[str]:
+    return sorted(path.name for path in (directories.cache / "templates").iterdir())
+
+
+def open_once(store: Store, name: str = "debian-12") -> int:
+    """The inode of the template that is opened."""
+    with store.opened(name, IMAGE, VARIANT) as template:
+        return os.fstat(template.fd).st_ino
+
+
+def test_a_missing_template_is_made_and_then_found(store: Store, builder: Builder) -> None:
+    first = open_once(store)
+    assert open_once(store) == first
+    assert builder.builds == 1
+
+
+def test_a_template_can_be_read_while_it_is_open_and_is_closed_afterwards(store: Store) -> None:
+    with store.opened("debian-12", IMAGE, VARIANT) as template:
+        assert os.pread(template.fd, 2 * _SIZE, 0) == bytes(_SIZE)
+        assert template.manifest.image == "debian-12"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(template.fd)
+
+
+def test_looking_up_makes_nothing(store: Store, directories: Directories) -> None:
+    key, manifest = store.look_up("debian-12", IMAGE, VARIANT)
+    assert manifest is None
+    assert not directories.cache.exists()
+    open_once(store)
+    key_then, manifest = store.look_up("debian-12", IMAGE, VARIANT)
+    assert key_then == key
+    assert manifest is not None
+    assert manifest.key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "variant"),
+    [
+        ("other", IMAGE, VARIANT),
+        ("debian-12", dataclasses.replace(IMAGE, build=dataclasses.replace(IMAGE.build, suite="trixie")), VARIANT),
+        ("debian-12", dataclasses.replace(IMAGE, build=dataclasses.replace(IMAGE.build, tool="debootstrap")), VARIANT),
+        ("debian-12", IMAGE, Variant(image="debian-12", layout=Layout(filesystem="ext3"))),
+        ("debian-12", IMAGE, Variant(image="debian-12", packages=("nginx",))),
+    ],
+)
+def test_what_the_result_depends_on_changes_the_key(store: Store, name: str, image: Image, variant: Variant) -> None:
+    assert store.look_up(name, image, variant)[0] != store.look_up("debian-12", IMAGE, VARIANT)[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "variant"),
+    [
+        (dataclasses.replace(IMAGE, description="another"), VARIANT),
+        (
+            dataclasses.replace(IMAGE, build=dataclasses.replace(IMAGE.build, packages=("acl", "openssh-server"))),
+            VARIANT,
+        ),
+        (IMAGE, Variant(image="debian-12", packages=("acl",))),
+        (IMAGE, Variant(image="debian-12", layout=Layout(grow=False))),
+    ],
+)
+def test_what_the_result_does_not_depend_on_leaves_the_key(store: Store, image: Image, variant: Variant) -> None:
+    assert store.look_up("debian-12", image, variant)[0] == store.look_up("debian-12", IMAGE, VARIANT)[0]
+
+
+def test_other_trusted_keys_change_the_key(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "two").write_bytes(b"2")
+    recipe = Recipe.of("debian-12", IMAGE, VARIANT)
+    keys = {dataclasses.replace(recipe, keyring=tmp_path / name).key() for name in ("one", "two", "none")}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut off", "no image", "no manifest", "no JSON", "other format", "other key"])
+def test_a_damaged_template_is_made_again(
+    damage: str, store: Store, builder: Builder, directories: Directories, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_once(store)
+    directory = directories.cache / "templates" / entries(directories)[0]
+    manifest = directory / "manifest.json"
+    if damage == "cut off":
+        os.truncate(directory / "template.img", _SIZE // 2)
+    elif damage == "no image":
+        (directory / "template.img").unlink()
+    elif damage == "no manifest":
+        manifest.unlink()
+    elif damage == "no JSON":
+        manifest.write_text('{"format": 1, ')
+    elif damage == "other format":
+        manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+    else:
+        manifest.write_text(manifest.read_text().replace(directory.name, "0" * 64))
+    open_once(store)
+    assert builder.builds == 2
+    assert f"{directory} is damaged (" in capsys.readouterr().err
+
+
+def test_an_invalidated_template_is_made_again(store: Store, builder: Builder) -> None:
+    with store.opened("debian-12", IMAGE, VARIANT) as template:
+        key = template.manifest.key
+    store.invalidate(key)
+    open_once(store)
+    assert builder.builds == 2
+
+
+def test_a_template_that_another_process_made_again_is_not_invalidated(
+    store: Store, builder: Builder, directories: Directories
+) -> None:
+    with store.opened("debian-12", IMAGE, VARIANT) as template:
+        key = template.manifest.key
+    other = Store(directories)
+    other.build("debian-12", IMAGE, VARIANT, force=True)
+    store.invalidate(key)
+    assert builder.builds == 2
+    open_once(store)
+    assert builder.builds == 2
+
+
+def test_building_again_is_done_on_demand_only(store: Store, builder: Builder) -> None:
+    store.build("debian-12", IMAGE, VARIANT)
+    first = open_once(store)
+    store.build("debian-12", IMAGE, VARIANT)
+    assert builder.builds == 1
+    store.build("debian-12", IMAGE, VARIANT, force=True)
+    assert builder.builds == 2
+    assert open_once(store) != first
+
+
+def test_the_old_template_serves_while_a_new_one_is_made(
+    store: Store, builder: Builder, directories: Directories
+) -> None:
+    old = open_once(store)
+    builder.seconds = 60
+    process = _FORK.Process(target=store.build, args=("debian-12", IMAGE, VARIANT), kwargs={"force": True}, daemon=True)
+    process.start()
+    try:
+        wait_until(lambda: any(name.endswith(".new") for name in entries(directories)))
+        assert open_once(store) == old
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_the_list_is_by_image(store: Store) -> None:
+    for name in ("debian-13", "debian-12"):
+        open_once(store, name)
+    infos = store.list()
+    assert [info.manifest.image for info in infos] == ["debian-12", "debian-13"]
+    assert all(info.directory.name == info.manifest.key for info in infos)
+
+
+def test_removing_takes_the_templates_of_one_image(store: Store, directories: Directories) -> None:
+    for name in ("debian-13", "debian-12"):
+        open_once(store, name)
+    removed = store.remove("debian-12")
+    assert [info.manifest.image for info in removed] == ["debian-12"]
+    assert [info.manifest.image for info in store.list()] == ["debian-13"]
+    assert len(entries(directories)) == 1
+    assert store.remove("debian-12") == ()
+
+
+def test_an_empty_store_lists_and_removes_nothing(store: Store) -> None:
+    assert store.list() == ()
+    assert store.remove("debian-12") == ()
+
+
+def test_removing_waits_for_who_uses_the_template(store: Store, directories: Directories) -> None:
+    open_once(store)
+    now = _FORK.Event()
+
+    def remove_then() -> None:
+        now.wait()
+        store.remove("debian-12")
+
+    # Forked before the template is opened: a fork's copy of our descriptor would hold the lock as well.
+    process = _FORK.Process(target=remove_then, daemon=True)
+    process.start()
+    with store.opened("debian-12", IMAGE, VARIANT):
+        now.set()
+        process.join(0.2)
+        assert process.is_alive()
+        assert len(entries(directories)) == 1
+    process.join()
+    assert entries(directories) == []
+
+
+def test_many_at_once_make_it_once(store: Store, builder: Builder, directories: Directories) -> None:
+    builder.seconds = 0.3
+    processes = [_FORK.Process(target=open_once, args=(Store(directories),), daemon=True) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert builder.builds == 1
+    assert len(entries(directories)) == 1
+
+
+def test_different_images_are_made_at_the_same_time(builder: Builder, directories: Directories) -> None:
+    builder.seconds = 60
+    names = ("debian-12", "debian-13")
+    processes = [_FORK.Process(target=open_once, args=(Store(directories), name), daemon=True) for name in names]
+    for process in processes:
+        process.start()
+    try:
+        wait_until(lambda: builder.builds == 2)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture
+def killed(store: Store, builder: Builder, directories: Directories) -> Path:
+    """What a builder left that was killed."""
+    builder.seconds = 60
+    process = _FORK.Process(target=open_once, args=(store, "killed"), daemon=True)
+    process.start()
+    wait_until(lambda: builder.builds == 1)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    builder.seconds = 0
+    [name] = entries(directories)
+    assert name.endswith(".new")
+    return directories.cache / "templates" / name
+
+
+def test_a_dead_builders_leftovers_go_with_the_next_use_of_any_image(store: Store, killed: Path) -> None:
+    open_once(store, "another")
+    assert not killed.exists()
+
+
+def test_a_dead_builders_image_is_made_anew(store: Store, builder: Builder, killed: Path) -> None:
+    open_once(store, "killed")
+    assert not killed.exists()
+    assert builder.builds == 2
+
+
+def test_a_living_builders_work_is_left_alone(store: Store, builder: Builder, directories: Directories) -> None:
+    builder.seconds = 60
+    process = _FORK.Process(target=open_once, args=(store, "slow"), daemon=True)
+    process.start()
+    try:
+        wait_until(lambda: builder.builds == 1)
+        builder.seconds = 0
+        open_once(store, "quick")
+        assert [name[64:] for name in entries(directories) if "." in name] == [".new"]
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_removal_that_was_killed_half_way_is_completed(store: Store, directories: Directories) -> None:
+    open_once(store)
+    [key] = entries(directories)
+    templates = directories.cache / "templates"
+    (templates / key).rename(templates / f"{key}.gone")
+    assert store.list() == ()
+    open_once(store)
+    assert entries(directories) == [key]
+
+
+def test_a_build_that_fails_leaves_nothing(
+    store: Store, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Manifest:
+        raise ImageError("image debian-12: the mirror is gone")
+
+    monkeypatch.setattr(build, "build_template", fail)
+    with pytest.raises(ImageError, match="the mirror is gone"):
+        open_once(store)
+    assert entries(directories) == []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in itertools.repeat(None, 3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to that")
