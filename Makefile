@@ -12,13 +12,12 @@ CONFIG_DIR  := /etc/ganeti/osprovider
 JOBS        ?= $(shell nproc)
 
 # What a node needs (debian/control says the same), and what building and testing need beyond it.
-NODE_PACKAGES  := debian-archive-keyring dosfstools e2fsprogs grub-common grub-efi-amd64-bin grub-pc-bin mmdebstrap \
-                  mount mtools openssh-client python3 python3-click python3-jinja2 python3-parted python3-yaml \
-                  util-linux debootstrap python3-guestfs
+NODE_PACKAGES  := debian-archive-keyring dosfstools e2fsprogs gnutls-bin grub-common grub-efi-amd64-bin grub-pc-bin \
+                  mmdebstrap mount mtools openssh-client python3 python3-click python3-jinja2 python3-parted python3-yaml \
+                  util-linux debootstrap linux-image-cloud-amd64 python3-guestfs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 qemu-utils ovmf
-TEST_PACKAGES  := acl attr fdisk iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv \
-                  linux-image-cloud-amd64
+TEST_PACKAGES  := acl attr fdisk iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv
 
 .PHONY: help
 help: ## list the targets
