@@ -23,13 +23,11 @@ from osprovider.config.model import BootstrapBuild
 from osprovider.errors import ImageError, ToolError
 from osprovider.guest.protocol import Guest
 from osprovider.images import causes
+from osprovider.images.recipe import Recipe
 from osprovider.images.watch import Watch
 from osprovider.run import BASE_ENVIRONMENT, run, run_lines
 
-__all__ = ["KEYRING", "LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "run_isolated", "tool_version"]
-
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-"""The keys whose signatures are trusted, whatever else this node's apt trusts."""
+__all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "run_isolated", "tool_version"]
 
 _INITRAMFS = "/etc/initramfs-tools/conf.d/osprovider"
 _POLICY = "/usr/sbin/policy-rc.d"
@@ -63,20 +61,21 @@ class OutOfSpace(ImageError):  # noqa: N818 - its name is what it is
     """The tree's file system filled up."""
 
 
-def require_tools(image: str, build: BootstrapBuild) -> None:
+def require_tools(recipe: Recipe) -> None:
     """See that what the build needs is installed.
 
     Raises:
         ImageError: the tool or the archive's keys are missing.
     """
+    image, build = recipe.image, recipe.build
     if shutil.which(build.tool, path=BASE_ENVIRONMENT["PATH"]) is None:
         other = "debootstrap" if build.tool == "mmdebstrap" else "mmdebstrap"
         raise ImageError(
             f"image {image}: {build.tool} is not installed; apt install {build.tool}, "
             f"or say build.tool: {other} in images/{image}.yaml"
         )
-    if not KEYRING.is_file():
-        raise ImageError(f"image {image}: {KEYRING} is missing; apt install debian-archive-keyring")
+    if not recipe.keyring.is_file():
+        raise ImageError(f"image {image}: {recipe.keyring} is missing; apt install debian-archive-keyring")
 
 
 def tool_version(tool: str) -> str:
@@ -84,13 +83,11 @@ def tool_version(tool: str) -> str:
     return run([tool, "--version"]).text.split()[-1]
 
 
-def install(image: str, build: BootstrapBuild, filesystem: str, guest: Guest, root: Path, scratch: Path) -> None:
+def install(recipe: Recipe, guest: Guest, root: Path, scratch: Path) -> None:
     """Install the system into a tree.
 
     Args:
-        image: the definition's name, for messages.
-        build: the definition, with all packages.
-        filesystem: the type of the tree's file system.
+        recipe: what of.
         guest: the tree, empty.
         root: where it is mounted, with device nodes and programs allowed.
         scratch: an empty directory for files of the build's own, not in the tree.
@@ -103,13 +100,14 @@ def install(image: str, build: BootstrapBuild, filesystem: str, guest: Guest, ro
         guest.write(path, content)
     # An initramfs for any machine, which can check its root and looks for no swap of the node's (/proc/swaps shows that
     # in every namespace).
-    guest.write(_INITRAMFS, f"MODULES=most\nFSTYPE={filesystem}\nRESUME=none\n")
+    guest.write(_INITRAMFS, f"MODULES=most\nFSTYPE={recipe.filesystem}\nRESUME=none\n")
+    image, build = recipe.image, recipe.build
     watch = Watch(f"image {image}")
     try:
         if build.tool == "mmdebstrap":
-            _mmdebstrap(build, root, scratch, watch)
+            _mmdebstrap(recipe, root, scratch, watch)
         else:
-            _debootstrap(build, guest, root, scratch, watch)
+            _debootstrap(recipe, guest, root, scratch, watch)
     except ToolError as error:
         if guest.exists(_DEBOOTSTRAP_LOG):  # it says what wget, tar and dpkg said there and nowhere else
             watch.lines.extend(guest.read_text(_DEBOOTSTRAP_LOG).splitlines())
@@ -117,7 +115,7 @@ def install(image: str, build: BootstrapBuild, filesystem: str, guest: Guest, ro
         if causes.is_out_of_space(watch.lines):
             raise OutOfSpace(f"image {image}: {last}") from error
         cause = causes.explain(
-            watch.lines, image=image, mirror=build.mirror, suite=build.suite, keyring=str(KEYRING), last=last
+            watch.lines, image=image, mirror=build.mirror, suite=build.suite, keyring=str(recipe.keyring), last=last
         )
         raise ImageError(f"image {image}: {cause}") from error
 
@@ -142,7 +140,8 @@ def run_isolated(
     run_lines([*namespaces, "--", *inside], on_line, env={**env, "PYTHONPATH": package})
 
 
-def _mmdebstrap(build: BootstrapBuild, root: Path, scratch: Path, watch: Watch) -> None:
+def _mmdebstrap(recipe: Recipe, root: Path, scratch: Path, watch: Watch) -> None:
+    build = recipe.build
     no_further_keys = scratch / "no-further-keys"
     no_further_keys.mkdir()
     run_isolated(
@@ -155,7 +154,7 @@ def _mmdebstrap(build: BootstrapBuild, root: Path, scratch: Path, watch: Watch) 
             f"--components={','.join(build.components)}",
             *([f"--include={','.join(build.packages)}"] if build.packages else []),
             # A file takes the place of the node's trusted.gpg, a directory that of its trusted.gpg.d.
-            f"--keyring={KEYRING}",
+            f"--keyring={recipe.keyring}",
             f"--keyring={no_further_keys}",
             *([f"--hook-directory={_MERGED_USR}"] if _MERGED_USR.is_dir() else []),
             "--skip=check/empty",
@@ -170,14 +169,15 @@ def _mmdebstrap(build: BootstrapBuild, root: Path, scratch: Path, watch: Watch) 
     )
 
 
-def _debootstrap(build: BootstrapBuild, guest: Guest, root: Path, scratch: Path, watch: Watch) -> None:
+def _debootstrap(recipe: Recipe, guest: Guest, root: Path, scratch: Path, watch: Watch) -> None:
+    build = recipe.build
     run_isolated(
         [
             "debootstrap",
             "--variant=minbase",
             f"--arch={build.arch}",
             f"--components={','.join(build.components)}",
-            f"--keyring={KEYRING}",
+            f"--keyring={recipe.keyring}",
             build.suite,
             root,
             *([build.mirror] if build.mirror else []),
@@ -186,7 +186,7 @@ def _debootstrap(build: BootstrapBuild, guest: Guest, root: Path, scratch: Path,
     )
     _complete_sources(build, guest)
     settings = scratch / "apt.conf"
-    settings.write_text(_apt_settings(build, root))
+    settings.write_text(_apt_settings(recipe, root))
     guest.write(_POLICY, "#!/bin/sh\nexit 101\n", mode=0o755)
     starter = _daemon_starter(guest)
     _divert(root, watch, "--add", starter)
@@ -197,15 +197,15 @@ def _debootstrap(build: BootstrapBuild, guest: Guest, root: Path, scratch: Path,
     _divert(root, watch, "--remove", starter)
 
 
-def _apt_settings(build: BootstrapBuild, root: Path) -> str:
+def _apt_settings(recipe: Recipe, root: Path) -> str:
     """An apt.conf(5) for an apt of the node that works on the tree and sees nothing of the node's configuration."""
     return f"""\
 Dir "{root}";
 Dir::State::Status "{root}/var/lib/dpkg/status";
-Dir::Etc::Trusted "{KEYRING}";
+Dir::Etc::Trusted "{recipe.keyring}";
 Dir::Etc::TrustedParts "/dev/null";
-APT::Architecture "{build.arch}";
-APT::Architectures {{ "{build.arch}"; }};
+APT::Architecture "{recipe.build.arch}";
+APT::Architectures {{ "{recipe.build.arch}"; }};
 APT::Install-Recommends "false";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";

@@ -58,7 +58,7 @@ def build_template(recipe: Recipe, key: str, image: Path, scratch: Path, cache: 
     Raises:
         ImageError: it cannot be made; names the image, the cause and the way out. The caller removes ``scratch``.
     """
-    bootstrap.require_tools(recipe.image, recipe.build)
+    bootstrap.require_tools(recipe)
     free = _free_bytes(scratch)
     if free < _LEAST_FREE:
         raise _full(recipe, cache, free, f"at least {human_bytes(_LEAST_FREE)}")
@@ -81,7 +81,7 @@ def _build(recipe: Recipe, key: str, image: Path, scratch: Path, size: int) -> M
     root.mkdir()
     with _mounted(image, recipe.filesystem, root) as guest:
         with reporter.step(f"image {name}: {build.suite} by {build.tool}") as detail:
-            bootstrap.install(name, build, recipe.filesystem, guest, root, scratch)
+            bootstrap.install(recipe, guest, root, scratch)
             facts = tree.inspect(guest)
             detail(f"{facts.packages} packages")
         with reporter.step(f"image {name}: clean"):

@@ -19,9 +19,11 @@ from typing import Any
 
 from osprovider.config.model import BootstrapBuild, Image, Variant
 from osprovider.images import manifest
-from osprovider.images.bootstrap import KEYRING
 
-__all__ = ["Recipe"]
+__all__ = ["KEYRING", "Recipe"]
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""The keys whose signatures are trusted, whatever else this node's apt trusts."""
 
 _REVISION = 1
 """Of what this package does to a tree, and of the file systems that :func:`osprovider.disk.filesystem.make` makes; a

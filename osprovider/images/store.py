@@ -12,7 +12,6 @@ Not for: what is in a template (:mod:`osprovider.images.build`).
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -181,7 +180,7 @@ class Store:
                     manifest = build_template(recipe, key, directory / _IMAGE, directory, self._cache)
                     self._publish(key, manifest)
                 except BaseException:
-                    shutil.rmtree(directory, ignore_errors=True)
+                    _remove(directory)
                     raise
                 info = self._info(key)
             if info is None:
@@ -192,8 +191,7 @@ class Store:
         """An empty directory for a template that is being made. Others may pass through, as apt's own user has to."""
         directory = self._templates / f"{key}{_NEW}"
         try:
-            if directory.exists():
-                shutil.rmtree(directory)
+            _remove(directory)
             directory.mkdir(mode=0o755, parents=True)
         except OSError as error:
             raise ImageError(
@@ -218,12 +216,12 @@ class Store:
     def _discard(self, key: str) -> None:
         """Remove a template. What is half removed no longer bears its name."""
         gone = self._templates / f"{key}{_GONE}"
-        shutil.rmtree(gone, ignore_errors=True)
+        _remove(gone)
         try:
             (self._templates / key).rename(gone)
         except FileNotFoundError:
             return
-        shutil.rmtree(gone)
+        _remove(gone)
 
     def _sweep(self) -> None:
         """Remove what dead processes left half made or half removed."""
@@ -232,7 +230,7 @@ class Store:
             if dot:
                 with locks.attempt(self._lock(key, _OWNERS[dot + state])) as free:
                     if free:
-                        shutil.rmtree(entry.path, ignore_errors=True)
+                        _remove(entry.path)
 
     def _entries(self) -> tuple[os.DirEntry[str], ...]:
         try:
@@ -285,6 +283,13 @@ class Store:
             return None
         directory = self._templates / key
         return TemplateInfo(directory, (directory / _IMAGE).stat().st_blocks * 512, manifest)
+
+
+def _remove(directory: str | Path) -> None:
+    """Remove a directory with all in it; what cannot be removed now is swept later."""
+    import shutil  # dear to import, and a warm create removes nothing
+
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from osprovider.config.model import BootstrapBuild
 from osprovider.errors import ImageError
 from osprovider.images import bootstrap
+from osprovider.images.recipe import Recipe
 from tests.support.leftovers import no_leftovers
 from tests.system.images.builder import Job, run_job
 
@@ -99,13 +100,12 @@ def test_an_unknown_package(tool: str, tmp_path: Path) -> None:
 def test_a_tool_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "BASE_ENVIRONMENT", {"PATH": "/nonexistent"})
     with pytest.raises(ImageError, match=r"^image bad: mmdebstrap is not installed; apt install mmdebstrap"):
-        bootstrap.require_tools("bad", BootstrapBuild(suite="bookworm"))
+        bootstrap.require_tools(Recipe("bad", BootstrapBuild(suite="bookworm"), "ext4"))
 
 
-def test_keys_that_are_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bootstrap, "KEYRING", tmp_path / "none.gpg")
+def test_keys_that_are_not_installed(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none\.gpg is missing; apt install debian-archive-keyring"):
-        bootstrap.require_tools("bad", BootstrapBuild(suite="bookworm"))
+        bootstrap.require_tools(Recipe("bad", BootstrapBuild(suite="bookworm"), "ext4", tmp_path / "none.gpg"))
 
 
 @contextmanager

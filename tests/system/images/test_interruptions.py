@@ -35,8 +35,9 @@ def templates(base: Path) -> list[str]:
     return sorted(path.name for path in (base / "cache/templates").iterdir())
 
 
-def test_a_build_that_is_asked_to_stop_leaves_nothing(base: Path) -> None:
-    process = start_job(Job(str(base)))
+@pytest.mark.parametrize("tool", ["mmdebstrap", "debootstrap"])
+def test_a_build_that_is_asked_to_stop_leaves_nothing(tool: str, base: Path) -> None:
+    process = start_job(Job(str(base), build={"tool": tool}))
     wait_for_packages(base)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate()
