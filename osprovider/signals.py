@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 from osprovider.errors import Terminated
 
@@ -19,15 +18,20 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def terminable() -> Iterator[None]:
     """Within it SIGTERM, SIGINT and SIGHUP raise :class:`Terminated` in the main thread, once.
 
-    While we unwind, further ones are ignored, so that an impatient second signal leaves no mount behind.
+    While we unwind, further ones do nothing, so that an impatient second signal leaves no mount behind. One that our
+    caller has us ignore stays ignored, as nohup(1) wants it.
     """
+    stopping = False
 
-    def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise Terminated(signal.Signals(number).name)
+    # Not SIG_IGN for the further ones: Python complains of those that have come, but have not been handled, by then.
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            raise Terminated(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:
