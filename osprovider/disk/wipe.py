@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from osprovider import linux
-from osprovider.disk.copy import sync, write_all, zero
+from osprovider.disk.copy import sync, write_all, zero, zero_cheaply
 from osprovider.disk.device import Device
 from osprovider.errors import DeviceError
-from osprovider.linux import Fallocate
 from osprovider.log import human_bytes, reporter
 
 __all__ = ["clear_signatures", "wipe"]
@@ -68,7 +67,7 @@ def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> 
             _discard(device)
             return False
         case _:
-            if _punch(device):
+            if _zero(device):
                 return True
             reporter.info(
                 f"{device.path} cannot zero itself: old contents stay where the new system has none (wipe: zero)"
@@ -76,23 +75,15 @@ def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> 
             return False
 
 
-def _punch(device: Device) -> bool:
+def _zero(device: Device) -> bool:
     """Have the file system or the device make zeros of everything. False where that would be slow or fails."""
     if device.is_block and not _zeroes_cheaply(os.fstat(device.fd).st_rdev):
         return False
     size = device.facts.size_bytes
     with reporter.step(f"wipe {device.path}") as detail:
-        try:
-            for offset in range(0, size, _AT_ONCE):
-                length = min(_AT_ONCE, size - offset)
-                linux.fallocate(device.fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, offset, length)
-        except OSError as error:
-            if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
-                raise DeviceError(f"{device.path}: cannot be zeroed: {error.strerror}") from error
-            detail("not supported")
-            return False
-        detail(human_bytes(size))
-        return True
+        is_zero = zero_cheaply(device.fd, 0, size)
+        detail(human_bytes(size) if is_zero else "not supported")
+        return is_zero
 
 
 def _zeroes_cheaply(device: int) -> bool:

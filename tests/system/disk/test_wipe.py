@@ -13,7 +13,7 @@ from osprovider.disk.device import claim
 from osprovider.disk.table import write_table
 from osprovider.disk.wipe import clear_signatures, wipe
 from osprovider.layout import TablePlan
-from tests.system.disk.support import DISK_SIZE, MIB, in_mount_namespace
+from tests.system.disk.support import DISK_SIZE, MIB, in_mount_namespace, used_disk
 
 OLD = b"\xa5" * DISK_SIZE
 ZEROS = bytes(DISK_SIZE)
@@ -84,3 +84,28 @@ with attached(used_disk(Path(sys.argv[1]) / "disk", 4 * MIB)) as disk:
     out = in_mount_namespace('mount -t ramfs none "$1"', code, place, run_dir, policy)
     assert said in out
     assert out.endswith("proved\n" if proved else "left\n")
+
+
+def test_a_file_keeps_its_blocks_which_a_file_system_may_be_slow_to_free(scratch: Path, run_dir: Path) -> None:
+    disk = used_disk(scratch / "disk")
+    blocks = disk.stat().st_blocks
+    with claim(disk, run_dir) as device:
+        assert wipe(device, "auto") is True
+    assert disk.read_bytes() == ZEROS
+    assert disk.stat().st_blocks >= blocks
+
+
+def test_a_files_holes_stay_holes(scratch: Path, run_dir: Path) -> None:
+    disk = scratch / "sparse"
+    with disk.open("wb") as file:
+        file.truncate(1 << 40)  # larger than what it lies on
+        for offset in (0, 5 * MIB + 512, (1 << 40) - MIB):
+            file.seek(offset)
+            file.write(OLD[:MIB])
+    with claim(disk, run_dir) as device:
+        assert wipe(device, "auto") is True
+    assert disk.stat().st_blocks * 512 < 8 * MIB
+    with disk.open("rb") as file:
+        for offset in (0, 4 * MIB, (1 << 40) - 4 * MIB):
+            file.seek(offset)
+            assert file.read(4 * MIB) == bytes(4 * MIB)
