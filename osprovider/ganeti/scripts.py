@@ -13,6 +13,7 @@ from osprovider.errors import ConfigurationError, OsproviderError, Problem, Term
 from osprovider.ganeti.request import Request, Script
 from osprovider.log import reporter
 from osprovider.paths import Directories
+from osprovider.process import settled
 from osprovider.signals import terminable
 
 __all__ = ["guarded", "main", "show_error"]
@@ -42,20 +43,20 @@ def main(name: str, arguments: Sequence[str] | None = None, environ: Mapping[str
     """
     script = Script(name)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(words):
-        print(_usage(script))
-        return 0
-    debug = "--debug" in words
 
     def work() -> None:
+        if {"-h", "--help"} & set(words):
+            print(_usage(script), flush=True)
+            return
         options = {"--debug"} | ({"--preserve-on-error"} if script is Script.CREATE else set())
         expected = ["parameters"] if script is Script.VERIFY else []
         rest = [word for word in words if word not in options]
         if rest != expected:
-            raise UsageError(f"unexpected arguments: {' '.join(rest) or 'none'}\n{_usage(script)}")
+            words_said, words_wanted = (" ".join(each) or "none" for each in (rest, expected))
+            raise UsageError(f"{_usage(script)}\nwrong arguments: {words_said}; write: {words_wanted}")
         _carry_out(script, dict(os.environ if environ is None else environ), preserve="--preserve-on-error" in words)
 
-    return guarded(work, debug=debug)
+    return guarded(work, debug="--debug" in words)
 
 
 def guarded(work: Callable[[], None], *, debug: bool) -> int:
@@ -66,17 +67,18 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
         debug: say what is run, and show a traceback when it fails.
     """
     reporter.verbose = debug
-    try:
-        with terminable():
-            work()
-    except BaseException as error:
-        if isinstance(error, SystemExit | GeneratorExit):
+    with settled():
+        try:
+            with terminable():
+                work()
+        except (SystemExit, GeneratorExit):
             raise
-        if debug:
-            import traceback
+        except BaseException as error:
+            if debug:
+                import traceback
 
-            traceback.print_exc(file=reporter.stream)
-        return show_error(error)
+                traceback.print_exc(file=reporter.stream)
+            return show_error(error)
     return 0
 
 
@@ -87,15 +89,14 @@ def show_error(error: BaseException) -> int:
         the exit status.
     """
     if isinstance(error, Terminated):
-        reporter.error(f"{error}; everything taken was given back, run it again to install")
+        reporter.error(f"{error}; everything taken was given back, run it again")
         return 1
     if isinstance(error, OsproviderError):
         lines = str(error).splitlines()
-        left_out = len(lines) - _MOST_LINES
+        if len(lines) > _MOST_LINES:
+            reporter.error(f"{len(lines)} problems, the first {_MOST_LINES} of them:")
         for line in lines[:_MOST_LINES]:
             reporter.error(line)
-        if left_out > 0:
-            reporter.error(f"and {left_out} more; `osprovider check` shows all")
         return error.exit_code
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""

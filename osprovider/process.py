@@ -1,0 +1,52 @@
+"""What this process has from whoever called it, made the same for everybody: standard streams and the umask.
+
+Not for: signals (:mod:`osprovider.signals`), nor for the environment of programs that we start (``run``).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["settled"]
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Within it all three standard streams are open, and files are made with the usual umask.
+
+    At its end what could not be written to a stream is dropped: Python would try once more when it exits, and change
+    the exit status of an installation that succeeded to 120 because the log's disk was full.
+    """
+    _open_closed_streams()
+    os.umask(0o022)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                _lead_nowhere(stream.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Open to nowhere what is closed: else the disk may be what is opened under that number, and get our messages."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            _lead_nowhere(number)
+    # What Python itself found closed at its start it has set to None.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for the rest of the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _lead_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    os.set_inheritable(number, True)
