@@ -26,7 +26,7 @@ from osprovider.disk.copy import DamagedTemplate, copy_extents, sync
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.table import write_table
-from osprovider.errors import ImageError, RequestError
+from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
 from osprovider.ganeti import environment
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest
@@ -150,7 +150,10 @@ def _install(job: _Job) -> None:
                 advance,
                 gaps_are_zero=all_zero,
             )
-        with loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop:
+        with (
+            _naming(device),
+            loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
+        ):
             with reporter.step("file system: new UUID and size") as detail:
                 filesystem.set_uuid(loop, plan.root_uuid)
                 if root.size_bytes > size:
@@ -164,6 +167,15 @@ def _install(job: _Job) -> None:
             sync(device.fd)
         with reporter.step("partition table"):
             write_table(device, table)
+
+
+@contextmanager
+def _naming(device: Device) -> Iterator[None]:
+    """Have what fails name the disk: tools, the kernel and hooks only know the loop device on it."""
+    try:
+        yield
+    except (GuestError, HookError, ToolError) as error:
+        raise DeviceError(f"{device.path}: {error}") from error
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.disk.copy import write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import TablePlan, bios_refusal
 from osprovider.run import run
@@ -116,8 +117,8 @@ def write_bios(fd: int, table: TablePlan, code: BootCode) -> None:
             f"(partition {partition.number}, {partition.size_bytes} bytes): make it larger"
         )
     first_sector = partition.start_bytes // _SECTOR
-    _write(fd, _with_block_list(core, first_sector), partition.start_bytes)
-    _write(fd, _with_core_sector(code.boot_image, first_sector), 0)
+    write_all(fd, _with_block_list(core, first_sector), partition.start_bytes)
+    write_all(fd, _with_core_sector(code.boot_image, first_sector), 0)
 
 
 def _read_boot_image() -> bytes:
@@ -162,13 +163,3 @@ def _with_core_sector(boot_image: bytes, core_sector: int) -> bytes:
     # As grub-bios-setup does for hard disks: a BIOS that passes no proper drive number has booted the first one.
     image[_DRIVE_CHECK_OFFSET : _DRIVE_CHECK_OFFSET + len(_NOPS)] = _NOPS
     return bytes(image)
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    """Write all of ``data`` at ``offset``."""
-    try:
-        written = os.pwrite(fd, data, offset)
-    except OSError as error:
-        raise DeviceError(f"the boot loader cannot be written at byte {offset}: {error.strerror}") from error
-    if written != len(data):
-        raise DeviceError(f"the boot loader cannot be written at byte {offset}: the disk ends after {written} bytes")

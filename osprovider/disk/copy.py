@@ -29,7 +29,16 @@ from osprovider.errors import DeviceError, ImageError
 from osprovider.images.manifest import Extent
 from osprovider.linux import Fallocate, fallocate, start_writeback
 
-__all__ = ["DamagedTemplate", "copy_extents", "scan_extents", "sync", "write_all", "zero", "zero_cheaply"]
+__all__ = [
+    "DamagedTemplate",
+    "copy_extents",
+    "data_ranges",
+    "scan_extents",
+    "sync",
+    "write_all",
+    "zero",
+    "zero_cheaply",
+]
 
 _BLOCK = 4096
 _LARGEST_EXTENT = 4 << 20
@@ -154,6 +163,33 @@ def zero_cheaply(target_fd: int, offset: int, length: int) -> bool:
     return all(zeroing.by_itself(start, min(_AT_ONCE, end - start)) for start in range(offset, end, _AT_ONCE))
 
 
+def data_ranges(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The ranges (offset and length) of a file that are not holes, in whole blocks of 4096 bytes.
+
+    Args:
+        fd: the file.
+        begin: where to begin, a multiple of 4096.
+        end: where to end.
+
+    Raises:
+        ImageError: the file cannot be searched.
+    """
+    position = begin
+    while position < end:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA) // _BLOCK * _BLOCK
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole to the end
+                return
+            raise ImageError(f"{_name(fd)}: cannot be searched for data: {error.strerror}") from error
+        position = max(start, position)
+        if position >= end:
+            return
+        stop = min(-(-os.lseek(fd, position, os.SEEK_HOLE) // _BLOCK) * _BLOCK, end)
+        yield position, stop - position
+        position = stop
+
+
 def sync(fd: int) -> None:
     """Have everything that was written reach the disk itself.
 
@@ -207,7 +243,7 @@ class _Zeroing:
     def by_itself(self, offset: int, length: int) -> bool:
         """Have the file system or the device make zeros; False where it cannot."""
         while self._ways:
-            ranges = [(offset, length)] if self._is_block else _data_ranges(self._fd, offset, offset + length)
+            ranges = [(offset, length)] if self._is_block else data_ranges(self._fd, offset, offset + length)
             try:
                 for start, count in ranges:
                     fallocate(self._fd, self._ways[0] | Fallocate.KEEP_SIZE, start, count)
@@ -314,30 +350,12 @@ def _gaps(extents: Iterable[Extent], size_bytes: int) -> Iterator[tuple[int, int
 
 def _largest_extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
     """Ranges (offset and length) of a file that are not holes, cut at multiples of the largest extent's size."""
-    for start, length in _data_ranges(fd, 0, size_bytes):
+    for start, length in data_ranges(fd, 0, size_bytes):
         position, end = start, start + length
         while position < end:
             part = min(end, (position // _LARGEST_EXTENT + 1) * _LARGEST_EXTENT) - position
             yield position, part
             position += part
-
-
-def _data_ranges(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Ranges (offset and length) of whole blocks between ``begin`` and ``end`` of a file that are not holes."""
-    position = begin
-    while position < end:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA) // _BLOCK * _BLOCK
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole to the end
-                return
-            raise ImageError(f"{_name(fd)}: cannot be searched for data: {error.strerror}") from error
-        position = max(start, position)
-        if position >= end:
-            return
-        stop = min(-(-os.lseek(fd, position, os.SEEK_HOLE) // _BLOCK) * _BLOCK, end)
-        yield position, stop - position
-        position = stop
 
 
 def _without_zeros(buffer: bytearray, length: int) -> Iterator[tuple[int, int]]:

@@ -8,11 +8,10 @@ Not for: the boot loader itself (:mod:`osprovider.disk.bootloader`), mounting it
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from osprovider.disk.copy import data_ranges, write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan
 from osprovider.run import run
@@ -78,27 +77,12 @@ def _copy_data(image: int, path: Path, start: int) -> None:
     """Write all that was written to ``image``, zeros included, to the disk, from byte ``start`` on."""
     try:
         disk = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            for offset, length in _data_ranges(image):
-                for position in range(offset, offset + length, _CHUNK_BYTES):
-                    chunk = os.pread(image, min(_CHUNK_BYTES, offset + length - position), position)
-                    if os.pwrite(disk, chunk, start + position) != len(chunk):
-                        raise DeviceError(f"{path}: the disk ends within the EFI system partition")
-        finally:
-            os.close(disk)
     except OSError as error:
         raise DeviceError(f"{path}: the EFI system partition cannot be written: {error.strerror}") from error
-
-
-def _data_ranges(fd: int) -> Iterator[tuple[int, int]]:
-    """The offset and length of each range of a sparse file that was written."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no data behind
-                return
-            raise
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end - start
+    try:
+        for offset, length in data_ranges(image, 0, os.fstat(image).st_size):
+            for position in range(offset, offset + length, _CHUNK_BYTES):
+                chunk = os.pread(image, min(_CHUNK_BYTES, offset + length - position), position)
+                write_all(disk, chunk, start + position)
+    finally:
+        os.close(disk)

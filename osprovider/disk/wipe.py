@@ -35,9 +35,11 @@ def clear_signatures(device: Device) -> None:
     size = device.facts.size_bytes
     length = min(_ENDS, size)
     zeros = bytes(length)
-    for offset in (0, size - length):
-        write_all(device.fd, zeros, offset)
-    sync(device.fd)
+    try:
+        write_all(device.fd, zeros, 0)
+    finally:  # where one end fails, the other's table would be used
+        write_all(device.fd, zeros, size - length)
+        sync(device.fd)
 
 
 def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> bool:
