@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan, target_path
 
 __all__ = ["plan"]
+
+_MADE_UP = Path("/nonexistent")  # the path of a disk of which only the size is given
+_LARGEST_ENVIRONMENT = 1 << 20  # in bytes
 
 
 @main.command()
@@ -84,7 +88,7 @@ def plan(
     are made up. With --environment all is read from a file, as Ganeti would set it.
     """
     if environment is not None:
-        environ = _pairs(environment.read_text().splitlines())
+        environ = _read_environment(environment)
     elif instance is None or variant is None:
         raise UsageError("give an INSTANCE and its --variant, or an --environment file; see osprovider plan --help")
     else:
@@ -114,9 +118,11 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
         return make_plan(request, settings, [], None)
     path = target_path(request)
-    facts = probe(path) if path.exists() else DiskFacts((request.disks[0].size_mib or 0) << 20)
+    size = request.disks[0].size_mib
+    facts = probe(path) if size is None or path.exists() else DiskFacts(size << 20)
     key, manifest = Store(directories).look_up(settings.image_name, settings.image, settings.variant)
-    return make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
+    result = make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
+    return dataclasses.replace(result, disk=None) if path == _MADE_UP else result
 
 
 def describe(plan: Plan) -> list[str]:
@@ -124,11 +130,12 @@ def describe(plan: Plan) -> list[str]:
     lines = [f"{plan.instance}: {'reinstall' if plan.reinstall else 'install'} variant {plan.variant}"]
     if plan.image is None or plan.table is None:
         return [*lines, "  the disks are left alone"]
+    disk = ", ".join([*([plan.disk] if plan.disk else []), human_bytes(plan.disk_size_bytes or 0)])
     ready = f"ready, {human_bytes(plan.copy_bytes)} to copy" if plan.copy_bytes is not None else "to be prepared first"
     lines += [
         f"  hostname    {plan.hostname}",
         f"  image       {plan.image} ({ready})",
-        f"  disk        {plan.disk}, {human_bytes(plan.disk_size_bytes or 0)}, gpt {plan.table.guid}",
+        f"  disk        {disk}, gpt {plan.table.guid}",
     ]
     for part in plan.table.partitions:
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
@@ -146,6 +153,15 @@ def describe(plan: Plan) -> list[str]:
     return lines
 
 
+def _read_environment(path: Path) -> dict[str, str]:
+    """Ganeti's variables from a file of NAME=VALUE lines."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_ENVIRONMENT + 1)
+    if len(content) > _LARGEST_ENVIRONMENT or b"\0" in content:
+        raise UsageError(f"{path} holds no environment: write lines of NAME=VALUE, less than 1 MiB of them")
+    return _pairs(content.decode("utf-8", "surrogateescape").splitlines())
+
+
 def _pairs(words: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for word in words:
@@ -160,8 +176,8 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 
 def _disk(text: str) -> Mapping[str, str | int]:
     """A disk as ``synthesize`` takes it: its path, or its size in MiB."""
-    found = re.fullmatch(r"(\d+)([KMGT])i?B?", text)
+    found = re.fullmatch(r"([0-9]+)([KMGT])(i?B)?", text, re.IGNORECASE)
     if found is None:
         return {"path": str(Path(text).absolute())}
     factors = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
-    return {"path": "/nonexistent", "size_mib": int(int(found[1]) * factors[found[2]])}
+    return {"path": str(_MADE_UP), "size_mib": int(int(found[1]) * factors[found[2].upper()])}

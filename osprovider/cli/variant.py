@@ -39,16 +39,20 @@ def list_variants(directories: Directories, json_wanted: bool) -> None:
 @as_json
 @click.pass_obj
 def show_variant(directories: Directories, name: str, json_wanted: bool) -> None:
-    """Show variant NAME as merged from the built-in defaults, defaults.yaml and its own file."""
+    """Show variant NAME as merged from the built-in defaults, defaults.yaml and its own file.
+
+    Password hashes are hidden.
+    """
     settings = load(directories, name, instance=None, parameters={})
-    data = dataclasses.asdict(settings.variant)
+    data = _plain(dataclasses.asdict(settings.variant))
+    files = [str(file) for file in settings.files if file.parent.name == "variants" or file.name == "defaults.yaml"]
     if json_wanted:
-        echo_json({"name": name, "files": [str(file) for file in settings.files], "variant": data})
+        echo_json({"name": name, "files": files, "variant": data})
         return
     import yaml
 
-    click.echo(f"# variant {name}, from the built-in defaults and {', '.join(str(file) for file in settings.files)}")
-    click.echo(yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(f"# variant {name}, from {', '.join(['the built-in defaults', *files])}")
+    click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _plain(value: object) -> object:

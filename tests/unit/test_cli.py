@@ -1,0 +1,107 @@
+"""The ``osprovider`` command as far as it needs neither root nor a template."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PLAN = ("plan", "web1.example.org", "--variant", "debian-12")
+
+
+class Command:
+    """The command, on a site's configuration in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "etc"
+        self.config.mkdir()
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a configuration file."""
+        path = self.config / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            [CHECKOUT / "tools" / "osprovider", *words],
+            env={
+                "PATH": "/usr/bin:/bin",
+                "OSPROVIDER_CONFIG_DIR": str(self.config),
+                "OSPROVIDER_CACHE_DIR": str(self.directory / "cache"),
+                "OSPROVIDER_RUN_DIR": str(self.directory / "run"),
+            },
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def answer(self, *words: str) -> str:
+        """What it prints, when it has to succeed."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refusal(self, *words: str) -> str:
+        """The one line with which it refuses."""
+        done = self.run(*words)
+        assert done.returncode in {1, 2}
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.replace(f"{self.directory}/", "")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["20G", "20g", "20GiB", "20480M"])
+def test_a_disk_of_which_the_size_is_given_is_shown_by_its_size(command: Command, size: str) -> None:
+    assert "  disk        20 GiB, gpt " in command.answer(*PLAN, "--disk", size)
+    plan = json.loads(command.answer(*PLAN, "--disk", size, "--json"))
+    assert plan["disk"] is None
+    assert plan["disk_size_bytes"] == 20 << 30
+
+
+def test_a_disk_that_is_given_by_its_path_is_looked_at(command: Command) -> None:
+    disk = command.directory / "disk"
+    disk.touch()
+    with disk.open("wb") as file:
+        file.truncate(3 << 30)
+    assert f"  disk        {disk}, 3.0 GiB, gpt " in command.answer(*PLAN, "--disk", "disk")
+
+
+def test_a_path_where_no_disk_is_is_refused(command: Command) -> None:
+    assert "20Q: does not exist" in command.refusal(*PLAN, "--disk", "20Q")
+
+
+@pytest.mark.parametrize("content", [b"A=\xff\nB", b"\0" * 100, b"A=" + b"x" * (2 << 20)])
+def test_a_file_that_holds_no_environment_is_refused(command: Command, content: bytes) -> None:
+    (command.directory / "environment").write_bytes(content)
+    assert "NAME=VALUE" in command.refusal("plan", "--environment", "environment")
+
+
+def test_a_variant_comes_from_the_defaults_and_its_own_file(command: Command) -> None:
+    command.write("subnets/lab.yaml", "networks: [198.51.100.0/24]\n")
+    command.write("images/mine.yaml", "build: {suite: bookworm}\n")
+    defaults = command.write("defaults.yaml", "wipe: zero\n")
+    variant = command.write("variants/web.yaml", "image: mine\n")
+    first = command.answer("variant", "show", "web").partition("\n")[0]
+    assert first == f"# variant web, from the built-in defaults, {defaults}, {variant}"
+    assert json.loads(command.answer("variant", "show", "web", "--json"))["files"] == [str(defaults), str(variant)]
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_a_variant_is_shown_without_its_password_hashes(command: Command, option: list[str]) -> None:
+    password_hash = f"$6$saltsalt${'A' * 86}"
+    command.write("defaults.yaml", f"users: {{root: {{password_hash: '{password_hash}'}}}}\n")
+    shown = command.answer("variant", "show", "debian-12", *option)
+    assert password_hash not in shown
+    assert "(hidden)" in shown
