@@ -130,7 +130,7 @@ def shrink(path: Path) -> int:
     """Make an image file with a file system, unmounted, as small as a template should be.
 
     Its free blocks become holes and its journal a new and empty one, so that no deployment copies what was deleted; the
-    rest is moved together, with 32 MiB to spare. The file ends where the file system ends, and is checked.
+    rest is moved together, with 32 MiB and the journal's size to spare. The file ends where the file system ends, and is checked.
 
     Returns:
         its size in bytes.
@@ -144,8 +144,8 @@ def shrink(path: Path) -> int:
     if journal:
         run(["tune2fs", "-O", "^has_journal", path])
     run(["resize2fs", "-M", path])
-    # A journal may not take half of it; that only matters for one that is nearly empty.
-    size = max(read_superblock(path).size_bytes + journal + _SPARE_BYTES, 4 * journal)
+    # Tune2fs makes a journal only where twice its size is free ("Total journal size too big for filesystem").
+    size = read_superblock(path).size_bytes + 2 * journal + _SPARE_BYTES
     run(["resize2fs", path, f"{size // 1024}k"])
     if journal:
         run(["tune2fs", "-J", f"size={_JOURNAL_MIB}", path])
