@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 
 import click
 
 from osprovider.cli.main import as_json, echo_json, main
-from osprovider.config.load import check_all
-from osprovider.config.model import Image, InstanceFile, Subnet, Variant
+from osprovider.config.load import check_all, load, variant_names
+from osprovider.config.model import Hooks, Image, InstanceFile, Subnet, Variant
 from osprovider.config.schema import json_schema
 from osprovider.customize.hooks import arrange, discover
 from osprovider.errors import ConfigurationError, Problem
@@ -37,14 +38,24 @@ def check(directories: Directories, json_wanted: bool) -> None:
         click.echo(f"{len(files)} files checked, no problem found")
 
 
-def _hook_problems(directories: Directories) -> tuple[Problem, ...]:
-    from osprovider.config.model import Hooks
-
+def _hook_problems(directories: Directories) -> set[Problem]:
+    """What is wrong with the hooks themselves, and with the order that each variant gives them."""
+    problems: set[Problem] = set()
     try:
-        arrange(discover(directories), Hooks(), "create")
+        hooks = discover(directories)
     except ConfigurationError as error:
-        return error.problems
-    return ()
+        return {*error.problems}
+    orders = [Hooks()]
+    for name in variant_names(directories):
+        with suppress(ConfigurationError):  # check_all has said it
+            orders.append(load(directories, name, instance=None, parameters={}).variant.hooks)
+    for order in orders:
+        for event in ("create", "rename"):
+            try:
+                arrange(hooks, order, event)
+            except ConfigurationError as error:
+                problems.update(error.problems)
+    return problems
 
 
 @main.command()

@@ -21,7 +21,7 @@ import yaml
 from osprovider.config.suggest import quote
 from osprovider.errors import Problem
 
-__all__ = ["MAXIMUM_BYTES", "Mark", "Node", "merge", "parse", "read"]
+__all__ = ["MAXIMUM_BYTES", "Mark", "Node", "Value", "merge", "parse", "read"]
 
 MAXIMUM_BYTES = 1 << 20
 _MAXIMUM_DEPTH = 32

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from osprovider.config import checks, consistency, document
-from osprovider.config.document import Mark, Node
+from osprovider.config.document import Mark, Node, Value
 from osprovider.config.model import Image, InstanceFile, InstanceNic, Subnet, Variant
 from osprovider.config.schema import bind
 from osprovider.config.suggest import enumerate_words, quote, suggest
@@ -36,6 +36,8 @@ _SUFFIX: Final = ".yaml"
 
 # What Ganeti takes for an instance's name (Hostname.GetNormalizedName in lib/netutils.py): no slash, no empty label.
 _INSTANCE = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+_HOOK = re.compile(r"[A-Za-z0-9_-]+")  # as osprovider.customize.hooks looks for them
 
 
 class ConfigurationFiles:
@@ -127,6 +129,27 @@ class ConfigurationFiles:
         broken = frozenset(self.names("subnets")) - frozenset(self.subnets)
         consistency.check_nics(nics, node, self.subnets, broken, self.problems)
 
+    def check_hooks(self, tree: Node) -> None:
+        """Check that the hooks which a variant's tree disables or orders exist."""
+        hooks = tree.at("hooks")
+        disable, order = hooks.at("disable"), hooks.at("order")
+        named: list[tuple[Value, Mark]] = []
+        if isinstance(disable.value, tuple):
+            named = [(item.value, item.mark) for item in disable.value]
+        for name, node in order.value.items() if order is not hooks and isinstance(order.value, dict) else ():
+            words = node.value.split()[1:] if isinstance(node.value, str) else []
+            named += [(name, order.keys[name]), *((word, node.mark) for word in words)]
+        for name, mark in named:
+            if isinstance(name, str) and name not in self._hooks:
+                self.problems.append(mark.problem(f"there is no hook {quote(name)}{suggest(name, self._hooks)}"))
+
+    @cached_property
+    def _hooks(self) -> frozenset[str]:
+        """The names of the hooks there are."""
+        roots = (self._directories.config, self._directories.shipped)
+        found = [root / "hooks" / entry for root in roots for entry in _listing(root / "hooks")]
+        return frozenset(path.name for path in found if _HOOK.fullmatch(path.name) and not path.is_dir())
+
     @cached_property
     def subnets(self) -> Mapping[str, Subnet]:
         """All subnets by name, without those that have problems."""
@@ -163,6 +186,8 @@ class ConfigurationFiles:
             self._problem(path, "is a link to nothing; remove it, or put the file there")
             return None
         value = bind(cls, node, self.problems) if node else None
+        if node and issubclass(cls, Variant):
+            self.check_hooks(node)
         return (node, value) if node and value is not None else None
 
     def _problem(self, path: Path, message: str) -> None:

@@ -76,7 +76,7 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
 
     Args:
         directories: where files lie.
-        variant: its name; empty where the OS interface has no variants, for ``defaults.yaml`` alone if it names an image.
+        variant: its name; empty where the OS interface has no variants: ``defaults.yaml`` alone, if it names an image.
         instance: the FQDN; None for a variant's settings alone.
         parameters: OS parameters by their name in ``parameters.list``.
 
@@ -93,7 +93,9 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
     if instance is not None and (loaded := files.instance(instance)):
         tree = merge(tree, _without_nics(loaded[0]))
         nics = loaded[1].nics
-    tree = merge(tree, parameter_tree(parameters, files.problems))
+    given = parameter_tree(parameters, files.problems)
+    files.check_hooks(given)
+    tree = merge(tree, given)
     merged = bind(Variant, tree, files.problems)
     image_name = files.image_name(tree, node.mark) if node and OS_IMAGE not in parameters else None
     image = files.image(image_name, tree.at("image").mark) if image_name else None

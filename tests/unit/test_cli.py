@@ -105,3 +105,15 @@ def test_a_variant_is_shown_without_its_password_hashes(command: Command, option
     shown = command.answer("variant", "show", "debian-12", *option)
     assert password_hash not in shown
     assert "(hidden)" in shown
+
+
+def test_check_finds_a_variant_that_orders_hooks_in_a_circle(command: Command) -> None:
+    command.write("variants/web.yaml", "image: debian-12\nhooks: {order: {users: after ssh}}\n")
+    assert "their order is a circle" in command.refusal("check")
+
+
+def test_check_finds_a_hook_that_does_not_exist(command: Command) -> None:
+    command.write("defaults.yaml", "hooks: {disable: [nettwork]}\n")
+    assert command.refusal("check") == (
+        'osprovider: etc/defaults.yaml:1:19: there is no hook "nettwork"; did you mean network?\n'
+    )
