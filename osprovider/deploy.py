@@ -29,7 +29,7 @@ from osprovider.disk.table import write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
 from osprovider.ganeti import environment
 from osprovider.ganeti.request import Request
-from osprovider.guest.host import HostGuest
+from osprovider.guest.host import HostGuest, mounted
 from osprovider.images.store import Store, Template
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
@@ -50,11 +50,16 @@ class _Order:
     hooks: tuple[Hook, ...]
 
     def plan(self, device: Device, template: Template | None = None) -> Plan:
-        """The plan for a disk; complete once there is a template."""
+        """The plan for a disk, complete once there is a template; refused where this node cannot carry it out."""
         names = [hook.name for hook in self.hooks]
         manifest = template.manifest if template else None
         key = manifest.key if manifest else None
-        return make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest)
+        plan = make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest)
+        if plan.isolation == "appliance":
+            from osprovider.guest.appliance import require_appliance  # dear to import
+
+            require_appliance()
+        return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +194,6 @@ def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator
     """
     kind = filesystem.type_of(device)
     if isolation == "host":
-        from osprovider.guest.host import mounted
-
         with mounted(device, kind, directories.run) as guest:
             yield guest
     else:

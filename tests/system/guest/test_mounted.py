@@ -70,6 +70,16 @@ def test_a_guest_is_mounted_without_rights_for_this_process_alone(image: Path, r
     fsck(image)
 
 
+def test_the_kernel_does_not_begin_to_zero_inode_tables(image: Path, run: Path) -> None:
+    def use() -> list[str]:
+        with loop_device(image) as loop, mounted(loop, "ext4", run):
+            lines = Path("/proc/self/mountinfo").read_text().splitlines()
+            return [line.rpartition(" ")[2] for line in lines if line.split(" ")[4] == str(run / "mnt")]
+
+    (options,) = in_namespace(use)
+    assert "noinit_itable" in options.split(",")
+
+
 def test_a_read_only_guest_is_not_written(image: Path, run: Path) -> None:
     before = image.read_bytes()
 
