@@ -139,9 +139,9 @@ class ConfigurationFiles:
         for name, node in order.value.items() if order is not hooks and isinstance(order.value, dict) else ():
             words = node.value.split()[1:] if isinstance(node.value, str) else []
             named += [(name, order.keys[name]), *((word, node.mark) for word in words)]
-        for name, mark in named:
-            if isinstance(name, str) and name not in self._hooks:
-                self.problems.append(mark.problem(f"there is no hook {quote(name)}{suggest(name, self._hooks)}"))
+        for hook, mark in named:
+            if isinstance(hook, str) and hook not in self._hooks:
+                self.problems.append(mark.problem(f"there is no hook {quote(hook)}{suggest(hook, self._hooks)}"))
 
     @cached_property
     def _hooks(self) -> frozenset[str]:
