@@ -24,6 +24,7 @@ from ipaddress import (
     ip_network,
 )
 
+from osprovider.config.checks import is_reserved
 from osprovider.config.model import Dns, InstanceNic, NetworkSettings, Subnet
 from osprovider.errors import ConfigurationError, Problem
 from osprovider.ganeti.request import Network, Nic
@@ -262,9 +263,11 @@ class _Draft:
             return
         if not has_prefix:
             self.note_source(f"{place} (routed)")
-        network = interface.network
-        if interface.version == 4 and network.num_addresses > 2 and address in {network[0], network[-1]}:
-            self.complain(place, f"{address} is the first or last of {network}, which no host can have; take another")
+        if is_reserved(address, interface.network):
+            message = f"{address} is the first or last of {interface.network}, which no host can have; take another"
+            self.complain(place, message)
+        elif address.is_unspecified or address.is_multicast or address.is_loopback:
+            self.complain(place, f"{address} is not an address that an interface can have; take another")
         self.addresses.append(interface)
         self.places[address] = place
 
