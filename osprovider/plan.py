@@ -44,7 +44,7 @@ class Plan:
         image: the image definition's name; None leaves the disk alone.
         template: the key of the prepared image, and whether it has to be prepared first.
         template_ready: it is in the store.
-        disk: the device or file that is written.
+        disk: the device or file that is written; None also for a dry run that knows the size alone.
         disk_size_bytes: its size.
         table: the partition table; None where the disk is left alone.
         root_uuid: the root file system's new UUID.
@@ -52,7 +52,7 @@ class Plan:
         copy_bytes: how much is copied; None until the image is prepared.
         firmware: what the disk boots under by itself; empty with an external kernel.
         serial_console: the kernel's device and its speed in bits/s, None without one.
-        nics: as the guest will configure them.
+        nics: as the guest will configure them; none where the disk is left alone.
         hooks: names in the order they run.
         wipe: what happens to what was on the disk.
         isolation: where the guest's file system is mounted: ``host`` or ``appliance``.
@@ -148,14 +148,16 @@ def make_plan(
     if instance is None:
         raise RequestError("INSTANCE_NAME is not set: this is for an instance")
     variant = settings.variant
-    nics = resolve(
-        request.nics,
-        settings.nics,
-        settings.subnets,
-        variant.network,
-        instance_file=f"instances/{instance.name}.yaml",
-        dns=settings.dns,
-    )
+    nics: tuple[ResolvedNic, ...] = ()
+    if not settings.leave_disk_alone:
+        nics = resolve(
+            request.nics,
+            settings.nics,
+            settings.subnets,
+            variant.network,
+            instance_file=f"instances/{instance.name}.yaml",
+            dns=settings.dns,
+        )
     if facts is not None:
         facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
     external = environment.has_external_kernel(request)

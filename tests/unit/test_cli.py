@@ -117,3 +117,9 @@ def test_check_finds_a_hook_that_does_not_exist(command: Command) -> None:
     assert command.refusal("check") == (
         'osprovider: etc/defaults.yaml:1:19: there is no hook "nettwork"; did you mean network?\n'
     )
+
+
+@pytest.mark.parametrize("parameter", ["image=none", "os-image=file:///root/image"])
+def test_nics_do_not_matter_where_the_disk_is_left_alone(command: Command, parameter: str) -> None:
+    shown = command.answer(*PLAN, "--net", "ip=198.51.100.21", "--os-parameter", parameter)
+    assert shown.endswith("the disks are left alone\n")
