@@ -130,7 +130,8 @@ def shrink(path: Path) -> int:
     """Make an image file with a file system, unmounted, as small as a template should be.
 
     Its free blocks become holes and its journal a new and empty one, so that no deployment copies what was deleted; the
-    rest is moved together, with 32 MiB and the journal's size to spare. The file ends where the file system ends, and is checked.
+    rest is moved together, with 32 MiB and the journal's size to spare. The file ends where the file system ends, and
+    is checked.
 
     Returns:
         its size in bytes.
