@@ -57,7 +57,7 @@ class ConfigurationFiles:
         """The files of a kind by name, sorted."""
         found: dict[str, Path] = {}
         for directory in reversed(self._searched(kind)):
-            entries = [entry for entry in _listing(directory) if _is_named(kind, entry)]
+            entries = [entry for entry in self._listing(directory) if _is_named(kind, entry)]
             found |= {entry.removesuffix(_SUFFIX): directory / entry for entry in entries}
         return dict(sorted(found.items()))
 
@@ -68,9 +68,14 @@ class ConfigurationFiles:
                 "FQDN.yaml, in lower case" if kind == "instances" else "NAME.yaml, of letters, digits, '.', '_' and '-'"
             )
             for directory in self._searched(kind):
-                for entry in _listing(directory):
+                for entry in self._listing(directory):
                     if not entry.startswith(".") and entry.endswith((_SUFFIX, ".yml")) and not _is_named(kind, entry):
                         self._problem(directory / entry, f"is never read; call it {form}")
+        for entry in self._listing(self._directories.config):
+            if entry.endswith((_SUFFIX, ".yml")) and entry != f"defaults{_SUFFIX}":
+                self._problem(
+                    self._directories.config / entry, f"is never read; the site's defaults are defaults{_SUFFIX}"
+                )
         if NO_IMAGE in (images := self.names("images")):
             self._problem(images[NO_IMAGE], f'is never read: "{NO_IMAGE}" means no image; give it another name')
 
@@ -147,7 +152,7 @@ class ConfigurationFiles:
     def _hooks(self) -> frozenset[str]:
         """The names of the hooks there are."""
         roots = (self._directories.config, self._directories.shipped)
-        found = [root / "hooks" / entry for root in roots for entry in _listing(root / "hooks")]
+        found = [root / "hooks" / entry for root in roots for entry in self._listing(root / "hooks")]
         return frozenset(path.name for path in found if _HOOK.fullmatch(path.name) and not path.is_dir())
 
     @cached_property
@@ -178,6 +183,22 @@ class ConfigurationFiles:
         )
         return None
 
+    def _listing(self, directory: Path) -> list[str]:
+        """The names in a directory, which need not be there.
+
+        One that cannot be read is a problem: without what a site wrote, an instance would be made as nobody wants it.
+        """
+        try:
+            return sorted(os.listdir(directory))  # noqa: PTH208 - names are all that is wanted; a Path each costs
+        except FileNotFoundError:
+            for place in (directory.parent, directory):
+                if os.path.lexists(place) and not place.exists():
+                    self._problem(place, "is a link to nothing; remove it, or put the directory there")
+                    break
+        except OSError as error:
+            self._problem(directory, f"cannot be read: {error.strerror}; make it a directory that root can read")
+        return []
+
     def _load(self, cls: type[T], path: Path) -> tuple[Node, T] | None:
         self.read.append(path)
         try:
@@ -192,13 +213,6 @@ class ConfigurationFiles:
 
     def _problem(self, path: Path, message: str) -> None:
         self.problems.append(Problem(str(path), 0, 0, message))
-
-
-def _listing(directory: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))  # noqa: PTH208 - names are all that is wanted; a Path each costs
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _is_named(kind: Kind, entry: str) -> bool:
