@@ -1,0 +1,93 @@
+"""``create`` on a disk full of another's data: what the template says is free holds zeros, and nothing old is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from osprovider.images.manifest import Manifest
+from tests.system.create.site import Site, attached, sfdisk
+
+GIB = 1 << 30
+MIB = 1 << 20
+OLD = b"\xa5" * MIB
+
+
+def _fill(disk: Path) -> None:
+    with disk.open("r+b") as file:
+        for _ in range(disk.stat().st_size // MIB):
+            file.write(OLD)
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _partition(disk: Path, number: int) -> Iterator[Path]:
+    """A loop device on a partition, by its number in the table."""
+    part = sfdisk(disk)["partitions"][number - 1]
+    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(part["start"] * 512)]
+    words += ["--sizelimit", str(part["size"] * 512), str(disk)]
+    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _signatures(path: Path) -> set[str]:
+    found = subprocess.run(["wipefs", "--json", path], capture_output=True, text=True, check=True).stdout
+    return {signature["type"] for signature in json.loads(found)["signatures"]}
+
+
+def _old_bytes_in_gaps(root: Path, manifest: Manifest) -> list[int]:
+    """Where a range that no extent covers still has what was there before."""
+    found = []
+    position = 0
+    with root.open("rb") as device:
+        for start, end in [
+            *((e.offset, e.offset + e.length) for e in manifest.extents),
+            (manifest.filesystem.size_bytes,) * 2,
+        ]:
+            device.seek(position)
+            while position < start:
+                data = device.read(min(MIB, start - position))
+                if OLD[:64] in data:
+                    found.append(position)
+                position += len(data)
+            position = end
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wipe", "kind"),
+    [
+        *((wipe, kind) for wipe in ("auto", "none") for kind in ("file", "loop-512", "loop-4096")),
+        ("zero", "file"),
+        ("discard", "loop-512"),
+    ],
+)
+def test_no_free_range_of_the_template_shows_what_was_there(site: Site, wipe: str, kind: str) -> None:
+    disk = site.disk(2 * GIB)
+    _fill(disk)
+    with ExitStack() as stack:
+        sectors = int(kind.removeprefix("loop-")) if kind != "file" else 512
+        target = disk if kind == "file" else stack.enter_context(attached(disk, sectors))
+        site.created(target, parameters={"wipe": wipe})
+    (path,) = site.cache.glob("templates/*/manifest.json")
+    manifest = Manifest.from_json(path.read_bytes())
+    assert _signatures(disk) == {"gpt", "PMBR"}
+    with _partition(disk, 3) as root:
+        assert _signatures(root) == {"ext4"}
+        assert _old_bytes_in_gaps(root, manifest) == []
+        subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
+    with _partition(disk, 2) as esp:
+        assert _signatures(esp) == {"vfat"}
+        checked = subprocess.run(["fsck.vfat", "-n", esp], capture_output=True, text=True, check=True).stdout
+        assert "4 files" in checked
+    with _partition(disk, 1) as bios:
+        assert _signatures(bios) == set()
