@@ -32,6 +32,8 @@ __all__ = [
     "target_path",
 ]
 
+_LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -198,7 +200,14 @@ def make_plan(
 
 
 def _hostname(configured: str, fqdn: str) -> str:
-    return {"fqdn": fqdn, "short": fqdn.partition(".")[0]}.get(configured, configured)
+    """What the guest is called; a longer name would be passed over when it boots."""
+    name = {"fqdn": fqdn, "short": fqdn.partition(".")[0]}.get(configured, configured)
+    if len(name) > _LONGEST_HOSTNAME:
+        raise RequestError(
+            f"INSTANCE_NAME: {name} has {len(name)} characters, and a host's name has {_LONGEST_HOSTNAME} at most: "
+            "set system.hostname to short or to another name (gnt-instance -O hostname=short)"
+        )
+    return name
 
 
 def _isolation(configured: str, manifest: Manifest | None) -> str:

@@ -123,3 +123,9 @@ def test_check_finds_a_hook_that_does_not_exist(command: Command) -> None:
 def test_nics_do_not_matter_where_the_disk_is_left_alone(command: Command, parameter: str) -> None:
     shown = command.answer(*PLAN, "--net", "ip=198.51.100.21", "--os-parameter", parameter)
     assert shown.endswith("the disks are left alone\n")
+
+
+def test_a_name_that_no_host_can_have_is_refused(command: Command) -> None:
+    name = f"{'a' * 50}.{'b' * 50}.example.org"
+    assert "has 113 characters, and a host's name has 64 at most" in command.refusal("plan", name, *PLAN[2:])
+    assert f"  hostname    {'a' * 50}\n" in command.answer("plan", name, *PLAN[2:], "-O", "hostname=short")
