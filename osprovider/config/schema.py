@@ -128,7 +128,8 @@ class _Binder:
     def _tuple(self, arguments: tuple[Hint, ...], node: Node, path: str) -> object:
         hint = arguments[0]
         if not isinstance(node.value, tuple):
-            shown = node.text if isinstance(node.value, str) and len(node.text) < 40 else "..."
+            is_short = isinstance(node.value, str) and len(node.text) < 40
+            shown = node.text if is_short and not _is_secret(hint) else "..."
             return self._bad(node.mark, path, f"must be a list, not {_kind(node)}; write [{shown}], or [] for none")
         values = [self.convert(hint, item, f"{path}[{index}]") for index, item in enumerate(node.value)]
         if _is_words(hint):
@@ -209,6 +210,11 @@ def _is_words(hint: Hint) -> bool:
     """Is this a ``Literal``."""
     origin: Hint = get_origin(hint)
     return origin is Literal
+
+
+def _is_secret(hint: Hint) -> bool:
+    """May no message repeat a value of this kind."""
+    return any(isinstance(check, Check) and check.secret for check in get_args(hint)[1:])
 
 
 def _is_required(item: dataclasses.Field[Any]) -> bool:

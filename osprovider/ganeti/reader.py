@@ -14,6 +14,7 @@ __all__ = ["Reader"]
 
 _INDEXED = re.compile(r"(DISK|NIC)_(0|[1-9][0-9]{0,8})_")
 _MOST_DEVICES = 64  # well above MAX_DISKS (16) and MAX_NICS (8) in Ganeti's constants; bounds what a typo costs
+_LONGEST = 400  # characters of a problem: more than the longest host name takes
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -32,7 +33,9 @@ class Reader:
         self.problems: list[str] = []
 
     def complain(self, variable: str, what: str, expected: str) -> None:
-        """Note a problem."""
+        """Note a problem; ``what`` is shortened where it repeats a value that does not end."""
+        if len(what) > _LONGEST:
+            what = f"{what[: _LONGEST // 2]}...{what[-_LONGEST // 2 :]}"
         self.problems.append(f"{variable}: {what}; Ganeti sets {expected}")
 
     def optional(self, variable: str) -> str | None:
