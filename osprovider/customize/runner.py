@@ -15,9 +15,10 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -32,6 +33,8 @@ from osprovider.paths import Directories
 from osprovider.run import run_lines
 
 __all__ = ["HookRunner", "executable_environment"]
+
+_PATIENCE_SECONDS = 1.0
 
 
 class HookRunner:
@@ -65,16 +68,16 @@ class HookRunner:
                     with _blaming(hook):
                         self._modules[hook.name] = _load(hook)
             preparing = [name for name, module in self._modules.items() if hasattr(module, "prepare")]
-            pool = stack.enter_context(_threads(len(preparing) + 1))
-            pool.submit(_import_templates)
-            self._prepared = {name: pool.submit(self._modules[name].prepare, self._context) for name in preparing}
+            start = stack.enter_context(_background())
+            start(_import_templates)
+            self._prepared = {name: start(self._modules[name].prepare, self._context) for name in preparing}
             self._resources = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Wait for what still prepares, and remove what it made."""
+        """Wait for what still prepares, only briefly where something failed, and remove what it made."""
         return self._resources.__exit__(kind, error, trace)
 
     def run_all(self, guest: Guest, *, root_device: Path | None, target: Path | None) -> None:
@@ -185,13 +188,34 @@ def _import_templates() -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads; on the way out what has not begun is dropped and what has begun is waited for."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix="prepare")
+def _background() -> Iterator[Callable[..., Future[Any]]]:
+    """Yield a function that calls another one in a thread of its own; in the end all of them are waited for.
+
+    After an error, or when we are asked to end, that is only for a moment. The threads are daemons, which end with the
+    process, and the programs that they run end with them; an executor's would be waited for, however long they take.
+    """
+    futures: list[Future[Any]] = []
+
+    def start(function: Callable[..., Any], *arguments: object) -> Future[Any]:
+        future: Future[Any] = Future()
+        futures.append(future)
+        name = f"prepare-{len(futures)}"
+        threading.Thread(target=_fulfil, args=(future, function, *arguments), name=name, daemon=True).start()
+        return future
+
     try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        yield start
+    except BaseException:
+        wait(futures, _PATIENCE_SECONDS)
+        raise
+    wait(futures)
+
+
+def _fulfil(future: Future[Any], function: Callable[..., Any], *arguments: object) -> None:
+    try:
+        future.set_result(function(*arguments))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 @contextmanager
