@@ -70,6 +70,7 @@ class _Job:
     plan: Plan
     device: Device
     template: Template
+    preserve_on_error: bool
 
 
 def create(request: Request, directories: Directories, *, preserve_on_error: bool = False) -> None:
@@ -110,9 +111,7 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
 def _install_prepared(order: _Order, device: Device, store: Store, *, preserve_on_error: bool) -> None:
     """Install from the image's template, which is made now where it is missing."""
     with store.opened(order.image_name, order.image, order.settings.variant) as template:
-        job = _Job(order, order.plan(device, template), device, template)
-        with _no_table_left_on_error(device, preserve_on_error=preserve_on_error):
-            _install(job)
+        _install(_Job(order, order.plan(device, template), device, template, preserve_on_error))
 
 
 @contextmanager
@@ -142,6 +141,7 @@ def _install(job: _Job) -> None:
         beside = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="boot-code"))
         boot_code = beside.submit(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
         runner = stack.enter_context(HookRunner(job.order.hooks, context, job.order.directories.run))
+        stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
         size = template.manifest.filesystem.size_bytes
