@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.e2e.containers import Container, Overlay, Switch, container, switch
 from tests.e2e.tree import NodeTree
-from tests.support.runs import run_name
+from tests.support.runs import own_part
 from tests.support.ssh import SshTarget
 
 __all__ = ["GATEWAY", "NETWORK", "OUTSIDE", "Cluster", "Node", "cluster", "instance_name"]
@@ -162,8 +162,8 @@ def _node(tree: NodeTree, directory: Path, network: Switch, number: int, hosts: 
 
 
 def _storage() -> str:
-    """Return where nodes keep file disks: named after the run, so that a loop device on one is known to be ours."""
-    return f"/srv/{run_name()}"
+    """Return where nodes keep file disks: a path by which a loop device on one is known to be ours."""
+    return f"/srv/{own_part()}"
 
 
 def _initialise(running: Cluster, hypervisors: Sequence[str]) -> None:

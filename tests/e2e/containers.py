@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Container", "Overlay", "Switch", "container", "run_in_tree", "switch"]
+__all__ = ["Container", "Overlay", "Switch", "container", "mortal", "run_in_tree", "switch"]
 
 # Killed with the thread that started it (util-linux, setpriv(1)).
 _MORTAL = ("setpriv", "--pdeathsig", "KILL")
@@ -190,6 +190,11 @@ def run_in_tree(tree: Path, argv: Sequence[str], *, timeout: float) -> subproces
     return _run([*_MORTAL, *command, *_with(_ENVIRONMENT), *argv], timeout, check=True, stdin="")
 
 
+def mortal(argv: Sequence[str]) -> list[str]:
+    """Return the argv that runs `argv` so that its processes and mounts end with the thread that starts it."""
+    return [*_MORTAL, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv]
+
+
 def _with(environment: Mapping[str, str]) -> list[str]:
     """Return the argv that runs what follows it with `environment` and nothing else."""
     return ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
@@ -206,20 +211,30 @@ def _run(argv: Sequence[str], timeout: float, check: bool, stdin: str) -> subpro
         given.seek(0)
         process = subprocess.Popen(argv, stdin=given, stdout=out, stderr=err)
         try:
-            code = process.wait(timeout)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
+            process.wait(timeout)
             out.seek(0)
             err.seek(0)
             done = subprocess.CompletedProcess(list(argv), process.returncode, out.read(), err.read())
-    if check and code != 0:
-        error = subprocess.CalledProcessError(code, done.args, done.stdout, done.stderr)
-        error.add_note(f"{done.stdout}\n{done.stderr}")
-        raise error
+            if check:
+                done.check_returncode()
+        except BaseException as error:
+            _kill(process)
+            out.seek(0)
+            err.seek(0)
+            error.add_note(f"{out.read()}\n{err.read()}")
+            raise
     return done
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill `process`, its children first: nsenter's is in the container, which cannot end before somebody reaps it."""
+    if process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        if not children:
+            process.kill()
+        process.wait()
 
 
 @contextmanager

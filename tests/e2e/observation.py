@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +89,17 @@ class Observation:
     machine_id: str
     addresses: frozenset[str]
     routes: Mapping[str, str | None]
-    volumes: tuple[Volume, ...]
+    volumes: tuple[Volume, ...] = field(repr=False)
     root_size: int
-    fstab: str
-    host_keys: Mapping[str, str]
-    authorized_keys: str
+    fstab: str = field(repr=False)
+    host_keys: Mapping[str, str] = field(repr=False)
+    authorized_keys: str = field(repr=False)
     state: str
     failed_units: str
     firmware: str
     note: Mapping[str, Any]
     marker: str
-    console: str
+    console: str = field(repr=False)
 
     @property
     def root(self) -> Volume:

@@ -13,26 +13,24 @@ from tests.e2e.containers import Container, Overlay, container
 from tests.e2e.observation import Observation, observe_inside
 from tests.e2e.tree import NodeTree
 from tests.support.qemu import Firmware, UserNetwork, boot
-
-pytestmark = pytest.mark.xdist_group("firmware")
+from tests.support.runs import own_part
 
 _NAME = "web1.example.org"
 _CREATE = "/usr/share/ganeti/os/osprovider/create"
-_DISK = "/srv/disk0"
 _DISK_MIB = 2048
 _NETWORK = UserNetwork()
 
 
 @pytest.fixture(scope="module")
-def booted(run_directory: Path, node_tree: NodeTree) -> Iterator[Mapping[Firmware, Observation]]:
+def booted(own_directory: Path, node_tree: NodeTree) -> Iterator[Mapping[Firmware, Observation]]:
     """The disk, booted under each firmware, side by side."""
-    directory = run_directory / "firmware"
-    directory.mkdir()
+    directory = own_directory
     with ExitStack() as stack:
         node = stack.enter_context(container(Overlay(node_tree.root, directory), "node.example.org"))
-        _create(node, node_tree.public_key)
+        path = f"/srv/{own_part()}/disk0"
+        _create(node, path, node_tree.public_key)
         # The file's own name: QEMU has to open it outside of the container.
-        disk = directory / f"upper{_DISK}"
+        disk = directory / f"upper{path}"
         guests = {}
         for firmware in Firmware:
             own = directory / firmware
@@ -58,13 +56,14 @@ def test_it_is_the_same_guest(booted: Mapping[Firmware, Observation]) -> None:
     assert booted[Firmware.BIOS].identity == booted[Firmware.UEFI].identity
 
 
-def _create(node: Container, public_key: str) -> None:
-    """Install an instance on a file."""
-    node.run(["truncate", f"--size={_DISK_MIB}M", _DISK])
+def _create(node: Container, disk: str, public_key: str) -> None:
+    """Install an instance on a new file."""
+    node.run(["mkdir", "-p", str(Path(disk).parent)])
+    node.run(["truncate", f"--size={_DISK_MIB}M", disk])
     environment = synthesize(
         _NAME,
         "debian-12",
-        disks=[{"path": _DISK, "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
+        disks=[{"path": disk, "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
         nics=[{"mac": _NETWORK.mac, "ip": _NETWORK.address, "link": "br0", "network_subnet": _NETWORK.subnet,
                "network_gateway": _NETWORK.gateway, "network_name": "lab"}],
         parameters={"ssh_authorized_keys": public_key},

@@ -8,12 +8,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.containers import run_in_tree
+from tests.e2e.containers import mortal, run_in_tree
 from tests.support.runs import locked
 from tests.support.ssh import make_key
+from tests.support.template import IMAGE, shared_cache
 
 __all__ = ["NodeTree", "build_node_tree", "shared_node_tree"]
 
@@ -71,36 +73,40 @@ def build_node_tree(directory: Path, packages: Sequence[Path] = ()) -> NodeTree:
         *["bookworm", str(root)],
     ]
     with (directory / "mmdebstrap.log").open("w+b") as log:
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=1200)
+        done = subprocess.run(mortal(command), check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.seek(0)
         assert done.returncode == 0, log.read().decode(errors="replace")[-4000:]
     subprocess.run(["ssh-keygen", "-q", "-A", "-f", str(root)], check=True)
     # RSA is what Ganeti looks for where it has not been told otherwise.
     ssh = root / "root/.ssh"
-    ssh.mkdir(mode=0o700)
+    ssh.mkdir(mode=0o700, exist_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-C", "root", "-f", str(ssh / "id_rsa")], check=True)
     shutil.copyfile(ssh / "id_rsa.pub", ssh / "authorized_keys")
     make_key(directory / "key")
     return NodeTree(root, directory / "key")
 
 
-def shared_node_tree(directory: Path, package: Path, image: str) -> NodeTree:
+def shared_node_tree(directory: Path, package: Path) -> NodeTree:
     """Return the tree that all processes of a run use, built by the first of them to ask.
 
-    The template of image `image` is ready in the tree's cache, for nodes have no way to a mirror. It is built by the
-    osprovider that the tree has, in the machine's own network.
+    The template of debian-12 is ready in the tree's cache, for nodes have no way to a mirror.
 
     Args:
         directory: the run's.
         package: osprovider's Debian package.
-        image: the name of an image definition.
     """
     finished = directory / "node-tree"
     with locked(directory / "node-tree.lock"):
         if not finished.exists():
             begun = directory / "node-tree.begun"
+            shutil.rmtree(begun, ignore_errors=True)  # of a process whose attempt failed
             begun.mkdir()
-            tree = build_node_tree(begun, [package])
-            run_in_tree(tree.root, ["osprovider", "image", "build", image], timeout=1200)
+            with ThreadPoolExecutor(1) as beside:
+                cache = beside.submit(shared_cache, directory)
+                root = build_node_tree(begun, [package]).root
+            target = root / "var/cache/ganeti-osprovider"
+            subprocess.run(["cp", "--archive", "--sparse=always", f"{cache.result()}/.", str(target)], check=True)
+            # The tree's own osprovider has nothing left to do where it takes the template for what it would build.
+            run_in_tree(root, ["osprovider", "image", "build", IMAGE], timeout=900)
             begun.rename(finished)
     return NodeTree(finished / "root", finished / "key")

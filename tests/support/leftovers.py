@@ -1,11 +1,11 @@
-"""What a run of the tests left behind: loop devices, mounts, network namespaces, processes and files.
+"""What a test process left behind: loop devices, mounts, processes and files.
 
 A snapshot is taken before the tests and another one after them; what is in the second alone is a leftover. Other
-runs, and anything else, may go on on the same machine at the same time, so a snapshot only holds what is certainly
-this run's: loop devices whose backing file, and mounts whose place, is beneath the directories given or bears the
-run's name; network namespaces that bear its name; this process' descendants. Descendants stay descendants because the
-watching process adopts the orphans among them (prctl(2), PR_SET_CHILD_SUBREAPER), so that a program cannot slip away
-by forking twice.
+runs, other processes of this run, and anything else may go on on the same machine at the same time, so a snapshot only
+holds what is certainly this process': loop devices whose backing file, and mounts whose place, is beneath the
+directories given or bears the name of its part of the run (`tests.support.runs.own_part`); this process' descendants.
+Descendants stay descendants because the watching process adopts the orphans among them (prctl(2),
+PR_SET_CHILD_SUBREAPER), so that a program cannot slip away by forking twice.
 
 Not for: clearing away. A test that leaves something behind is to be repaired.
 """
@@ -14,54 +14,55 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tests.support.runs import loop_devices, run_name
+from tests.support.runs import loop_devices, own_part
 
 __all__ = ["Snapshot", "difference", "no_leftovers", "snapshot"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+# How long the kernel may take to detach what nobody holds any more; it does so after the last holder has ended.
+_SECONDS_TO_SETTLE = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What there is of a run at one moment; every entry a line that a person understands.
+    """What there is of a process' at one moment; every entry a line that a person understands.
 
     Attributes:
         loop_devices: ``loop3 (/backing/file)``.
         mounts: ``/mount/point (type)``, as this process' mount namespace has them.
-        namespaces: names of network namespaces as ``ip netns`` lists them.
         processes: ``1234 (command line)`` of this process' descendants, the finished ones left out.
         files: paths beneath the directories whose contents are watched.
     """
 
     loop_devices: frozenset[str]
     mounts: frozenset[str]
-    namespaces: frozenset[str]
     processes: frozenset[str]
     files: frozenset[str]
 
 
 def snapshot(directories: Sequence[Path], *, contents: Sequence[Path] = ()) -> Snapshot:
-    """Return what there is of this run.
+    """Return what there is of this process'.
 
     Args:
-        directories: where the run keeps its files: loop devices and mounts beneath are its own.
+        directories: where it alone keeps its files: loop devices and mounts beneath are its own.
         contents: directories whose every file counts as well.
     """
-    name = run_name()
+    part = f"{own_part()}/"
     roots = [f"{directory.resolve()}/" for directory in directories]
 
     def is_ours(path: str) -> bool:
-        return name in path or any(f"{path}/".startswith(root) for root in roots)
+        return part in f"{path}/" or any(f"{path}/".startswith(root) for root in roots)
 
     return Snapshot(
         loop_devices=frozenset(f"{device} ({file})" for device, file in loop_devices().items() if is_ours(file)),
         mounts=frozenset(f"{place} ({kind})" for place, kind in _mounts() if is_ours(place)),
-        namespaces=frozenset(path.name for path in Path("/run/netns").glob("*") if name in path.name),
         processes=frozenset(_descendants(os.getpid())),
         files=frozenset(str(path) for root in contents for path in root.rglob("*")),
     )
@@ -89,8 +90,15 @@ def no_leftovers(directories: Sequence[Path], *, contents: Sequence[Path] = ()) 
     """
     _adopt_orphans()
     before = snapshot(directories, contents=contents)
+    own = _children()
     yield
-    left = difference(before, snapshot(directories, contents=contents))
+    end = time.monotonic() + _SECONDS_TO_SETTLE
+    while True:
+        _reap(_children() - own)
+        left = difference(before, snapshot(directories, contents=contents))
+        if not left or time.monotonic() > end:
+            break
+        time.sleep(0.2)
     assert not left, "left behind:\n" + "\n".join(left)
 
 
@@ -98,6 +106,18 @@ def _adopt_orphans() -> None:
     """Make this process the new parent of its descendants' orphans."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _children() -> set[int]:
+    """Return this process' children, those of every thread of its and the adopted ones."""
+    return {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+
+
+def _reap(children: set[int]) -> None:
+    """Take away those of `children` that have ended: until then, a PID namespace that they were in does not end."""
+    for pid in children:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def _mounts() -> Iterator[tuple[str, str]]:

@@ -22,7 +22,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["MARKER", "die_with_parent", "enter", "locked", "loop_devices", "run_name", "start_time"]
+__all__ = [
+    "MARKER",
+    "die_with_parent",
+    "enter",
+    "locked",
+    "loop_devices",
+    "own_part",
+    "run_name",
+    "start_time",
+]
 
 #: The variable that tells the processes of a run apart from everybody else's. Its value is the run's name.
 MARKER = "OSPROVIDER_TEST_RUN"
@@ -35,13 +44,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 def start_time(pid: int) -> int | None:
-    """Return when process `pid` started, in clock ticks after boot (proc(5), field 22), or None where there is none."""
+    """Return when process `pid` started, in clock ticks after boot (proc(5), field 22), or None where it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The second field is the name in parentheses and may hold blanks and parentheses itself.
-    return int(stat.rpartition(")")[2].split()[19])
+    # The second field is the name in parentheses and may hold blanks and parentheses itself; the third is the state.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def run_name() -> str:
@@ -52,6 +62,11 @@ def run_name() -> str:
     # An xdist worker is the controller's own child, and all of them have to come to one name.
     pid = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     return f"osprovider-test-{pid}-{start_time(pid)}"
+
+
+def own_part() -> str:
+    """Return ``RUN/PID``: a relative path for what this process makes, apart from the run's other processes."""
+    return f"{run_name()}/{os.getpid()}"
 
 
 def _is_alive(name: str) -> bool:
