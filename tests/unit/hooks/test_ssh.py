@@ -109,3 +109,40 @@ def test_keys_of_an_account_that_is_not_there_are_refused(tmp_path: Path) -> Non
     root = write_tree(tmp_path / "guest", GUEST)
     with pytest.raises(HookError, match=r"users.nina: there is no such account in the guest"):
         run(root, tmp_path / "scratch", {"nina": User(ssh_authorized_keys=KEYS)})
+
+
+def test_keys_that_an_included_file_names_are_replaced(tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path / "guest",
+        {
+            **GUEST,
+            "/etc/ssh/sshd_config": 'Include "site/*.conf" /srv/ssh.conf\nInclude /etc/ssh/sshd_config\n',
+            "/etc/ssh/site/keys.conf": "HostKey /srv/host_ed25519_key\n",
+            "/srv/ssh.conf": "hostkey=/srv/host_rsa_key\n",
+            "/srv/host_ed25519_key": "old",
+            "/srv/host_rsa_key": "old",
+        },
+    )
+    run(root, tmp_path / "scratch")
+    assert {path.name for path in (root / "srv").glob("host_*")} == {
+        f"host_{kind}_key{end}" for kind in ("ed25519", "rsa") for end in ("", ".pub")
+    }
+    assert "old" not in {path.read_text() for path in (root / "srv").glob("host_*_key")}
+
+
+def test_a_missing_home_is_made_for_its_user_alone(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "guest", GUEST)
+    (root / "root").rmdir()
+    (root / "home/admin").rmdir()
+    users = {name: User(ssh_authorized_keys=KEYS) for name in ("root", "admin")}
+    run(root, tmp_path / "scratch", users)
+    for home, owner in (("root", (0, 0)), ("home/admin", (1000, 1001))):
+        status = (root / home).stat()
+        assert (stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)) == (0o700, owner)
+
+
+def test_only_a_line_feed_ends_a_key(tmp_path: Path) -> None:
+    kept = "ssh-ed25519 CCCC an\u2028ssh-ed25519 DDDD other\x0bone"
+    root = write_tree(tmp_path / "guest", {**GUEST, "/root/.ssh/authorized_keys": f"{kept}\n"})
+    run(root, tmp_path / "scratch", {"root": User(ssh_authorized_keys=KEYS)})
+    assert (root / "root/.ssh/authorized_keys").read_text().split("\n") == [kept, *KEYS, ""]

@@ -171,3 +171,47 @@ def test_sudo_is_taken_back(tmp_path: Path) -> None:
 def test_a_guest_without_accounts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HookError, match="no /etc/passwd and /etc/shadow"):
         run(tmp_path, {})
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    # What Unicode, and str.splitlines(), take for the end of a line must not make an account out of a comment.
+    odd = "jo:x:1000:1000:Jo\u2028eve:x:0:0:/:/bin/bash"
+    lines = [odd.replace("\u2028", end) for end in ("\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\r")]
+    write_tree(tmp_path, GUEST)
+    passwd = tmp_path / "etc/passwd"
+    with passwd.open("a", newline="") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+    before = passwd.read_bytes().split(b"\n")
+    run(tmp_path, TWO)
+    after = passwd.read_bytes().split(b"\n")
+    assert [line for line in before if line not in after] == []
+    assert len(after) == len(before) + 2
+
+
+def test_a_last_line_without_an_end_gets_one(tmp_path: Path) -> None:
+    write_tree(tmp_path, {**GUEST, "/etc/passwd": "root:x:0:0:root:/root:/bin/bash"})
+    run(tmp_path, TWO)
+    assert account(tmp_path, "passwd", "admin")[2] == "1000"
+    assert account(tmp_path, "passwd", "root")[6] == "/bin/bash"
+
+
+@pytest.mark.parametrize("users", [{}, TWO])
+def test_a_guest_without_root_is_refused(tmp_path: Path, users: dict[str, User]) -> None:
+    write_tree(tmp_path, {**GUEST, "/etc/passwd": "toor:x:0:0:root:/root:/bin/bash\n"})
+    before = snapshot(tmp_path)
+    with pytest.raises(HookError, match="no account root in /etc/passwd"):
+        run(tmp_path, users)
+    assert snapshot(tmp_path) == before
+
+
+def test_odd_lines_of_subordinate_ids_are_left_alone(tmp_path: Path) -> None:
+    odd = "jo:many:65536\nann:100000:65536\n"
+    write_tree(tmp_path, {**GUEST, "/etc/subuid": odd})
+    run(tmp_path, {"admin": User()})
+    assert (tmp_path / "etc/subuid").read_text() == f"{odd}admin:165536:65536\n"
+
+
+def test_a_link_in_skel_is_not_walked_in_circles(tmp_path: Path) -> None:
+    write_tree(tmp_path, {**GUEST, "/etc/skel/a": "-> .", "/etc/skel/b": "-> ../skel"})
+    run(tmp_path, {"admin": User()})
+    assert {path.name for path in (tmp_path / "home/admin").iterdir()} == {".profile", ".config"}
