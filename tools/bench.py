@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from osprovider import linux
@@ -128,22 +128,28 @@ def _measure(directory: Path, runs: int, ours: Mapping[str, str], peer: Mapping[
                 file.truncate(_DISK_MIB << 20)
             os.sync()
             run = _create(scripts, environment)
+            start = time.monotonic()
+            with disk.open("rb") as file:
+                os.fsync(file.fileno())
+            run = replace(run, synced=run.seconds + time.monotonic() - start)
             if number:  # the first is the warm-up
                 taken[side].append(run)
     for side, done in taken.items():
         peak = max(run.peak_kib for run in done) / 1024
         print(f"{side:<34} {_spread([run.seconds for run in done])} s, at most {peak:.0f} MiB resident")
     first, second = taken.values()
-    ratios = [theirs.seconds / own.seconds for own, theirs in zip(first, second, strict=True)]
-    print(f"{'ratio':<34} {_spread(ratios)} ({runs} runs)")
+    pairs = list(zip(first, second, strict=True))
+    print(f"{'ratio':<34} {_spread([theirs.seconds / own.seconds for own, theirs in pairs])} ({runs} runs)")
+    print(f"{'ratio, the peer synced as well':<34} {_spread([theirs.synced / own.synced for own, theirs in pairs])}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One create: its time from exec to exit, and the largest of its processes."""
+    """One create: its time from exec to exit, the largest of its processes, and its time until the disk was synced."""
 
     seconds: float
     peak_kib: int
+    synced: float = 0.0
 
 
 def _create(scripts: Path, environment: Mapping[str, str]) -> _Run:
