@@ -32,7 +32,7 @@ demo: ## build the Debian image, install an instance on a file, boot it and wait
 
 .PHONY: test
 test: venv deb ## run everything: unit, system and end-to-end tests
-	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadfile tests
 
 .PHONY: test-unit
 test-unit: venv ## run the quick tests: no root, no devices
@@ -40,11 +40,11 @@ test-unit: venv ## run the quick tests: no root, no devices
 
 .PHONY: test-system
 test-system: venv deb ## run the tests that use real tools on files and loop devices
-	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests/system
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadfile tests/system
 
 .PHONY: test-e2e
 test-e2e: venv deb ## run the tests with a real Ganeti and booted guests
-	$(VENV)/bin/pytest -n $(JOBS) --dist loadgroup tests/e2e
+	$(VENV)/bin/pytest -n $(JOBS) --dist loadfile tests/e2e
 
 .PHONY: lint
 lint: venv ## check types and style

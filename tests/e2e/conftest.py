@@ -14,14 +14,6 @@ from tests.support.leftovers import no_leftovers
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process (pytest-xdist's --dist=loadgroup): they share a cluster."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with no_leftovers([tmp_path_factory.getbasetemp()]):
@@ -35,7 +27,7 @@ def own_directory(run_directory: Path, request: pytest.FixtureRequest) -> Path:
     It is made once: a file's tests share their cluster, and therefore have to run in one process.
     """
     marker = run_directory / f"{request.path.stem}.process"
-    assert not marker.exists(), f"{request.path.name} runs in several processes: give pytest --dist=loadgroup"
+    assert not marker.exists(), f"{request.path.name} runs in several processes: give pytest --dist=loadfile"
     marker.touch()
     directory = run_directory / str(os.getpid()) / request.path.stem
     directory.mkdir(parents=True)

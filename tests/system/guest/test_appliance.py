@@ -22,8 +22,6 @@ from tests.support.leftovers import no_leftovers, snapshot
 from tests.system.guest.backends import fsck, make_image
 from tests.system.guest.namespace import in_namespace
 
-pytestmark = pytest.mark.xdist_group("guest-appliance")
-
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:

@@ -17,8 +17,6 @@ from osprovider.errors import GuestError
 from osprovider.guest.protocol import Guest
 from tests.system.guest.backends import Root
 
-pytestmark = pytest.mark.xdist_group("guest-appliance")
-
 BEYOND = os.fsdecode(b"caf\xe9")  # a name in Latin-1, as no UTF-8 decodes
 
 

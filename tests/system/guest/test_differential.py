@@ -16,8 +16,6 @@ from osprovider.guest.host import HostGuest
 from osprovider.paths import Directories
 from tests.system.guest.backends import Root, entries, fsck, make_image, mounted_here
 
-pytestmark = pytest.mark.xdist_group("guest-appliance")
-
 SEEDS = (1, 20)
 STEPS = 200
 NAMES = ("a", "b", ".c", os.fsdecode(b"\xff\xe9"), "n" * 255, "d e", "f*", "hard", "fifo", "device")
