@@ -9,12 +9,12 @@ Not for: deciding (:mod:`osprovider.plan`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
+from osprovider.background import Task, background
 from osprovider.config.load import Settings, load
 from osprovider.config.model import Image
 from osprovider.config.parameters import OS_IMAGE
@@ -138,8 +138,8 @@ def _install(job: _Job) -> None:
         raise ImageError("the plan has no root partition")
     context = _context(job)
     with ExitStack() as stack:
-        beside = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="boot-code"))
-        boot_code = beside.submit(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
+        start = stack.enter_context(background("boot-code"))
+        boot_code = start(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
         runner = stack.enter_context(HookRunner(job.order.hooks, context, job.order.directories.run))
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
@@ -203,7 +203,7 @@ def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator
             yield guest
 
 
-def _write_boot_code(plan: Plan, device: Device, boot_code: Future[bootloader.BootCode]) -> None:
+def _write_boot_code(plan: Plan, device: Device, boot_code: Task[bootloader.BootCode]) -> None:
     table = plan.table
     if table is None:
         return

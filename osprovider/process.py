@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
-__all__ = ["settled"]
+__all__ = ["leave", "settled"]
 
 
 @contextmanager
@@ -30,6 +31,20 @@ def settled() -> Iterator[None]:
                 stream.flush()
             except (OSError, ValueError):
                 _lead_nowhere(stream.fileno())
+
+
+def leave(status: int) -> NoReturn:
+    """End the process within :func:`settled` or after it, with everything given back already.
+
+    Python would take all its modules apart first, which takes 15 ms of an installation's 300.
+
+    Args:
+        status: the exit status.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _open_closed_streams() -> None:

@@ -15,15 +15,13 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
+from osprovider.background import Task, background
 from osprovider.customize.context import Context
 from osprovider.customize.hooks import Hook
 from osprovider.errors import HookError, OsproviderError, ToolError
@@ -33,8 +31,6 @@ from osprovider.paths import Directories
 from osprovider.run import run_lines
 
 __all__ = ["HookRunner", "executable_environment"]
-
-_PATIENCE_SECONDS = 1.0
 
 
 class HookRunner:
@@ -51,7 +47,7 @@ class HookRunner:
         self._context = context
         self._run_directory = run_directory or Directories().run
         self._modules: dict[str, ModuleType] = {}
-        self._prepared: dict[str, Future[Any]] = {}
+        self._prepared: dict[str, Task[Any]] = {}
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -68,7 +64,7 @@ class HookRunner:
                     with _blaming(hook):
                         self._modules[hook.name] = _load(hook)
             preparing = [name for name, module in self._modules.items() if hasattr(module, "prepare")]
-            start = stack.enter_context(_background())
+            start = stack.enter_context(background("prepare"))
             start(_import_templates)
             self._prepared = {name: start(self._modules[name].prepare, self._context) for name in preparing}
             self._resources = stack.pop_all()
@@ -104,8 +100,8 @@ class HookRunner:
                     self._run_executable(hook, root_device, target)
 
     def _run_python(self, hook: Hook, guest: Guest) -> None:
-        future = self._prepared.get(hook.name)
-        prepared = future.result() if future else None
+        task = self._prepared.get(hook.name)
+        prepared = task.result() if task else None
         self._modules[hook.name].run(guest, dataclasses.replace(self._context, prepared=prepared))
 
     def _run_executable(self, hook: Hook, root_device: Path | None, target: Path) -> None:
@@ -171,6 +167,8 @@ def _blaming(hook: Hook) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        import traceback  # only an error needs it
+
         reporter.debug(traceback.format_exc().rstrip())
         if isinstance(error, OsproviderError):
             cause = str(error)
@@ -185,37 +183,6 @@ def _blaming(hook: Hook) -> Iterator[None]:
 def _import_templates() -> None:
     """Import Jinja2, which every create needs, while the disk is still copied."""
     import osprovider.customize.templates  # noqa: F401
-
-
-@contextmanager
-def _background() -> Iterator[Callable[..., Future[Any]]]:
-    """Yield a function that calls another one in a thread of its own; in the end all of them are waited for.
-
-    After an error, or when we are asked to end, that is only for a moment. The threads are daemons, which end with the
-    process, and the programs that they run end with them; an executor's would be waited for, however long they take.
-    """
-    futures: list[Future[Any]] = []
-
-    def start(function: Callable[..., Any], *arguments: object) -> Future[Any]:
-        future: Future[Any] = Future()
-        futures.append(future)
-        name = f"prepare-{len(futures)}"
-        threading.Thread(target=_fulfil, args=(future, function, *arguments), name=name, daemon=True).start()
-        return future
-
-    try:
-        yield start
-    except BaseException:
-        wait(futures, _PATIENCE_SECONDS)
-        raise
-    wait(futures)
-
-
-def _fulfil(future: Future[Any], function: Callable[..., Any], *arguments: object) -> None:
-    try:
-        future.set_result(function(*arguments))
-    except BaseException as error:
-        future.set_exception(error)
 
 
 @contextmanager
