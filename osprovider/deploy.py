@@ -144,7 +144,7 @@ def _install(job: _Job) -> None:
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
-        size = template.manifest.filesystem.size_bytes
+        size = template.manifest.size_bytes
         with reporter.progress(f"copy image {plan.image} to {device.path}", template.manifest.data_bytes) as advance:
             copy_extents(
                 template.fd,

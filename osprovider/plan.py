@@ -167,7 +167,7 @@ def make_plan(
     disk = target_path(request) if facts else None
     table = None
     if facts and disk:
-        needs = manifest.filesystem.size_bytes if manifest else 0
+        needs = manifest.size_bytes if manifest else 0
         table = lay_out(facts, variant.layout, firmware, needs, instance.uuid, str(disk))
     if manifest and firmware and not manifest.kernels:
         raise RequestError(

@@ -20,14 +20,17 @@ __all__ = [
     "absolute_path",
     "account",
     "address",
+    "checksums",
     "cidr",
     "domain",
     "gecos",
     "hook_order",
     "hostname",
+    "image_source",
     "interface_address",
     "is_reserved",
     "kernel_argument",
+    "keyring",
     "line",
     "locale",
     "mtu",
@@ -36,6 +39,7 @@ __all__ = [
     "password_hash",
     "seconds",
     "serial",
+    "size",
     "ssh_key",
     "suite",
     "text",
@@ -150,6 +154,38 @@ hook_order = _Text(
     "'after HOOK' or 'before HOOK'",
     "^(after|before) [A-Za-z0-9][A-Za-z0-9._-]*$",
     80,
+)
+
+
+# Images
+
+size = _Text("a number of bytes with its unit, such as 512MiB or 20GiB", "^[1-9][0-9]{0,8}(KiB|MiB|GiB|TiB)$", 12)
+_URL_CHARACTERS = r"[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]"
+
+
+def _image_source(value: str) -> None:
+    if re.match(r"https?://[^/?#]*@", value):
+        raise ValueError(f"{quote(value)} holds a password, which logs would show; write the URL without it")
+    if "://" in value and not value.startswith(("http://", "https://")):
+        raise ValueError(f"{quote(value)} cannot be fetched; write an http or https URL, or a path")
+
+
+image_source = _Text(
+    "an absolute path, or a URL such as https://cloud.example.org/debian-12.qcow2",
+    f"^{_URL_CHARACTERS}+$",
+    2048,
+    _image_source,
+)
+checksums = _Text(
+    "sha256:DIGITS, sha512:DIGITS, or where a list of checksums lies, such as SHA512SUMS",
+    rf"^(sha256:[0-9a-f]{{64}}|sha512:[0-9a-f]{{128}}|(?!sha(256|512):){_URL_CHARACTERS}+)$",
+    2048,
+    _image_source,
+)
+keyring = _Text(
+    "a file's name in keys/, such as debian-cloud.gpg, or an absolute path",
+    "^([A-Za-z0-9][A-Za-z0-9._-]*|(/[A-Za-z0-9._+-]+)+)$",
+    256,
 )
 
 

@@ -10,13 +10,35 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from osprovider.config import checks
 from osprovider.config.document import Mark, Node
-from osprovider.config.model import InstanceNic, Subnet
+from osprovider.config.model import Image, InstanceNic, Subnet
 from osprovider.config.suggest import enumerate_words, suggest
 from osprovider.errors import Problem
 
-__all__ = ["check_nics", "check_subnet", "check_subnets", "nic_addresses"]
+__all__ = ["check_image", "check_nics", "check_subnet", "check_subnets", "nic_addresses"]
 
 _MINIMUM_MTU_IPV6 = 1280  # RFC 8200, 5
+
+
+def check_image(image: Image, node: Node, problems: list[Problem]) -> None:
+    """Check a definition as a whole; problems point into ``node``, its tree."""
+    if (image.build is None) == (image.source is None):
+        what = "says nothing of where it comes from" if image.build is None else "has build and source"
+        problems.append(node.mark.problem(f"the image {what}; write one of build (packages) and source (a file)"))
+    if image.build is not None and image.source is None:
+        problems.extend(
+            node.at(key).mark.problem(f"{key}: is for images with a source; remove it")
+            for key in ("checksums", "signature", "keyring", "format", "max_size")
+            if node.at(key) is not node
+        )
+    if image.source is not None and not image.source.startswith(("/", "http://", "https://")):
+        problems.append(node.at("source").mark.problem(f"source: {image.source} is relative; write an absolute path"))
+    is_list = image.checksums is not None and not image.checksums.startswith(("sha256:", "sha512:"))
+    if image.signature is not None and not is_list:
+        message = "signature: signs a list of checksums, and there is none; write checksums: SHA512SUMS or the like"
+        problems.append(node.at("signature").mark.problem(message))
+    if (image.signature is None) != (image.keyring is None):
+        message = "signature and keyring belong together: write both, or neither"
+        problems.append(node.at("signature" if image.keyring is None else "keyring").mark.problem(message))
 
 
 def check_subnet(subnet: Subnet, node: Node, problems: list[Problem]) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 from osprovider.config import checks, consistency, document
 from osprovider.config.document import Mark, Node, Value
-from osprovider.config.model import Image, InstanceFile, InstanceNic, Subnet, Variant
+from osprovider.config.model import Cache, Image, InstanceFile, InstanceNic, Subnet, Variant
 from osprovider.config.schema import bind
 from osprovider.config.suggest import enumerate_words, quote, suggest
 from osprovider.errors import Problem
@@ -33,6 +33,8 @@ NO_IMAGE: Final = "none"
 
 _KINDS: Final[tuple[Kind, ...]] = ("variants", "images", "subnets", "instances")
 _SUFFIX: Final = ".yaml"
+_DEFAULTS: Final = f"defaults{_SUFFIX}"
+_CACHE: Final = f"cache{_SUFFIX}"
 
 # What Ganeti takes for an instance's name (Hostname.GetNormalizedName in lib/netutils.py): no slash, no empty label.
 _INSTANCE = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -72,16 +74,15 @@ class ConfigurationFiles:
                     if not entry.startswith(".") and entry.endswith((_SUFFIX, ".yml")) and not _is_named(kind, entry):
                         self._problem(directory / entry, f"is never read; call it {form}")
         for entry in self._listing(self._directories.config):
-            if entry.endswith((_SUFFIX, ".yml")) and entry != f"defaults{_SUFFIX}":
-                self._problem(
-                    self._directories.config / entry, f"is never read; the site's defaults are defaults{_SUFFIX}"
-                )
+            if entry.endswith((_SUFFIX, ".yml")) and entry not in (_DEFAULTS, _CACHE):
+                message = f"is never read; the site's defaults are {_DEFAULTS}, and {_CACHE} is for the cache"
+                self._problem(self._directories.config / entry, message)
         if NO_IMAGE in (images := self.names("images")):
             self._problem(images[NO_IMAGE], f'is never read: "{NO_IMAGE}" means no image; give it another name')
 
     def defaults(self) -> Node:
         """The tree of the site's defaults, empty where there are none."""
-        path = self._directories.config / f"defaults{_SUFFIX}"
+        path = self._directories.config / _DEFAULTS
         loaded = self._load(Variant, path) if os.path.lexists(path) else None
         return loaded[0] if loaded else Node({}, Mark(str(path)))
 
@@ -100,7 +101,15 @@ class ConfigurationFiles:
         """An image definition. ``referrer`` is who asks for it."""
         path = self._find("images", name, referrer)
         loaded = self._load(Image, path) if path else None
+        if loaded:
+            consistency.check_image(loaded[1], loaded[0], self.problems)
         return loaded[1] if loaded else None
+
+    def cache(self) -> Cache:
+        """What the site says of the cache; what is built in where it says nothing."""
+        path = self._directories.config / _CACHE
+        loaded = self._load(Cache, path) if os.path.lexists(path) else None
+        return loaded[1] if loaded else Cache()
 
     def image_name(self, tree: Node, variant: Mark) -> str | None:
         """The image that a merged tree names, None where the disk is to be left alone.

@@ -13,13 +13,13 @@ from pathlib import Path
 from osprovider.config import consistency
 from osprovider.config.document import Mark, Node, merge
 from osprovider.config.files import NO_IMAGE, ConfigurationFiles
-from osprovider.config.model import Dns, Image, InstanceNic, Subnet, Variant
+from osprovider.config.model import Cache, Dns, Image, InstanceNic, Subnet, Variant
 from osprovider.config.parameters import OS_IMAGE, parameter_tree
 from osprovider.config.schema import bind
 from osprovider.errors import ConfigurationError, Problem
 from osprovider.paths import Directories
 
-__all__ = ["Settings", "check_all", "image_names", "load", "load_image", "variant_names"]
+__all__ = ["Settings", "check_all", "image_names", "load", "load_cache", "load_image", "variant_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,19 @@ def load_image(directories: Directories, name: str) -> Image:
     if image is None:
         raise ConfigurationError(files.problems)
     return image
+
+
+def load_cache(directories: Directories) -> Cache:
+    """What the site says of this node's cache of images: ``cache.yaml``.
+
+    Raises:
+        ConfigurationError: it has problems.
+    """
+    files = ConfigurationFiles(directories)
+    cache = files.cache()
+    if files.problems:
+        raise ConfigurationError(files.problems)
+    return cache
 
 
 def load(directories: Directories, variant: str, *, instance: str | None, parameters: Mapping[str, str]) -> Settings:
@@ -127,6 +140,7 @@ def check_all(directories: Directories) -> tuple[list[Problem], list[Path]]:
     files = ConfigurationFiles(directories)
     files.check_names()
     defaults = files.defaults()
+    files.cache()
     _ = files.subnets
     for name in files.names("images"):
         files.image(name, Mark(name))

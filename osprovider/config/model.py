@@ -15,6 +15,7 @@ from osprovider.config import checks
 __all__ = [
     "Boot",
     "BootstrapBuild",
+    "Cache",
     "Dns",
     "Hooks",
     "Image",
@@ -176,10 +177,43 @@ class BootstrapBuild:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Where an image's bits come from."""
+    """Where an image's bits come from: packages that this node installs (build), or a file (source)."""
 
-    build: BootstrapBuild = field(metadata=_help("built on this node from packages"))
     description: Annotated[str, checks.text] = field(default="", metadata=_help("one line for people"))
+    build: BootstrapBuild | None = field(default=None, metadata=_help("built on this node from packages"))
+    source: Annotated[str, checks.image_source] | None = field(
+        default=None,
+        metadata=_help("a file or an http(s) URL; or a path up to -root.dump, as instance-image named its images"),
+    )
+    checksums: Annotated[str, checks.checksums] | None = field(
+        default=None,
+        metadata=_help("sha256:DIGITS or sha512:DIGITS; or a list (SHA512SUMS), relative to the source"),
+    )
+    signature: Annotated[str, checks.image_source] | None = field(
+        default=None, metadata=_help("the OpenPGP signature of the list of checksums, relative to the source")
+    )
+    keyring: Annotated[str, checks.keyring] | None = field(
+        default=None, metadata=_help("whose signature counts: a file in keys/, or an absolute path")
+    )
+    format: Literal["auto", "raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi", "tar", "dump"] = field(
+        default="auto", metadata=_help("what the source is, compressed or not; auto looks at its content")
+    )
+    arch: Literal["amd64"] = field(default="amd64", metadata=_help("the architecture, as dpkg names it"))
+    max_size: Annotated[str, checks.size] = field(
+        default="64GiB", metadata=_help("the most that the source may unpack to")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What the node keeps of images, and how it fetches them: the file cache.yaml."""
+
+    max_size: Annotated[str, checks.size] | None = field(
+        default=None, metadata=_help("the most that templates and downloads take; the least recently used goes first")
+    )
+    proxy: Annotated[str, checks.url] | None = field(
+        default=None, metadata=_help("the HTTP proxy for sources and packages")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,19 @@ from typing import Any
 
 from osprovider.errors import ImageError
 
-__all__ = ["FORMAT", "Distribution", "Extent", "Filesystem", "Kernel", "Manifest"]
+__all__ = [
+    "FORMAT",
+    "Distribution",
+    "Extent",
+    "Filesystem",
+    "ImagePartition",
+    "ImageTable",
+    "Kernel",
+    "Manifest",
+    "Origin",
+]
 
-FORMAT = 1
+FORMAT = 2
 """The manifest's version; another one means the template is made again."""
 
 
@@ -35,15 +45,15 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
-    """The template's file system.
+    """A file system of the template.
 
     Attributes:
-        type: ``ext4``, ``ext3`` or ``ext2``.
-        uuid: the template's own; every instance gets another.
+        type: as blkid(8) has it: ``ext4``, ``ext3``, ``ext2``, ``xfs``, ``btrfs``, ``vfat`` or ``swap``.
+        uuid: the template's own; every instance gets another. A FAT's is its volume ID (``1234-ABCD``).
         label: may be empty.
         block_size: in bytes.
-        size_bytes: of the file system, and so of the smallest root partition that can take it.
-        used_bytes: what its files and metadata occupy.
+        size_bytes: of the file system, and so of the smallest partition that can take it.
+        used_bytes: what its files and metadata occupy; ``size_bytes`` where nobody can say.
     """
 
     type: str
@@ -52,6 +62,72 @@ class Filesystem:
     block_size: int
     size_bytes: int
     used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePartition:
+    """A partition of a disk image.
+
+    Attributes:
+        number: in the table, 1-based.
+        role: what it is for: ``bios_boot``, ``esp``, ``boot`` (``/boot`` of its own), ``root``, ``swap`` or ``other``.
+        start_bytes: from the disk's start.
+        size_bytes: its length.
+        type: the GPT's type GUID, lower case; the type of an msdos table as two hexadecimal digits (``83``).
+        guid: its own GUID, lower case; empty in an msdos table.
+        name: the GPT's partition name; empty in an msdos table.
+        attributes: the GPT's attribute bits; 1 << 7 alone, or 0, for the active flag of an msdos table.
+        filesystem: what is on it; None where there is none.
+        mount: where the image's fstab(5) mounts it (``/boot/efi``); None where it says nothing.
+    """
+
+    number: int
+    role: str
+    start_bytes: int
+    size_bytes: int
+    type: str
+    guid: str
+    name: str
+    attributes: int
+    filesystem: Filesystem | None
+    mount: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTable:
+    """The partition table that a disk image brought. It is not in the template: a deployment writes it last.
+
+    Attributes:
+        type: ``gpt`` or ``msdos``.
+        id: the disk's GUID, or an msdos table's signature as eight hexadecimal digits; lower case.
+        sector_size: in bytes, what the table counts in.
+        partitions: by their place on the disk.
+    """
+
+    type: str
+    id: str
+    sector_size: int
+    partitions: tuple[ImagePartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an image's bits came from, and why they are trusted.
+
+    Attributes:
+        location: the path or URL, without a password.
+        digest: of what was fetched (``sha256:`` and 64 hexadecimal digits).
+        size_bytes: likewise.
+        format: what it was, by content (``qcow2``, ``tar.zstd``).
+        verified: how it was verified, for people (``SHA512SUMS, signed by DF9B...``); ``nothing`` where nothing was
+            asked for.
+    """
+
+    location: str
+    digest: str
+    size_bytes: int
+    format: str
+    verified: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +142,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel that the image boots: paths in the guest. ``initrd`` is None where it has none."""
+    """A kernel that the image boots: paths in the guest, ``initrd`` None where it has none."""
 
     version: str
     image: str
@@ -88,11 +164,16 @@ class Manifest:
         network_stacks: of ``networkd`` and ``ifupdown``, those that the image has, the preferred one first.
         boot_loaders: of ``grub-bios`` and ``grub-uefi``, those whose files the image has.
         kernels: newest first.
-        filesystem: see there.
+        size_bytes: the template's, and the least that a disk, or a root partition, has to offer it.
+        table: of a disk image, which is copied to the disk's start; None for a file system, which becomes the root
+            partition of a table that the variant describes.
+        filesystem: the root's.
+        packages: how many there are; their list lies beside the manifest.
         extents: what has to be copied, sorted by offset, without overlap.
-        built_here: this site's own build made every byte of it, so that the host may mount it.
+        built_here: our own mkfs made its file system, so that the host may mount it.
         tools: versions of what made it, by name (``mmdebstrap: 1.3.5``).
         definition: what was built, as JSON-ready data.
+        origin: where it came from; None for what was built here from packages.
     """
 
     format: int
@@ -105,11 +186,15 @@ class Manifest:
     network_stacks: tuple[str, ...]
     boot_loaders: tuple[str, ...]
     kernels: tuple[Kernel, ...]
+    size_bytes: int
+    table: ImageTable | None
     filesystem: Filesystem
+    packages: int
     extents: tuple[Extent, ...]
     built_here: bool
     tools: Mapping[str, str]
     definition: Mapping[str, Any]
+    origin: Origin | None = None
 
     @property
     def data_bytes(self) -> int:
@@ -137,6 +222,8 @@ class Manifest:
                 )
             data["distribution"] = Distribution(**data["distribution"])
             data["filesystem"] = Filesystem(**data["filesystem"])
+            data["table"] = _table(data["table"]) if data["table"] else None
+            data["origin"] = Origin(**data["origin"]) if data["origin"] else None
             data["kernels"] = tuple(Kernel(**kernel) for kernel in data["kernels"])
             data["extents"] = tuple(Extent(*extent) for extent in data["extents"])
             data["network_stacks"] = tuple(data["network_stacks"])
@@ -144,3 +231,11 @@ class Manifest:
             return cls(**data)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"not a manifest: {error}") from error
+
+
+def _table(data: dict[str, Any]) -> ImageTable:
+    partitions = []
+    for each in data["partitions"]:
+        filesystem = Filesystem(**each["filesystem"]) if each["filesystem"] else None
+        partitions.append(ImagePartition(**{**each, "filesystem": filesystem}))
+    return ImageTable(**{**data, "partitions": tuple(partitions)})

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from osprovider.config.model import BootstrapBuild, Image, Variant
+from osprovider.errors import ImageError
 from osprovider.images import manifest
 
 __all__ = ["KEYRING", "Recipe"]
@@ -25,7 +26,7 @@ __all__ = ["KEYRING", "Recipe"]
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """The keys whose signatures are trusted, whatever else this node's apt trusts."""
 
-_REVISION = 1
+_REVISION = 2
 """Of what this package does to a tree, and of the file systems that :func:`osprovider.disk.filesystem.make` makes; a
 higher one makes every template anew."""
 
@@ -36,38 +37,55 @@ class Recipe:
 
     Attributes:
         image: the definition's name.
-        build: the definition, with the variant's packages in it, sorted.
-        filesystem: the root's type.
-        keyring: the file whose keys are trusted.
+        definition: it, with the variant's packages among those that its build installs, sorted.
+        filesystem: the root's type, where the image does not bring its own.
+        digest: of the definition's source (``sha256:`` and 64 hexadecimal digits); None where it is built.
+        keyring: the file whose keys a build trusts.
     """
 
     image: str
-    build: BootstrapBuild
+    definition: Image
     filesystem: str
+    digest: str | None = None
     keyring: Path = KEYRING
 
     @classmethod
-    def of(cls, name: str, image: Image, variant: Variant) -> Recipe:
+    def of(cls, name: str, image: Image, variant: Variant, digest: str | None = None) -> Recipe:
         """The recipe for a variant's root.
 
         Args:
             name: the definition's name.
             image: the definition.
             variant: merged.
+            digest: of the definition's source.
         """
-        packages = tuple(sorted({*image.build.packages, *variant.packages}))
-        return cls(name, dataclasses.replace(image.build, packages=packages), variant.layout.filesystem)
+        if image.build is not None:
+            packages = tuple(sorted({*image.build.packages, *variant.packages}))
+            image = dataclasses.replace(image, build=dataclasses.replace(image.build, packages=packages))
+        return cls(name, image, variant.layout.filesystem, digest)
+
+    @property
+    def build(self) -> BootstrapBuild:
+        """The definition's build.
+
+        Raises:
+            ImageError: it has none.
+        """
+        if self.definition.build is None:
+            raise ImageError(f"image {self.image} is not built from packages")
+        return self.definition.build
 
     def to_json(self) -> dict[str, Any]:
         """What the key is taken over, JSON-ready."""
-        return {
+        common = {
             "revision": _REVISION,
             "manifest": manifest.FORMAT,
             "image": self.image,
-            "build": dataclasses.asdict(self.build),
             "filesystem": self.filesystem,
-            "keyring": self._keyring_digest(),
         }
+        if self.definition.build is not None:
+            return {**common, "build": dataclasses.asdict(self.build), "keyring": self._keyring_digest()}
+        return {**common, "format": self.definition.format, "arch": self.definition.arch, "digest": self.digest}
 
     def key(self) -> str:
         """64 hexadecimal digits; the same for the same recipe, on every node."""

@@ -270,9 +270,9 @@ class Store:
         except (OSError, ImageError) as error:
             problem = str(error)
         else:
-            if size == manifest.filesystem.size_bytes and manifest.key == key:
+            if size == manifest.size_bytes and manifest.key == key:
                 return manifest
-            problem = f"{_IMAGE} has {size} bytes and not {manifest.filesystem.size_bytes}"
+            problem = f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}"
         if directory.exists():
             reporter.warning(f"{directory} is damaged ({problem}) and will be made again")
         return None

@@ -60,6 +60,7 @@ def test_a_shipped_variant_works_without_any_file_of_the_site(site: Site) -> Non
     assert settings.variant_name == "debian-12"
     assert settings.image_name == "debian-12"
     assert settings.image is not None
+    assert settings.image.build is not None
     assert settings.image.build.suite == "bookworm"
     assert settings.nics == ()
     assert settings.subnets == {}
@@ -108,6 +109,7 @@ def test_a_site_s_file_takes_the_place_of_a_shipped_one_whole(site: Site) -> Non
     settings = site.load()
     assert settings.variant.wipe == "auto"
     assert settings.image is not None
+    assert settings.image.build is not None
     assert settings.image.build.suite == "trixie"
     assert settings.files[0] == site.directories.config / "variants" / "debian-12.yaml"
 
@@ -194,7 +196,9 @@ def test_an_image_s_name_cannot_leave_its_directory(site: Site) -> None:
 
 
 def test_an_image_is_loaded_by_name_or_its_problems_are_said(site: Site) -> None:
-    assert load_image(site.directories, "debian-12").build.suite == "bookworm"
+    build = load_image(site.directories, "debian-12").build
+    assert build is not None
+    assert build.suite == "bookworm"
     site.write("site/images/bad.yaml", "build: {suite: 12}")
     with pytest.raises(ConfigurationError, match=r"bad\.yaml:1:16: build\.suite: must be text"):
         load_image(site.directories, "bad")

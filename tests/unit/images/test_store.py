@@ -24,7 +24,8 @@ from osprovider.paths import Directories
 _FORK = multiprocessing.get_context("fork")
 _SIZE = 8192
 
-IMAGE = Image(build=BootstrapBuild(suite="bookworm", packages=("openssh-server", "acl")))
+BUILD = BootstrapBuild(suite="bookworm", packages=("openssh-server", "acl"))
+IMAGE = Image(build=BUILD)
 VARIANT = Variant(image="debian-12")
 
 
@@ -54,6 +55,9 @@ class Builder:
             network_stacks=(),
             boot_loaders=(),
             kernels=(),
+            size_bytes=_SIZE,
+            table=None,
+            packages=200,
             filesystem=Filesystem("ext4", "uuid", "", 4096, _SIZE, _SIZE),
             extents=(Extent(0, _SIZE, 0),),
             built_here=True,
@@ -123,8 +127,8 @@ def test_looking_up_makes_nothing(store: Store, directories: Directories) -> Non
     ("name", "image", "variant"),
     [
         ("other", IMAGE, VARIANT),
-        ("debian-12", dataclasses.replace(IMAGE, build=dataclasses.replace(IMAGE.build, suite="trixie")), VARIANT),
-        ("debian-12", dataclasses.replace(IMAGE, build=dataclasses.replace(IMAGE.build, tool="debootstrap")), VARIANT),
+        ("debian-12", dataclasses.replace(IMAGE, build=dataclasses.replace(BUILD, suite="trixie")), VARIANT),
+        ("debian-12", dataclasses.replace(IMAGE, build=dataclasses.replace(BUILD, tool="debootstrap")), VARIANT),
         ("debian-12", IMAGE, Variant(image="debian-12", layout=Layout(filesystem="ext3"))),
         ("debian-12", IMAGE, Variant(image="debian-12", packages=("nginx",))),
     ],
@@ -138,7 +142,7 @@ def test_what_the_result_depends_on_changes_the_key(store: Store, name: str, ima
     [
         (dataclasses.replace(IMAGE, description="another"), VARIANT),
         (
-            dataclasses.replace(IMAGE, build=dataclasses.replace(IMAGE.build, packages=("acl", "openssh-server"))),
+            dataclasses.replace(IMAGE, build=dataclasses.replace(BUILD, packages=("acl", "openssh-server"))),
             VARIANT,
         ),
         (IMAGE, Variant(image="debian-12", packages=("acl",))),
