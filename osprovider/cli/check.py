@@ -9,7 +9,7 @@ import click
 
 from osprovider.cli.main import as_json, echo_json, main
 from osprovider.config.load import check_all, load, variant_names
-from osprovider.config.model import Hooks, Image, InstanceFile, Subnet, Variant
+from osprovider.config.model import Cache, Hooks, Image, InstanceFile, Subnet, Variant
 from osprovider.config.schema import json_schema
 from osprovider.customize.hooks import arrange, discover
 from osprovider.errors import ConfigurationError, Problem
@@ -17,7 +17,7 @@ from osprovider.paths import Directories
 
 __all__ = ["check", "schema"]
 
-_KINDS = {"variant": Variant, "image": Image, "subnet": Subnet, "instance": InstanceFile}
+_KINDS = {"variant": Variant, "image": Image, "subnet": Subnet, "instance": InstanceFile, "cache": Cache}
 
 
 @main.command()

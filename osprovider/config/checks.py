@@ -163,6 +163,14 @@ size = _Text("a number of bytes with its unit, such as 512MiB or 20GiB", "^[1-9]
 _URL_CHARACTERS = r"[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]"
 
 
+def _checksums(value: str) -> None:
+    if weak := re.match(r"(md5|sha1):", value):
+        raise ValueError(
+            f"{quote(value)} is {weak[1].upper()}, which can be forged; write sha256:DIGITS or sha512:DIGITS"
+        )
+    _image_source(value)
+
+
 def _image_source(value: str) -> None:
     if re.match(r"https?://[^/?#]*@", value):
         raise ValueError(f"{quote(value)} holds a password, which logs would show; write the URL without it")
@@ -180,7 +188,7 @@ checksums = _Text(
     "sha256:DIGITS, sha512:DIGITS, or where a list of checksums lies, such as SHA512SUMS",
     rf"^(sha256:[0-9a-f]{{64}}|sha512:[0-9a-f]{{128}}|(?!sha(256|512):){_URL_CHARACTERS}+)$",
     2048,
-    _image_source,
+    _checksums,
 )
 keyring = _Text(
     "a file's name in keys/, such as debian-cloud.gpg, or an absolute path",

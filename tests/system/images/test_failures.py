@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from osprovider.config.model import BootstrapBuild
+from osprovider.config.model import BootstrapBuild, Image
 from osprovider.errors import ImageError
 from osprovider.images import bootstrap
 from osprovider.images.recipe import Recipe
@@ -100,12 +100,13 @@ def test_an_unknown_package(tool: str, tmp_path: Path) -> None:
 def test_a_tool_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "BASE_ENVIRONMENT", {"PATH": "/nonexistent"})
     with pytest.raises(ImageError, match=r"^image bad: mmdebstrap is not installed; apt install mmdebstrap"):
-        bootstrap.require_tools(Recipe("bad", BootstrapBuild(suite="bookworm"), "ext4"))
+        bootstrap.require_tools(Recipe("bad", Image(build=BootstrapBuild(suite="bookworm")), "ext4"))
 
 
 def test_keys_that_are_not_installed(tmp_path: Path) -> None:
+    image = Image(build=BootstrapBuild(suite="bookworm"))
     with pytest.raises(ImageError, match=r"none\.gpg is missing; apt install debian-archive-keyring"):
-        bootstrap.require_tools(Recipe("bad", BootstrapBuild(suite="bookworm"), "ext4", tmp_path / "none.gpg"))
+        bootstrap.require_tools(Recipe("bad", image, "ext4", keyring=tmp_path / "none.gpg"))
 
 
 @contextmanager

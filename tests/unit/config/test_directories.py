@@ -67,4 +67,4 @@ def test_defaults_under_another_name_are_found_by_check(directories: Directories
     (directories.config / name).write_text("wipe: zero\n")
     (problem,) = check_all(directories)[0]
     assert problem.file.endswith(name)
-    assert problem.message == "is never read; the site's defaults are defaults.yaml"
+    assert problem.message == "is never read; the site's defaults are defaults.yaml, and cache.yaml is for the cache"

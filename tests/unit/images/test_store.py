@@ -177,7 +177,7 @@ def test_a_damaged_template_is_made_again(
     elif damage == "no JSON":
         manifest.write_text('{"format": 1, ')
     elif damage == "other format":
-        manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+        manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
     else:
         manifest.write_text(manifest.read_text().replace(directory.name, "0" * 64))
     open_once(store)
