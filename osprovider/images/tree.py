@@ -58,6 +58,9 @@ _NETWORK_STACKS = (
 )
 """Network stacks and what shows that they are there, the preferred first: who added ifupdown to systemd wants it."""
 
+_INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initramfs-{}")
+"""What an initramfs is called beside ``vmlinuz-VERSION``: by Debian, by Fedora and Arch, by openSUSE, by Alpine."""
+
 _BOOT_LOADERS = (("grub-bios", "/usr/lib/grub/i386-pc"), ("grub-uefi", "/usr/lib/grub/x86_64-efi"))
 
 
@@ -154,10 +157,11 @@ def _init(guest: Guest) -> str:
 
 
 def _kernels(guest: Guest) -> tuple[Kernel, ...]:
-    """The newest first, named as Debian names them."""
+    """The newest first; rescue kernels, which are any machine's, count as the oldest."""
     found = []
     for image in guest.glob("/boot/vmlinuz-*"):
         version = image.removeprefix("/boot/vmlinuz-")
-        initrd = f"/boot/initrd.img-{version}"
-        found.append(Kernel(version, image, initrd if guest.exists(initrd) else None))
-    return tuple(sorted(found, key=lambda kernel: version_key(kernel.version), reverse=True))
+        initrds = (f"/boot/{name.format(version)}" for name in _INITRDS)
+        found.append(Kernel(version, image, next((path for path in initrds if guest.exists(path)), None)))
+    found.sort(key=lambda kernel: version_key(kernel.version), reverse=True)
+    return tuple(sorted(found, key=lambda kernel: "rescue" in kernel.version))

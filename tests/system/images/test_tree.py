@@ -161,6 +161,30 @@ def test_kernels_come_newest_first_with_their_initramfs(guest: HostGuest) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("image", "initrd"),
+    [
+        ("vmlinuz-6.12.5-200.fc41.x86_64", "initramfs-6.12.5-200.fc41.x86_64.img"),
+        ("vmlinuz-6.4.0-150600.23-default", "initrd-6.4.0-150600.23-default"),
+        ("vmlinuz-linux", "initramfs-linux.img"),
+        ("vmlinuz-virt", "initramfs-virt"),
+    ],
+)
+def test_the_initramfs_of_any_distribution_is_found(image: str, initrd: str, guest: HostGuest) -> None:
+    for name in (image, initrd):
+        guest.write(f"/boot/{name}", "")
+    assert inspect(guest).kernels == (Kernel(image.removeprefix("vmlinuz-"), f"/boot/{image}", f"/boot/{initrd}"),)
+
+
+def test_a_rescue_kernel_is_no_choice_while_there_is_another(guest: HostGuest) -> None:
+    for name in ("vmlinuz-0-rescue-0123456789abcdef0123456789abcdef", "vmlinuz-6.12.5-200.fc41.x86_64"):
+        guest.write(f"/boot/{name}", "")
+    assert [kernel.version for kernel in inspect(guest).kernels] == [
+        "6.12.5-200.fc41.x86_64",
+        "0-rescue-0123456789abcdef0123456789abcdef",
+    ]
+
+
 def test_a_release_candidate_comes_before_its_release() -> None:
     versions = ["6.12", "6.12~rc7", "6.12-1", "6.2"]
     assert sorted(versions, key=version_key) == ["6.2", "6.12~rc7", "6.12", "6.12-1"]
