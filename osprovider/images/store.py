@@ -6,7 +6,7 @@ a template, so however many ask for one that is missing, one makes it and the ot
 a template and held alone by who removes or replaces it.
 What is not whole lies beside: ``KEY.new`` while it is made, ``KEY.gone`` while it is removed. They belong to the holder
 of the one lock or the other, so where that lock is free they are a dead process' leftovers, and swept.
-Not for: what is in a template (:mod:`osprovider.images.build`).
+Not for: what is in a template (:mod:`osprovider.images.prepare`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from osprovider import locks
 from osprovider.config.model import Image, Variant
@@ -24,6 +25,9 @@ from osprovider.images.manifest import Manifest
 from osprovider.images.recipe import Recipe
 from osprovider.log import reporter
 from osprovider.paths import Directories
+
+if TYPE_CHECKING:
+    from osprovider.images.sources import Obtained, Sources
 
 __all__ = ["Store", "Template", "TemplateInfo"]
 
@@ -73,20 +77,26 @@ class Store:
     """
 
     def __init__(self, directories: Directories) -> None:
-        self._cache = directories.cache
+        self._directories = directories
         self._templates = directories.cache / "templates"
         self._locks = directories.run / "locks"
         self._opened: dict[str, tuple[int, int, int]] = {}
 
-    def look_up(self, name: str, image: Image, variant: Variant) -> tuple[str, Manifest | None]:
+    def look_up(self, name: str, image: Image, variant: Variant) -> tuple[str | None, Manifest | None]:
         """The key of an image's template, and its manifest where it is ready. Changes nothing, waits for nobody.
 
         Args:
             name: the definition's name.
             image: the definition.
             variant: merged.
+
+        Returns:
+            the key is None while the image's source was never obtained, or a file has changed since.
         """
-        key = Recipe.of(name, image, variant).key()
+        recipe = self._recipe(name, image, variant)
+        if recipe is None:
+            return None, None
+        key = recipe.key()
         return key, self._manifest(key)
 
     @contextmanager
@@ -101,20 +111,13 @@ class Store:
         Raises:
             ImageError: it cannot be made; names the image, the cause and the way out.
         """
-        recipe = Recipe.of(name, image, variant)
-        key = recipe.key()
         self._sweep()
         with ExitStack() as stack:
             for _ in range(_TRIES):
-                with ExitStack() as attempt:
-                    waiting = _waiting(f"replaces image {name}")
-                    attempt.enter_context(locks.shared(self._lock(key, "use"), waiting))
-                    template = self._open(key)
-                    if template is not None:
-                        attempt.callback(os.close, template.fd)
-                        stack.enter_context(attempt.pop_all())
-                        break
-                self._prepare(recipe, key, force=False)
+                recipe = self._recipe(name, image, variant)
+                if recipe is not None and (template := self._use(stack, recipe)):
+                    break
+                self._prepare(name, image, variant, force=False)
             else:
                 raise ImageError(f"image {name}: something removes its template from {self._templates} again and again")
             yield template
@@ -131,9 +134,32 @@ class Store:
         Raises:
             ImageError: it cannot be made; names the image, the cause and the way out.
         """
-        recipe = Recipe.of(name, image, variant)
         self._sweep()
-        return self._prepare(recipe, recipe.key(), force=force)
+        return self._prepare(name, image, variant, force=force)
+
+    def _recipe(self, name: str, image: Image, variant: Variant) -> Recipe | None:
+        """What the image's template is made from; None while its source has to be obtained to know."""
+        if image.source is None:
+            return Recipe.of(name, image, variant)
+        pin = self._sources().pinned(name, image)
+        return Recipe.of(name, image, variant, pin.digest) if pin else None
+
+    def _sources(self) -> Sources:
+        from osprovider.images.sources import Sources  # what is built from packages needs not is not imported
+
+        return Sources(self._directories)
+
+    def _use(self, stack: ExitStack, recipe: Recipe) -> Template | None:
+        """Open a template until ``stack`` is closed; None where there is none."""
+        key = recipe.key()
+        with ExitStack() as attempt:
+            waiting = _waiting(f"replaces image {recipe.image}")
+            attempt.enter_context(locks.shared(self._lock(key, "use"), waiting))
+            template = self._open(key)
+            if template is not None:
+                attempt.callback(os.close, template.fd)
+                stack.enter_context(attempt.pop_all())
+            return template
 
     def list(self) -> tuple[TemplateInfo, ...]:
         """The templates that are ready, by image and age."""
@@ -159,33 +185,44 @@ class Store:
                 removed.append(info)
         return tuple(removed)
 
-    def invalidate(self, key: str) -> None:
+    def invalidate_opened(self) -> None:
         """Remove a template that this store opened and that turned out damaged; waits until nobody uses it.
 
         Where somebody else has noticed before us and made it again, the new one stays.
         """
-        with locks.exclusive(self._lock(key, "use"), _waiting("uses the damaged template")):
-            if key not in self._opened or self._identity(key) == self._opened[key]:
-                self._discard(key)
+        for key, identity in self._opened.items():
+            with locks.exclusive(self._lock(key, "use"), _waiting("uses the damaged template")):
+                if self._identity(key) == identity:
+                    self._discard(key)
+        self._opened.clear()
 
-    def _prepare(self, recipe: Recipe, key: str, *, force: bool) -> TemplateInfo:
-        """Make a template, unless another process is quicker."""
-        from osprovider.images.build import build_template  # what a warm create needs not is not imported
-
-        with locks.exclusive(self._lock(key, "prepare"), _waiting(f"prepares image {recipe.image}")):
+    def _prepare(self, name: str, image: Image, variant: Variant, *, force: bool) -> TemplateInfo:
+        """Make a template, unless another process is quicker; its source is obtained first."""
+        with ExitStack() as stack:
+            obtained = None
+            if image.source is not None:
+                obtained = stack.enter_context(self._sources().obtain(name, image))
+            recipe = Recipe.of(name, image, variant, obtained.pin.digest if obtained else None)
+            key = recipe.key()
+            stack.enter_context(locks.exclusive(self._lock(key, "prepare"), _waiting(f"prepares image {name}")))
             info = None if force else self._info(key)
             if info is None:
-                directory = self._fresh(key)
-                try:
-                    manifest = build_template(recipe, key, directory / _IMAGE, directory, self._cache)
-                    self._publish(key, manifest)
-                except BaseException:
-                    _remove(directory)
-                    raise
+                self._make(recipe, key, obtained)
                 info = self._info(key)
             if info is None:
-                raise ImageError(f"image {recipe.image}: {self._templates / key} is damaged when new; check its disk")
+                raise ImageError(f"image {name}: {self._templates / key} is damaged when new; check its disk")
             return info
+
+    def _make(self, recipe: Recipe, key: str, obtained: Obtained | None) -> None:
+        from osprovider.images.prepare import prepare  # what a warm create needs not is not imported
+
+        directory = self._fresh(key)
+        try:
+            manifest = prepare(recipe, key, directory / _IMAGE, directory, self._directories, obtained)
+            self._publish(key, manifest)
+        except BaseException:
+            _remove(directory)
+            raise
 
     def _fresh(self, key: str) -> Path:
         """An empty directory for a template that is being made. Others may pass through, as apt's own user has to."""
@@ -195,7 +232,8 @@ class Store:
             directory.mkdir(mode=0o755, parents=True)
         except OSError as error:
             raise ImageError(
-                f"{error.filename}: {error.strerror}; the cache directory {self._cache} has to be writable and not full"
+                f"{error.filename}: {error.strerror}; the cache directory {self._directories.cache} has to be writable "
+                "and not full"
             ) from error
         return directory
 
