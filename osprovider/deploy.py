@@ -104,7 +104,7 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
             _install_prepared(order, device, store, preserve_on_error=preserve_on_error)
         except DamagedTemplate as damage:
             reporter.warning(f"{damage}; preparing image {order.image_name} again")
-            store.invalidate(store.look_up(order.image_name, order.image, settings.variant)[0])
+            store.invalidate_opened()
             _install_prepared(order, device, store, preserve_on_error=preserve_on_error)
 
 

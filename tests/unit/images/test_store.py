@@ -15,7 +15,7 @@ import pytest
 
 from osprovider.config.model import BootstrapBuild, Image, Layout, Variant
 from osprovider.errors import ImageError
-from osprovider.images import build
+from osprovider.images import prepare
 from osprovider.images.manifest import FORMAT, Distribution, Extent, Filesystem, Manifest
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
@@ -30,13 +30,13 @@ VARIANT = Variant(image="debian-12")
 
 
 class Builder:
-    """Stands in for `build_template`; notes each build in a file, so that those of other processes count as well."""
+    """Stands in for `prepare`; notes each build in a file, so that those of other processes count as well."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self.seconds = 0.0
 
-    def __call__(self, recipe: Recipe, key: str, image: Path, scratch: Path, _cache: Path) -> Manifest:
+    def __call__(self, recipe: Recipe, key: str, image: Path, scratch: Path, *_: object) -> Manifest:
         """Make a template of zeros."""
         with self._log.open("a") as log:
             log.write(f"{recipe.image}\n")
@@ -74,7 +74,7 @@ class Builder:
 @pytest.fixture
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     stand_in = Builder(tmp_path / "builds")
-    monkeypatch.setattr(build, "build_template", stand_in)
+    monkeypatch.setattr(prepare, "prepare", stand_in)
     return stand_in
 
 
@@ -186,9 +186,8 @@ def test_a_damaged_template_is_made_again(
 
 
 def test_an_invalidated_template_is_made_again(store: Store, builder: Builder) -> None:
-    with store.opened("debian-12", IMAGE, VARIANT) as template:
-        key = template.manifest.key
-    store.invalidate(key)
+    open_once(store)
+    store.invalidate_opened()
     open_once(store)
     assert builder.builds == 2
 
@@ -196,11 +195,10 @@ def test_an_invalidated_template_is_made_again(store: Store, builder: Builder) -
 def test_a_template_that_another_process_made_again_is_not_invalidated(
     store: Store, builder: Builder, directories: Directories
 ) -> None:
-    with store.opened("debian-12", IMAGE, VARIANT) as template:
-        key = template.manifest.key
+    open_once(store)
     other = Store(directories)
     other.build("debian-12", IMAGE, VARIANT, force=True)
-    store.invalidate(key)
+    store.invalidate_opened()
     assert builder.builds == 2
     open_once(store)
     assert builder.builds == 2
@@ -356,7 +354,7 @@ def test_a_build_that_fails_leaves_nothing(
     def fail(*_: object) -> Manifest:
         raise ImageError("image debian-12: the mirror is gone")
 
-    monkeypatch.setattr(build, "build_template", fail)
+    monkeypatch.setattr(prepare, "prepare", fail)
     with pytest.raises(ImageError, match="the mirror is gone"):
         open_once(store)
     assert entries(directories) == []

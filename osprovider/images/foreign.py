@@ -1,0 +1,89 @@
+"""Images that others made: an archive is unpacked into a file system of ours, a disk or file system taken as it is.
+
+Not for: where they come from (:mod:`osprovider.images.sources`), or what all templates have in common
+(:mod:`osprovider.images.prepare`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from osprovider.config.sizes import parse_size
+from osprovider.errors import ImageError
+from osprovider.guest.host import HostGuest
+from osprovider.images import contents, diskimage, formats, streams, tree, unpack
+from osprovider.images.manifest import Origin
+from osprovider.images.prepare import LARGEST_BUILD, Job, Made, make_tree
+from osprovider.images.sources import Obtained
+from osprovider.log import reporter
+
+__all__ = ["take"]
+
+_PACKED = 12
+"""How many times its size an archive is expected to unpack to, at most; there is no telling before."""
+
+
+def take(job: Job, obtained: Obtained) -> Made:
+    """Make a template of an image that was obtained.
+
+    Args:
+        job: the preparation.
+        obtained: its source, verified.
+
+    Raises:
+        ImageError: it is not what it should be, or cannot be read; names the image or the file, and what is wrong.
+    """
+    paths = obtained.paths
+    main = paths.get("image") or paths["root"]
+    wanted = job.recipe.definition.format
+    found = {part: formats.detect(path, wanted) for part, path in paths.items()}
+    kind = found["image" if "image" in paths else "root"]
+    pin = obtained.pin
+    origin = Origin(pin.location, pin.digest, pin.size_bytes, str(kind), pin.verified)
+    limit = parse_size(job.recipe.definition.max_size)
+    if kind.container in ("tar", "dump"):
+
+        def fill(guest: HostGuest, root: Path) -> tree.Facts:
+            with reporter.step(f"image {job.name}: unpack {kind}") as detail:
+                _unpack(paths, found, root, limit)
+                facts = tree.inspect(guest)
+                detail(facts.distribution.pretty_name)
+            return facts
+
+        packed = sum(path.stat().st_size for path in paths.values())
+        size = min(job.free_bytes, limit, max(LARGEST_BUILD, packed * _PACKED))
+        made = make_tree(job, size, fill, {})
+    else:
+        made = _disk(job, main, kind, limit)
+    if not obtained.still_same():
+        raise ImageError(f"image {job.name}: {main} was changed while it was read; prepare the image again")
+    return dataclasses.replace(made, origin=origin)
+
+
+def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.Format], root: Path, limit: int) -> None:
+    """Unpack an archive, or a pair of dumps, whose parts are named by where they belong."""
+    for part, path in paths.items():
+        target = root if part != "boot" else root / "boot"
+        target.mkdir(exist_ok=True)
+        kind = found[part]
+        with streams.decompressed(path, kind.compression, limit_bytes=limit) as stream:
+            if kind.container == "tar":
+                unpack.unpack_tar(stream, target, name=str(path))
+            else:
+                unpack.unpack_dump(stream, target, name=str(path))
+
+
+def _disk(job: Job, path: Path, kind: formats.Format, limit: int) -> Made:
+    """Take a disk, or a file system, as it is."""
+    size = path.stat().st_size
+    with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
+        diskimage.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
+    with reporter.step(f"image {job.name}: look inside") as detail:
+        found, facts = contents.examine(job.image, job.name, job.directories, tree.inspect)
+        detail(facts.distribution.pretty_name)
+    if found.table is not None:
+        contents.strip_table(job.image, found.table)
+    size_bytes = job.image.stat().st_size
+    return Made(facts, size_bytes, found.table, found.filesystem, built_here=False, tools={})

@@ -1,0 +1,243 @@
+"""Makes a template: whatever an image is, its bits become one sparse file and a manifest.
+
+- Packages are installed, and archives unpacked, into a file system made by our own mkfs: a sparse file, mounted through
+  a loop device in a mount namespace of this process, so that nothing is packed or copied twice and file capabilities,
+  ACLs and other attributes stay as they are. Then it is trimmed, checked and shrunk: small, and it grows well.
+- A file system or a disk that somebody else made stays as it is. This machine's kernel never mounts it.
+
+Not for: where templates lie, and who waits for whom (:mod:`osprovider.images.store`); where sources come from
+(:mod:`osprovider.images.sources`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import osprovider
+from osprovider import linux
+from osprovider.disk import filesystem
+from osprovider.disk.copy import scan_extents
+from osprovider.disk.loop import loop_device
+from osprovider.errors import ImageError
+from osprovider.guest.host import HostGuest
+from osprovider.images import bootstrap, tree
+from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
+from osprovider.images.recipe import Recipe
+from osprovider.log import human_bytes, reporter
+from osprovider.paths import Directories
+from osprovider.run import run
+
+if TYPE_CHECKING:
+    from osprovider.images.sources import Obtained
+
+__all__ = ["LARGEST_BUILD", "Job", "Made", "make_tree", "prepare"]
+
+LARGEST_BUILD = 16 << 30
+"""Of the file system while packages are installed into it; sparse. What fits into it fits an image."""
+
+_LEAST_FREE = 512 << 20
+"""What the smallest system takes while it is built, its fetched packages included."""
+
+_NEARLY_FULL = 32 << 20
+_BLOCK = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What every step of a preparation needs; see :func:`prepare` for the attributes.
+
+    Attributes:
+        free_bytes: of the cache directory's file system, when the preparation began.
+    """
+
+    recipe: Recipe
+    key: str
+    image: Path
+    scratch: Path
+    directories: Directories
+    free_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The definition's name."""
+        return self.recipe.image
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Made:
+    """A template's file, as far as it is made; see :class:`osprovider.images.manifest.Manifest` for the attributes."""
+
+    facts: tree.Facts
+    size_bytes: int
+    table: ImageTable | None
+    filesystem: Filesystem
+    built_here: bool
+    tools: dict[str, str]
+    origin: Origin | None = None
+
+
+def prepare(
+    recipe: Recipe, key: str, image: Path, scratch: Path, directories: Directories, obtained: Obtained | None
+) -> Manifest:
+    """Make a template.
+
+    Args:
+        recipe: what of.
+        key: the recipe's.
+        image: the file to make, in ``scratch``.
+        scratch: an empty directory; what else is left in it is the caller's to remove.
+        directories: the cache directory is named when it is full; the appliance lies in it.
+        obtained: the definition's source, verified; None where packages are installed.
+
+    Returns:
+        what is in the image.
+
+    Raises:
+        ImageError: it cannot be made; names the image, the cause and the way out. The caller removes ``scratch``.
+    """
+    free = _free_bytes(scratch)
+    job = Job(recipe, key, image, scratch, directories, free)
+    if obtained is None:
+        bootstrap.require_tools(recipe)
+    if free < _LEAST_FREE:
+        raise _too_little_space(job, f"at least {human_bytes(_LEAST_FREE)}")
+    image.touch(mode=0o600, exist_ok=False)
+    try:
+        made = _build(job) if obtained is None else _take(job, obtained)
+    except (ImageError, OSError) as error:
+        if _free_bytes(scratch) < _NEARLY_FULL:
+            raise _too_little_space(job, f"more than {human_bytes(free)}") from error
+        raise
+    with reporter.step(f"image {job.name}: checksums") as detail, image.open("rb") as file:
+        extents = scan_extents(file.fileno(), made.size_bytes)
+        detail(human_bytes(sum(extent.length for extent in extents)))
+    for leftover in scratch.iterdir():
+        if leftover != image:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    return _manifest(job, made, extents)
+
+
+def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
+    facts = made.facts
+    build = job.recipe.definition.build
+    return Manifest(
+        format=FORMAT,
+        key=job.key,
+        image=job.name,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        architecture=build.arch if build else job.recipe.definition.arch,
+        distribution=facts.distribution,
+        init=facts.init,
+        network_stacks=facts.network_stacks,
+        boot_loaders=facts.boot_loaders,
+        kernels=facts.kernels,
+        size_bytes=made.size_bytes,
+        table=made.table,
+        filesystem=made.filesystem,
+        packages=facts.packages,
+        extents=extents,
+        built_here=made.built_here,
+        tools={**made.tools, "osprovider": osprovider.__version__},
+        definition=job.recipe.to_json(),
+        origin=made.origin,
+    )
+
+
+def _build(job: Job) -> Made:
+    """Install packages into a file system of ours."""
+    build = job.recipe.build
+
+    def fill(guest: HostGuest, root: Path) -> tree.Facts:
+        with reporter.step(f"image {job.name}: {build.suite} by {build.tool}") as detail:
+            bootstrap.install(job.recipe, guest, root, job.scratch)
+            facts = tree.inspect(guest)
+            detail(f"{facts.packages} packages")
+        with reporter.step(f"image {job.name}: clean"):
+            tree.clean(guest, bootstrap.LEFT_FOR_BUILD)
+        return facts
+
+    return make_tree(job, min(job.free_bytes, LARGEST_BUILD), fill, {build.tool: bootstrap.tool_version(build.tool)})
+
+
+def _take(job: Job, obtained: Obtained) -> Made:
+    from osprovider.images.foreign import take  # what a build needs not is not imported
+
+    return take(job, obtained)
+
+
+def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.Facts], tools: dict[str, str]) -> Made:
+    """Make a file system, have it filled, and make it as small as a template should be.
+
+    Args:
+        job: see there.
+        size_bytes: of the file system while it is filled.
+        fill: called with the tree and where it is mounted.
+        tools: versions of what fills it, by name.
+
+    Raises:
+        ImageError: it does not fit, or ``fill`` failed.
+    """
+    template_uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, job.key))  # each instance gets another
+    kind = job.recipe.filesystem
+    filesystem.make(job.image, kind, uuid=template_uuid, label="", size_bytes=size_bytes - size_bytes % _BLOCK)
+    linux.private_mount_namespace()
+    root = job.scratch / "root"
+    root.mkdir()
+    with _mounted(job.image, kind, root) as guest:
+        try:
+            facts = fill(guest, root)
+        except (ImageError, OSError) as error:
+            if isinstance(error, bootstrap.OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
+                raise _full(job, size_bytes) from error
+            raise
+        # Not every error of a write shows up at the unmounting; this says them all (syncfs(2)).
+        run(["sync", "--file-system", root])
+        run(["fstrim", root])
+    with reporter.step(f"image {job.name}: check and shrink") as detail:
+        filesystem.shrink(job.image)
+        made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
+        detail(human_bytes(made.size_bytes))
+    return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools)
+
+
+@contextmanager
+def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
+    """Mount a file system so that programs run and devices work in it; unmounted and synced afterwards."""
+    with loop_device(image) as loop:
+        linux.mount(str(loop), str(root), kind, linux.MountFlag.NOATIME, "errors=remount-ro")
+        try:
+            fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield HostGuest(fd, mountpoint=root)
+            finally:
+                os.close(fd)
+        finally:
+            linux.umount(str(root))
+
+
+def _free_bytes(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def _full(job: Job, size_bytes: int) -> ImageError:
+    """What to say where the file system that was to be filled is full."""
+    if size_bytes >= job.free_bytes - _BLOCK:
+        return _too_little_space(job, f"more than {human_bytes(job.free_bytes)}")
+    return ImageError(f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; raise its max_size")
+
+
+def _too_little_space(job: Job, needed: str) -> ImageError:
+    return ImageError(
+        f"image {job.name}: the cache directory {job.directories.cache} has too little space: "
+        f"{human_bytes(job.free_bytes)} are free, and preparing it needs {needed}; make room, or remove images that "
+        "are not used (osprovider image list, image prune, image remove)"
+    )
