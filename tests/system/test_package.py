@@ -132,9 +132,9 @@ def test_the_os_definition_is_what_ganeti_wants(machine: Machine, tree: Path) ->
         usage = machine.run(f"/{DEFINITION}/{script.value}", "--help")
         assert usage.stdout.startswith(f"usage: {script.value}")
     assert (definition / "variants.list").readlink() == Path(f"/{CONFIG}/variants.list")
-    variants = [line for line in machine.read(f"{DEFINITION}/variants.list").splitlines() if line[:1] not in {"", "#"}]
-    shipped = [path.stem for path in (tree / "usr/share/osprovider/variants").iterdir()]
-    assert sorted(variants) == sorted(shipped)
+    # One a line, offered or not: a line of comment without a blank is a variant that is not.
+    listed = re.findall(r"^#?([a-z][a-z0-9.-]*)$", machine.read(f"{DEFINITION}/variants.list"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in (tree / "usr/share/osprovider/variants").iterdir())
     # Ganeti takes everything in it for a name and its description, and fails on an empty line.
     lines = (definition / "parameters.list").read_text().splitlines()
     assert lines
@@ -143,7 +143,7 @@ def test_the_os_definition_is_what_ganeti_wants(machine: Machine, tree: Path) ->
 
 def test_the_installed_command_and_scripts_work(machine: Machine) -> None:
     assert "no problem found" in machine.run("osprovider", "check").stdout
-    assert machine.run("osprovider", "variant", "list").stdout.startswith("debian-12 ")
+    assert "\ndebian-12 " in machine.run("osprovider", "variant", "list").stdout
     plan = machine.run("osprovider", "plan", "web1.example.org", "--variant", "debian-12").stdout
     assert "identity" in plan
     environment = synthesize("", "debian-12", script=Script.VERIFY, parameters={"wipe": "everything"})
