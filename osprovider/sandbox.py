@@ -1,0 +1,74 @@
+"""Programs that read what somebody else made, held where they can do no harm: bubblewrap around them.
+
+Within it there is the node's ``/usr``, read-only, a few device nodes, the files that were passed, and nothing else: no
+network, no configuration, no other process. It ends with us.
+Not for: programs of a guest (the libguestfs appliance), nor for those that change a node's devices.
+Source: bwrap(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["UNPACK_PRIVILEGES", "confine"]
+
+UNPACK_PRIVILEGES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_MKNOD",
+    "CAP_SETFCAP",
+)
+"""What it takes to give unpacked files their owners, modes, devices and capabilities (capabilities(7))."""
+
+_TOP = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+
+
+def confine(
+    argv: Sequence[str | Path],
+    *,
+    read: Mapping[Path, str] | None = None,
+    write: Mapping[Path, str] | None = None,
+    privileges: Sequence[str] = (),
+    cwd: str = "/",
+    memory_bytes: int | None = None,
+) -> list[str]:
+    """The arguments that run a program so, for :mod:`osprovider.run`. Descriptors that are passed stay open in it.
+
+    Args:
+        argv: the program and its arguments, in terms of the paths inside.
+        read: files and directories of the node that it may read, with their paths inside.
+        write: likewise, that it may write.
+        privileges: capabilities that it keeps; without any it has no user ID of the node's but its caller's own.
+        cwd: where it runs, inside.
+        memory_bytes: the most that it may allocate; None for no limit of its own.
+    """
+    limit = ["prlimit", f"--data={memory_bytes}", "--"] if memory_bytes else []
+    return [
+        *limit,
+        "bwrap",
+        *_NAMESPACES,
+        *([] if privileges else ["--unshare-user"]),
+        *("--die-with-parent", "--new-session"),
+        *("--ro-bind", "/usr", "/usr"),
+        *(word for name in _TOP for word in _linked(name)),
+        *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108 - its own
+        *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host), inside)),
+        *(word for host, inside in (write or {}).items() for word in ("--bind", str(host), inside)),
+        *("--cap-drop", "ALL"),
+        *(word for name in privileges for word in ("--cap-add", name)),
+        *("--chdir", cwd, "--"),
+        *map(str, argv),
+    ]
+
+
+def _linked(name: str) -> list[str]:
+    """``/NAME`` as this node has it: a link into /usr, or a directory where /usr is not merged."""
+    path = Path("/", name)
+    if path.is_symlink():
+        return ["--symlink", str(path.readlink()), str(path)]
+    return ["--ro-bind", str(path), str(path)] if path.is_dir() else []

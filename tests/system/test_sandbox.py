@@ -1,0 +1,118 @@
+"""What a program can do in the sandbox, tried by programs in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from osprovider.errors import ToolError
+from osprovider.run import run
+from osprovider.sandbox import UNPACK_PRIVILEGES, confine
+
+
+def test_a_program_runs_and_its_output_comes_back() -> None:
+    assert run(confine(["echo", "hello"])).text == "hello"
+
+
+@pytest.mark.parametrize("privileges", [(), UNPACK_PRIVILEGES])
+@pytest.mark.parametrize("path", ["/etc/shadow", "/root", "/home", "/var", "/sys/class", "/dev/vda", "/run"])
+def test_the_node_is_not_there(path: str, privileges: tuple[str, ...]) -> None:
+    with pytest.raises(ToolError):
+        run(confine(["ls", path], privileges=privileges))
+
+
+def test_there_is_no_network_but_an_own_loopback() -> None:
+    devices = run(confine(["cat", "/proc/net/dev"])).text.splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in devices] == ["lo"]
+
+
+def test_there_are_no_other_processes() -> None:
+    seen = run(confine(["sh", "-c", "echo /proc/[0-9]*"])).text.split()
+    assert len(seen) <= 3
+
+
+@pytest.mark.parametrize("privileges", [(), UNPACK_PRIVILEGES])
+def test_only_what_was_passed_for_writing_is_written(tmp_path: Path, privileges: tuple[str, ...]) -> None:
+    shown, given = tmp_path / "shown", tmp_path / "given"
+    shown.mkdir()
+    given.mkdir()
+    boxed = {"read": {shown: "/shown"}, "write": {given: "/given"}}
+    run(confine(["touch", "/given/file"], privileges=privileges, **boxed))
+    assert (given / "file").exists()
+    for place in ("/shown/file", "/usr/file", "/usr/bin/file"):
+        with pytest.raises(ToolError, match=r"Read-only file system|Permission denied"):
+            run(confine(["touch", place], privileges=privileges, **boxed))
+
+
+def test_privileges_are_those_named_and_no_others() -> None:
+    # by a shell that starts another program, which could get more
+    status = run(confine(["sh", "-c", "sh -c 'cat /proc/self/status; true'; true"], privileges=["CAP_CHOWN"])).text
+    lines = dict(line.split(":\t") for line in status.splitlines())
+    assert (lines["CapPrm"], lines["CapEff"]) == ("0000000000000001", "0000000000000001")
+    assert lines["NoNewPrivs"] == "1"
+
+
+def test_without_privileges_there_are_none() -> None:
+    status = run(confine(["cat", "/proc/self/status"])).text
+    sets = [line.split()[1] for line in status.splitlines() if line.startswith(("CapPrm", "CapEff", "CapBnd"))]
+    assert sets == ["0000000000000000"] * 3
+
+
+def test_unpacking_privileges_give_owners_devices_and_capabilities(tmp_path: Path) -> None:
+    script = "touch f && chown 1234:5678 f && mknod null c 1 3 && setcap cap_net_raw+ep f && getcap f"
+    said = run(
+        confine(["sh", "-ec", script], write={tmp_path: "/root"}, privileges=UNPACK_PRIVILEGES, cwd="/root")
+    ).text
+    assert said == "f cap_net_raw=ep"
+    found = (tmp_path / "f").stat()
+    assert (found.st_uid, found.st_gid) == (1234, 5678)
+    assert (tmp_path / "null").stat().st_rdev == os.makedev(1, 3)
+
+
+def test_memory_is_limited() -> None:
+    with pytest.raises(ToolError):
+        run(confine([sys.executable, "-I", "-c", "bytes(300 << 20)"], memory_bytes=200 << 20))
+
+
+def test_descriptors_are_passed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    with (tmp_path / "file").open() as file:
+        fd = file.fileno()
+        assert run(confine(["cat", f"/proc/self/fd/{fd}"]), pass_fds=(fd,)).text == "content"
+
+
+def test_it_ends_with_its_parent() -> None:
+    program = "from osprovider.run import run\nfrom osprovider.sandbox import confine\nrun(confine(['sleep', '987']))\n"
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        pattern = b"sleep\x00987"
+        deadline = time.monotonic() + 20
+        while not (found := _running(pattern)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    deadline = time.monotonic() + 20
+    while _running(pattern) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _running(pattern)
+
+
+def _running(command_line: bytes) -> list[str]:
+    found = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
+            try:
+                content = Path("/proc", entry, "cmdline").read_bytes()
+            except OSError:
+                continue
+            if content.startswith(command_line):
+                found.append(entry)
+    return found
