@@ -1,0 +1,182 @@
+"""What images of each format cost: the first create, the second, and preparation beside the tool that does just that.
+
+The same system, Debian 12, as a dump, a tar and a disk in three forms. A first create prepares the image, a second one
+copies the template; `isolation: host` leaves out the start of the appliance, which images that others made are
+customised in. Preparation (`osprovider image build`, from exec to exit, synced) stands beside restore(8), tar(1) or
+`qemu-img convert`, timed with the sync of what they wrote; these neither verify, check, shrink nor inspect anything.
+Nothing is fetched, and the files are in the page cache for all sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider.ganeti.environment import synthesize
+from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_tar
+
+__all__ = ["main", "measure"]
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_COMMAND = str(_CHECKOUT / "tools" / "osprovider")
+_DISK_MIB = 3072
+_PEERS = {
+    "dump": "restore -r",
+    "tar.gz": "tar -xzf",
+    "qcow2, compressed": "qemu-img convert",
+    "qcow2": "qemu-img convert",
+    "raw": "qemu-img convert",
+}
+# An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
+_UNPACK = (
+    'set -o errexit; mount -t tmpfs none /mnt; mkdir /mnt/root; mount -o loop,noatime "$1" /mnt/root; cd /mnt/root; '
+    "shift; {command}; sync --file-system ."
+)
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="tools.bench_images", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: %(default)s)")
+    measure(parser.parse_args().runs)
+    return 0
+
+
+def measure(runs: int) -> None:
+    """Print the figures, one line a format.
+
+    Args:
+        runs: how often each is run; the medians are printed.
+    """
+    (_CHECKOUT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
+        bench = _Bench(Path(name))
+        print(f"{'':<20}{'first':>9}{'second':>9}{'on host':>9}{'prepared':>10}  beside")
+        for kind, path in bench.make_sources().items():
+            bench.define(kind, path)
+            print(bench.line(kind, path, runs), flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """A site of the benchmark's own below ``directory``."""
+
+    directory: Path
+
+    def make_sources(self) -> dict[str, Path]:
+        """The same system in every format."""
+        demo = {**self.environment(), "OSPROVIDER_CACHE_DIR": str(_CHECKOUT / "build" / "demo" / "cache")}
+        (self.directory / "etc/images").mkdir(parents=True)
+        (self.directory / "etc/variants").mkdir()
+        build = [_COMMAND, "image", "build", "debian-12", "--json"]
+        built = json.loads(subprocess.run(build, env=demo, check=True, stdout=subprocess.PIPE).stdout)
+        template = Path(built[0]["directory"]) / "template.img"
+        files = {kind: self.directory / f"system-x86_64-{number}" for number, kind in enumerate(_PEERS)}
+        make_dump(template, files["dump"], "-z6")
+        make_tar(template, files["tar.gz"], "gzip")
+        make_cloud_disk(template, files["raw"])
+        make_qcow2(files["raw"], files["qcow2, compressed"], compressed=True)
+        make_qcow2(files["raw"], files["qcow2"], compressed=False)
+        return files
+
+    def environment(self) -> dict[str, str]:
+        """Where our directories are."""
+        return {
+            "PATH": os.environ["PATH"],
+            "OSPROVIDER_CONFIG_DIR": str(self.directory / "etc"),
+            "OSPROVIDER_CACHE_DIR": str(self.directory / "cache"),
+            "OSPROVIDER_RUN_DIR": str(self.directory / "run"),
+        }
+
+    def define(self, kind: str, path: Path) -> None:
+        """Write the definition, and a variant each for the two ways to customise."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        name = path.name
+        (self.directory / f"etc/images/{name}.yaml").write_text(f"source: {path}\nchecksums: sha256:{digest}\n")
+        for isolation in ("auto", "host"):
+            text = f"description: {kind}\nimage: {name}\nisolation: {isolation}\n"
+            (self.directory / f"etc/variants/{name}-{isolation}.yaml").write_text(text)
+
+    def line(self, kind: str, path: Path, runs: int) -> str:
+        """Measure one format."""
+        name = path.name
+        self.create(name, "auto")  # the first of all makes the appliance
+        seconds: dict[str, list[float]] = {"first": [], "second": [], "host": [], "prepared": [], "peer": []}
+        for _ in range(runs):
+            self.forget()
+            seconds["first"].append(self.create(name, "auto"))
+            seconds["second"].append(self.create(name, "auto"))
+            seconds["host"].append(self.create(name, "host"))
+            self.forget()
+            seconds["prepared"].append(_timed([_COMMAND, "image", "build", name], self.environment()))
+            seconds["peer"].append(self.peer(kind, path))
+        first, second, host, prepared, peer = (statistics.median(values) for values in seconds.values())
+        figures = f"{first:7.2f} s{second:7.2f} s{host:7.2f} s{prepared:8.2f} s"
+        return f"{kind:<20}{figures}  {_PEERS[kind]} {peer:.2f} s, ratio {peer / prepared:.2f}"
+
+    def forget(self) -> None:
+        """Have the image prepared anew. The appliance stays, which is the node's."""
+        for part in ("templates", "sources"):
+            shutil.rmtree(self.directory / "cache" / part, ignore_errors=True)
+
+    def create(self, name: str, isolation: str) -> float:
+        """Install an instance on a new file; in seconds."""
+        disk = self.directory / "disk0.raw"
+        _new_file(disk, _DISK_MIB << 20)
+        ganeti = synthesize(
+            "bench.example.org",
+            f"{name}-{isolation}",
+            disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
+            nics=[{"mac": "aa:00:00:00:00:01"}],
+        )
+        return _timed([str(_CHECKOUT / "scripts" / "create")], {**ganeti, **self.environment()})
+
+    def peer(self, kind: str, path: Path) -> float:
+        """Have the tool that does nothing else do its part; in seconds."""
+        target = self.directory / "peer.img"
+        _new_file(target, 4 << 30)
+        environment = {"PATH": os.environ["PATH"]}
+        if _PEERS[kind] == "qemu-img convert":
+            container = "raw" if kind == "raw" else "qcow2"
+            convert = f"qemu-img convert -f {container} -O raw {path} {target} && sync {target}"
+            return _timed(["sh", "-c", convert], environment)
+        subprocess.run(["mkfs.ext4", "-q", target], check=True)
+        command = {"restore -r": "restore -r -f {}", "tar -xzf": "tar --xattrs --acls --numeric-owner -xzf {}"}[
+            _PEERS[kind]
+        ]
+        script = _UNPACK.format(command=command.format(path))
+        return _timed(["unshare", "--mount", "bash", "-c", script, "bash", str(target)], environment)
+
+
+def _new_file(path: Path, size: int) -> None:
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    os.sync()
+
+
+def _timed(words: Sequence[str], environment: Mapping[str, str]) -> float:
+    with tempfile.TemporaryFile("w+") as log:
+        start = time.monotonic()
+        status = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+        seconds = time.monotonic() - start
+        if status.returncode:
+            log.seek(0)
+            sys.exit(f"{' '.join(words)} failed:\n{log.read()}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
