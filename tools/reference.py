@@ -1,4 +1,4 @@
-"""The parts of the documentation that the code says: tables of keys and of OS parameters, and ``parameters.list``.
+"""The parts of the documentation that the code says: tables of keys, OS parameters and images, and ``parameters.list``.
 
 ``python3 -m tools.reference`` writes them, between ``<!-- keys: CLASS -->`` and ``<!-- end -->`` in ``docs/``; a test
 says when they are stale.
@@ -12,6 +12,9 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import yaml
 
 from osprovider.config import model
 from osprovider.config.checks import Check
@@ -21,7 +24,7 @@ from osprovider.config.suggest import enumerate_words
 __all__ = ["generated"]
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-_REGION = re.compile(r"(?s)(<!-- (keys: \w+|parameters) -->\n).*?(<!-- end -->\n)")
+_REGION = re.compile(r"(?s)(<!-- (keys: \w+|parameters|images) -->\n).*?(<!-- end -->\n)")
 _BASIC = {str: "text", int: "a whole number", bool: "`true` or `false`"}
 
 
@@ -41,10 +44,28 @@ def _table(what: str) -> str:
         for parameter in PARAMETERS.values():
             key = f"`{'.'.join(parameter.path)}`" if parameter.path else ""
             rows.append([f"`{parameter.name}`", key, parameter.description])
+    elif what == "images":
+        rows = [["Image", "What it is", "From", "Verified by"], *_images()]
     else:
         rows = [["Key", "Value", "Default", "Meaning"], *_keys(getattr(model, what.removeprefix("keys: ")), "")]
     head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body, ""])
+
+
+def _images() -> Iterator[list[str]]:
+    """A row for each image that is shipped, what is packaged here first."""
+    loaded = {path.stem: yaml.safe_load(path.read_text()) for path in (_CHECKOUT / "images").glob("*.yaml")}
+
+    def place(name: str) -> tuple[bool, list[str | int]]:
+        return "source" in loaded[name], [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+    for name in sorted(loaded, key=place):
+        image = loaded[name]
+        if "build" in image:
+            origin = [f"packages of {image['build']['suite']}", "the archive's keys"]
+        else:
+            origin = [f"`{urlsplit(image['source']).hostname}`", f"`{image['checksums'].rpartition('/')[2]}`"]
+        yield [f"`{name}`", image["description"], *origin]
 
 
 def _keys(cls: type, prefix: str) -> Iterator[list[str]]:
