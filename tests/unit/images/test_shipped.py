@@ -1,4 +1,4 @@
-"""What every shipped definition of a publisher's image has to say; whether it can be fetched is tested beside a server."""
+"""What a shipped definition of a publisher's image has to say; that it works is tested beside a server."""
 
 from __future__ import annotations
 
