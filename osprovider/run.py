@@ -18,7 +18,7 @@ from pathlib import Path
 from osprovider.errors import ToolError
 from osprovider.log import reporter
 
-__all__ = ["BASE_ENVIRONMENT", "Completed", "run", "run_lines"]
+__all__ = ["BASE_ENVIRONMENT", "Completed", "run", "run_lines", "running"]
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -74,7 +74,7 @@ def run(
     Raises:
         ToolError: it failed, could not be found, or took longer than ``timeout``.
     """
-    reads, pipe = stdin is not None, subprocess.PIPE
+    reads, pipe = _reads(stdin), subprocess.PIPE
     with _program(argv, env=env, cwd=cwd, stdin=reads, stderr=pipe, pass_fds=pass_fds) as process:
         try:
             stdout, stderr = process.communicate(stdin, timeout)
@@ -107,8 +107,8 @@ def run_lines(
         ToolError: it failed or could not be found; carries the last lines.
     """
     tail: deque[str] = deque(maxlen=20)
-    reads = stdin is not None
-    with _program(argv, env=env, cwd=cwd, stdin=reads, stderr=subprocess.STDOUT) as process, _feeding(process, stdin):
+    stderr = subprocess.STDOUT
+    with _program(argv, env=env, cwd=cwd, stdin=_reads(stdin), stderr=stderr) as process, _feeding(process, stdin):
         for raw in process.stdout or ():
             line = raw.decode(errors="replace").rstrip()
             tail.append(line)
@@ -116,6 +116,26 @@ def run_lines(
         process.wait()
     if process.returncode != 0:
         raise ToolError([str(word) for word in argv], process.returncode, "\n".join(tail))
+
+
+@contextmanager
+def running(argv: Sequence[str | Path], *, stdin: int, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A program of a pipeline, whose standard output is the caller's to read; it is gone afterwards.
+
+    Args:
+        argv: as for :func:`run`.
+        stdin: the descriptor that it reads.
+        stderr: the descriptor of a file that gets what it says.
+
+    Raises:
+        ToolError: it could not be started.
+    """
+    with _program(argv, env=None, cwd=None, stdin=stdin, stderr=stderr) as process:
+        yield process
+
+
+def _reads(stdin: bytes | None) -> int:
+    return subprocess.DEVNULL if stdin is None else subprocess.PIPE
 
 
 @contextmanager
@@ -143,7 +163,7 @@ def _program(
     *,
     env: Mapping[str, str] | None,
     cwd: Path | None,
-    stdin: bool,
+    stdin: int,
     stderr: int,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -154,7 +174,7 @@ def _program(
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *words],
             env={**BASE_ENVIRONMENT, **(env or {})},
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=cwd or "/",

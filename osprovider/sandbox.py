@@ -57,8 +57,8 @@ def confine(
         *(word for name in _TOP for word in _linked(name)),
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108 - its own
-        *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host), inside)),
-        *(word for host, inside in (write or {}).items() for word in ("--bind", str(host), inside)),
+        *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host.absolute()), inside)),
+        *(word for host, inside in (write or {}).items() for word in ("--bind", str(host.absolute()), inside)),
         *("--cap-drop", "ALL"),
         *(word for name in privileges for word in ("--cap-add", name)),
         *("--chdir", cwd, "--"),
