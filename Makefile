@@ -17,7 +17,7 @@ NODE_PACKAGES  := debian-archive-keyring dosfstools e2fsprogs gnutls-bin grub-co
                   util-linux debootstrap linux-image-cloud-amd64 python3-guestfs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 qemu-utils ovmf
-TEST_PACKAGES  := acl attr fdisk iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv
+TEST_PACKAGES  := acl attr dump fdisk gdisk gpg iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv
 
 .PHONY: help
 help: ## list the targets
@@ -52,8 +52,8 @@ lint: venv ## check types and style
 	$(VENV)/bin/mypy
 
 .PHONY: bench
-bench: venv ## compare a warm create with instance-debootstrap's from its cache
-	@tools/apt-install $(NODE_PACKAGES) ganeti-instance-debootstrap
+bench: venv ## compare a warm create with instance-debootstrap's, and images of each format
+	@tools/apt-install $(NODE_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) ganeti-instance-debootstrap
 	$(PYTHON) -m tools.bench
 
 .PHONY: venv

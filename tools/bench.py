@@ -1,4 +1,4 @@
-"""``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio.
+"""``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio; then images.
 
 Three sides install on a file of the same size, in turn: ours; the peer from the cache that it made itself, with the
 packages that its own settings file names for KVM; the peer from a cache with the very tree that ours installs. Ours is
@@ -6,6 +6,7 @@ synced when it ends, has a boot loader, a network and host keys; the peer's is n
 timed as a whole process, from exec to exit.
 The peer maps its partition with kpartx(8), which needs device-mapper; a stand-in first in its PATH uses a loop device
 instead, so that the figures can be had on any machine. Nothing else of the peer changes.
+What images of each format cost is measured by :mod:`tools.bench_images`, which runs alone as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.ganeti.environment import synthesize
+from tools import bench_images
 
 __all__ = ["main"]
 
@@ -64,6 +66,8 @@ def main() -> int:
         built = json.loads(subprocess.run(build, env=ours, check=True, stdout=subprocess.PIPE).stdout)
         with _peer_environment(directory, Path(built[0]["directory"]) / "template.img") as peer:
             _measure(directory, runs, ours, peer)
+    print()
+    bench_images.measure(runs)
     return 0
 
 
