@@ -1,0 +1,190 @@
+"""Lists of checksums, and the OpenPGP signatures that they are trusted for.
+
+Not for: fetching them (:mod:`osprovider.images.fetch`).
+Sources: sha256sum(1), "coreutils --tag"; gpgv(1); GnuPG's doc/DETAILS, "Format of the --status-fd output"; RFC 9580, 7
+(cleartext signatures), 6 (armor).
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from osprovider.errors import ImageError
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+__all__ = ["Checksum", "find_checksum", "is_clear_signed", "parse_checksum", "verify"]
+
+_HEX_DIGITS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+_STRONG = frozenset({"sha256", "sha512"})
+_DIGITS = r"[0-9A-Fa-f]{32,128}"
+_GNU = re.compile(rf"\\?({_DIGITS})[ \t]+\*?(.+)")
+_BSD = re.compile(rf"(\w+) ?\((.+)\) ?= ?({_DIGITS})")
+_BARE = re.compile(_DIGITS)
+
+_CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
+_ARMOURED = b"-----BEGIN PGP "
+
+_WEAK_HASHES = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}  # RFC 9580, 9.5
+_BAD = {
+    "BADSIG": "the signature is not of this file: it was changed, or is another version's",
+    "EXPSIG": "the signature has expired",
+    "EXPKEYSIG": "the key has expired: get its renewed form from the publisher",
+    "REVKEYSIG": "the key was revoked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What an image's content must have; ``algorithm`` is hashlib's name, ``digits`` are lower case."""
+
+    algorithm: str
+    digits: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.digits}"
+
+
+def parse_checksum(text: str) -> Checksum | None:
+    """``sha256:DIGITS`` or ``sha512:DIGITS`` of a definition; None where it says where a list is."""
+    algorithm, colon, digits = text.partition(":")
+    return Checksum(algorithm, digits) if colon and algorithm in _STRONG else None
+
+
+def is_clear_signed(text: bytes) -> bool:
+    """Is this a text with its signature around it."""
+    return _CLEAR_SIGNED in text
+
+
+def find_checksum(text: bytes, name: str, *, where: str) -> Checksum:
+    """Look an image up in a list of checksums.
+
+    Args:
+        text: the list: as sha256sum(1) writes it, with ``--tag`` or without, or one digest alone; signed or not.
+        name: the image's file name.
+        where: what messages call the list, a path or URL. A list that is named after the image (``NAME.sha256``) and
+            has a single entry is the image's whatever name stands in it, as where a link to the latest build was named.
+
+    Raises:
+        ImageError: the image is not in it, is in it twice with different digests, or only with a weak one.
+    """
+    entries = list(_entries(text.decode(errors="replace")))
+    found = {checksum for entry, checksum in entries if entry in (name, None)}
+    if not found and len(entries) == 1 and where.rpartition("/")[2].startswith(f"{name}."):
+        found = {entries[0][1]}
+    strong = {checksum for checksum in found if checksum.algorithm in _STRONG}
+    if not strong and found:
+        weak = sorted(checksum.algorithm.upper() for checksum in found)
+        raise ImageError(f"{where}: has only {' and '.join(weak)} of {name}, which can be forged: name another list")
+    if not strong:
+        raise ImageError(f"{where}: {name} is not among its {len(entries)} checksums: correct checksums, or the source")
+    best = max(checksum.algorithm for checksum in strong)
+    chosen = {checksum for checksum in strong if checksum.algorithm == best}
+    if len(chosen) > 1:
+        raise ImageError(f"{where}: has {len(chosen)} different {best} checksums of {name}")
+    return chosen.pop()
+
+
+def _entries(text: str) -> list[tuple[str | None, Checksum]]:
+    """The list's entries: a file's name, None where there is none, and its digest."""
+    entries: list[tuple[str | None, Checksum]] = []
+    for line in text.splitlines():
+        line = line.strip()  # noqa: PLW2901
+        name: str | None
+        if match := _BSD.fullmatch(line):
+            name, digits = match[2], match[3]
+        elif match := _GNU.fullmatch(line):
+            name, digits = match[2], match[1]
+        elif match := _BARE.fullmatch(line):
+            name, digits = None, match[0]
+        else:
+            continue
+        algorithm = _HEX_DIGITS.get(len(digits))
+        if algorithm:
+            entries.append((name.rpartition("/")[2] if name else None, Checksum(algorithm, digits.lower())))
+    return entries
+
+
+def verify(text: bytes, signature: bytes | None, keyring: Path, *, where: str) -> tuple[bytes, str]:
+    """Check a signature.
+
+    Args:
+        text: what was signed, or a text with its signature around it.
+        signature: the detached signature, armoured or not; None where ``text`` has it around it.
+        keyring: a file of OpenPGP keys, armoured or not, of which one must have signed.
+        where: what messages call the signature, a path or URL.
+
+    Returns:
+        what was signed, and the fingerprint of who did.
+
+    Raises:
+        ImageError: there is no good signature by one of the keys, or a bad one; says which.
+    """
+    try:
+        keys = _dearmoured(keyring.read_bytes(), keyring)
+    except OSError as error:
+        raise ImageError(f"{keyring}: {error.strerror}; put the publisher's keys there") from error
+    with tempfile.TemporaryDirectory(prefix="osprovider-keys-") as name:
+        directory = Path(name)
+        (directory / "keys").write_bytes(keys)
+        (directory / "text").write_bytes(text)
+        if signature is not None:
+            (directory / "signature").write_bytes(signature)
+        files = ["/in/signature", "/in/text"] if signature is not None else ["/in/text"]
+        (directory / "out").mkdir()
+        output = [] if signature is not None else ["--output", "/in/out/signed"]
+        gpgv = ["gpgv", "--homedir", "/tmp", "--status-fd", "1", "--weak-digest", "SHA1", "--keyring", "/in/keys"]  # noqa: S108
+        boxed = confine([*gpgv, *output, *files], write={directory: "/in"})
+        status = run(boxed, check=False, timeout=60).stdout.decode(errors="replace")
+        fingerprint = _judge(status, keyring, where)
+        signed = (directory / "out" / "signed").read_bytes() if signature is None else text
+    return signed, fingerprint
+
+
+def _judge(status: str, keyring: Path, where: str) -> str:
+    """Read gpgv's status lines; returns the fingerprint of the key that signed well."""
+    good = None
+    missing = []
+    for line in status.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "[GNUPG:]":
+            continue
+        if words[1] in _BAD:
+            raise ImageError(f"{where}: {_BAD[words[1]]} (key {words[2]})")
+        if words[1] == "VALIDSIG":
+            if weak := _WEAK_HASHES.get(words[9]):
+                raise ImageError(f"{where}: signed over {weak}, which can be forged (key {words[2]})")
+            good = words[-1]
+        elif words[1] == "ERRSIG" and words[7] != "9":
+            raise ImageError(
+                f"{where}: the signature cannot be checked, or is over a hash that can be forged ({words[2]})"
+            )
+        elif words[1] == "NO_PUBKEY":
+            missing.append(words[2])
+    if good is None:
+        what = f"signed by {', '.join(missing)}, and {keyring} has no such key" if missing else "no OpenPGP signature"
+        raise ImageError(f"{where}: {what}: correct signature or keyring, or put the publisher's key there")
+    return good
+
+
+def _dearmoured(keys: bytes, path: Path) -> bytes:
+    """A key ring as gpgv(1) takes it, which reads no armour (RFC 9580, 6.2)."""
+    if not keys.lstrip().startswith(_ARMOURED):
+        return keys
+    packets = b""
+    for block in re.findall(
+        rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\s(.*?)-----END PGP PUBLIC KEY BLOCK-----", keys, re.DOTALL
+    ):
+        body = re.sub(rb"\r", b"", block).partition(b"\n\n")[2] if re.search(rb"\n\s*\n", block) else block
+        lines = [line.strip() for line in body.splitlines() if not line.startswith(b"=")]
+        try:
+            packets += binascii.a2b_base64(b"".join(lines), strict_mode=True)
+        except binascii.Error as error:
+            raise ImageError(f"{path}: damaged armour: {error}; export the keys again") from error
+    if not packets:
+        raise ImageError(f"{path}: holds no public keys; export them again (gpg --export)")
+    return packets
