@@ -6,21 +6,25 @@ a template, so however many ask for one that is missing, one makes it and the ot
 a template and held alone by who removes or replaces it.
 What is not whole lies beside: ``KEY.new`` while it is made, ``KEY.gone`` while it is removed. They belong to the holder
 of the one lock or the other, so where that lock is free they are a dead process' leftovers, and swept.
-Not for: what is in a template (:mod:`osprovider.images.prepare`).
+The directory's own time of modification is the time of the last use: nothing changes in it once it is there.
+Not for: what is in a template (:mod:`osprovider.images.prepare`), what goes when the cache is full
+(:mod:`osprovider.images.room`), or how damage is found (:mod:`osprovider.images.integrity`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osprovider import locks
+from osprovider.config.load import load_cache
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ImageError
+from osprovider.images import history
 from osprovider.images.manifest import Manifest
 from osprovider.images.recipe import Recipe
 from osprovider.log import reporter
@@ -29,7 +33,7 @@ from osprovider.paths import Directories
 if TYPE_CHECKING:
     from osprovider.images.sources import Obtained, Sources
 
-__all__ = ["Store", "Template", "TemplateInfo"]
+__all__ = ["Store", "Template", "TemplateInfo", "Verdict"]
 
 _IMAGE = "template.img"
 _MANIFEST = "manifest.json"
@@ -61,12 +65,29 @@ class TemplateInfo:
     Attributes:
         directory: where it lies.
         occupied_bytes: what it takes of the cache directory.
+        used: when it was used last, in seconds since the epoch.
         manifest: see there.
     """
 
     directory: Path
     occupied_bytes: int
+    used: float
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of checking a template.
+
+    Attributes:
+        directory: where it lies, or lay.
+        image: the definition's name; None where the manifest does not say it any more.
+        damage: what is wrong, with the place; it was removed then. None where it is whole.
+    """
+
+    directory: Path
+    image: str | None
+    damage: str | None
 
 
 class Store:
@@ -117,7 +138,11 @@ class Store:
                 recipe = self._recipe(name, image, variant)
                 if recipe is not None and (template := self._use(stack, recipe)):
                     break
-                self._prepare(name, image, variant, force=False)
+                with self._prepared(name, image, variant, force=False) as recipe:
+                    template = self._use(stack, recipe)
+                self._make_room(recipe)
+                if template is not None:
+                    break
             else:
                 raise ImageError(f"image {name}: something removes its template from {self._templates} again and again")
             yield template
@@ -135,7 +160,12 @@ class Store:
             ImageError: it cannot be made; names the image, the cause and the way out.
         """
         self._sweep()
-        return self._prepare(name, image, variant, force=force)
+        with self._prepared(name, image, variant, force=force) as recipe:
+            info = self._info(recipe.key())
+        self._make_room(recipe)
+        if info is None:
+            raise ImageError(f"image {name}: something removed its template from {self._templates}; try again")
+        return info
 
     def _recipe(self, name: str, image: Image, variant: Variant) -> Recipe | None:
         """What the image's template is made from; None while its source has to be obtained to know."""
@@ -144,10 +174,10 @@ class Store:
         pin = self._sources().pinned(name, image)
         return Recipe.of(name, image, variant, pin.digest) if pin else None
 
-    def _sources(self) -> Sources:
+    def _sources(self, proxy: str | None = None) -> Sources:
         from osprovider.images.sources import Sources  # what is built from packages needs not is not imported
 
-        return Sources(self._directories)
+        return Sources(self._directories, proxy=proxy)
 
     def _use(self, stack: ExitStack, recipe: Recipe) -> Template | None:
         """Open a template until ``stack`` is closed; None where there is none."""
@@ -158,14 +188,60 @@ class Store:
             template = self._open(key)
             if template is not None:
                 attempt.callback(os.close, template.fd)
+                with suppress(OSError):  # it serves, on a file system that is read-only as well
+                    os.utime(template.path.parent)
                 stack.enter_context(attempt.pop_all())
             return template
 
     def list(self) -> tuple[TemplateInfo, ...]:
         """The templates that are ready, by image and age."""
-        keys = (entry.name for entry in self._entries() if not entry.name.endswith((_NEW, _GONE)))
-        found = [info for info in map(self._info, keys) if info]
+        found = [info for info in map(self._info, self._keys()) if info]
         return tuple(sorted(found, key=lambda info: (info.manifest.image, info.manifest.created)))
+
+    def unusable(self) -> tuple[str, ...]:
+        """The keys of what is damaged, or of another version of osprovider: nobody will ever use it."""
+        return tuple(key for key in self._keys() if isinstance(self._examine(key), str))
+
+    def evict(self, key: str) -> bool:
+        """Remove a template, unless somebody uses or prepares it at this moment; waits for nobody.
+
+        Returns:
+            is it gone.
+        """
+        with locks.attempt(self._lock(key, "prepare")) as unprepared, locks.attempt(self._lock(key, "use")) as unused:
+            if unprepared and unused:
+                self._discard(key)
+            return unprepared and unused
+
+    def verify(self, name: str | None = None) -> tuple[Verdict, ...]:
+        """Read templates whole, compare them with their manifests, and remove what is damaged: it is made again.
+
+        Args:
+            name: of the one image whose templates are meant; all when None.
+        """
+        self._sweep()
+        return tuple(verdict for key in self._keys() if (verdict := self._verify(key, name)))
+
+    def _verify(self, key: str, name: str | None) -> Verdict | None:
+        """None where it is another image's, or gone."""
+        from osprovider.images import integrity  # a warm create checks while it copies
+
+        image = None
+        with locks.shared(self._lock(key, "use"), _waiting("replaces a template")):
+            identity = self._identity(key)
+            found = self._examine(key)
+            if isinstance(found, Manifest):
+                image = found.image
+                damage = None if name not in {None, image} else integrity.find_damage(self._image(key), found)
+            else:
+                damage = found
+        if name not in {None, image} or (damage is None and image is None):
+            return None
+        if damage is not None:
+            with locks.exclusive(self._lock(key, "use"), _waiting("uses the damaged template")):
+                if self._identity(key) == identity:
+                    self._discard(key)
+        return Verdict(self._templates / key, image, damage)
 
     def remove(self, name: str) -> tuple[TemplateInfo, ...]:
         """Remove an image's templates; waits until nobody uses them.
@@ -196,22 +272,31 @@ class Store:
                     self._discard(key)
         self._opened.clear()
 
-    def _prepare(self, name: str, image: Image, variant: Variant, *, force: bool) -> TemplateInfo:
-        """Make a template, unless another process is quicker; its source is obtained first."""
+    @contextmanager
+    def _prepared(self, name: str, image: Image, variant: Variant, *, force: bool) -> Iterator[Recipe]:
+        """Make a template, unless another process is quicker; its source is obtained first.
+
+        Within, nobody evicts it.
+        """
+        cache = load_cache(self._directories)  # its problems are said before the long work
         with ExitStack() as stack:
             obtained = None
             if image.source is not None:
-                obtained = stack.enter_context(self._sources().obtain(name, image))
+                obtained = stack.enter_context(self._sources(cache.proxy).obtain(name, image))
             recipe = Recipe.of(name, image, variant, obtained.pin.digest if obtained else None)
             key = recipe.key()
             stack.enter_context(locks.exclusive(self._lock(key, "prepare"), _waiting(f"prepares image {name}")))
-            info = None if force else self._info(key)
-            if info is None:
+            if force or self._manifest(key) is None:
                 self._make(recipe, key, obtained)
-                info = self._info(key)
-            if info is None:
-                raise ImageError(f"image {name}: {self._templates / key} is damaged when new; check its disk")
-            return info
+                if self._manifest(key) is None:
+                    raise ImageError(f"image {name}: {self._templates / key} is damaged when new; check its disk")
+            yield recipe
+
+    def _make_room(self, recipe: Recipe) -> None:
+        """Have what was used least recently go where the cache is too large, but not what was just made."""
+        from osprovider.images.room import make_room
+
+        make_room(self._directories, self, keep=recipe.key())
 
     def _make(self, recipe: Recipe, key: str, obtained: Obtained | None) -> None:
         from osprovider.images.prepare import prepare  # what a warm create needs not is not imported
@@ -250,6 +335,7 @@ class Store:
             self._discard(key)
             directory.rename(self._templates / key)
         _sync(self._templates)
+        history.note(self._directories, manifest)
 
     def _discard(self, key: str) -> None:
         """Remove a template. What is half removed no longer bears its name."""
@@ -270,6 +356,10 @@ class Store:
                     if free:
                         _remove(entry.path)
 
+    def _keys(self) -> tuple[str, ...]:
+        """Of what is in its place, whole or damaged."""
+        return tuple(entry.name for entry in self._entries() if not entry.name.endswith((_NEW, _GONE)))
+
     def _entries(self) -> tuple[os.DirEntry[str], ...]:
         try:
             with os.scandir(self._templates) as entries:
@@ -280,11 +370,14 @@ class Store:
     def _lock(self, key: str, what: str) -> Path:
         return self._locks / f"template-{key}.{what}"
 
+    def _image(self, key: str) -> Path:
+        return self._templates / key / _IMAGE
+
     def _open(self, key: str) -> Template | None:
         manifest = self._manifest(key)
         if manifest is None:
             return None
-        path = self._templates / key / _IMAGE
+        path = self._image(key)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._opened[key] = self._identity(key)
         return Template(manifest, fd, path)
@@ -292,35 +385,42 @@ class Store:
     def _identity(self, key: str) -> tuple[int, int, int]:
         """Tells a template from the one that takes its place."""
         try:
-            found = (self._templates / key / _IMAGE).stat()
+            found = self._image(key).stat()
         except FileNotFoundError:
             return (0, 0, 0)
         return found.st_dev, found.st_ino, found.st_mtime_ns
 
     def _manifest(self, key: str) -> Manifest | None:
         """Of a template that looks whole. A damaged one is told of and counts as none."""
+        found = self._examine(key)
+        if isinstance(found, str):
+            reporter.warning(f"{self._templates / key} is damaged ({found}) and will be made again")
+            return None
+        return found
+
+    def _examine(self, key: str) -> Manifest | str | None:
+        """A template's manifest, what is wrong with it where it does not look whole, or None where there is none."""
         directory = self._templates / key
         try:
             manifest = Manifest.from_json((directory / _MANIFEST).read_bytes())
             size = (directory / _IMAGE).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
-            problem = f"{_MANIFEST} or {_IMAGE} is missing"
+            return f"{_MANIFEST} or {_IMAGE} is missing" if directory.exists() else None
         except (OSError, ImageError) as error:
-            problem = str(error)
-        else:
-            if size == manifest.size_bytes and manifest.key == key:
-                return manifest
-            problem = f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}"
-        if directory.exists():
-            reporter.warning(f"{directory} is damaged ({problem}) and will be made again")
-        return None
+            return str(error)
+        if manifest.key != key:
+            return f"{_MANIFEST} is of another template"
+        if size != manifest.size_bytes:
+            return f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}"
+        return manifest
 
     def _info(self, key: str) -> TemplateInfo | None:
         manifest = self._manifest(key)
         if manifest is None:
             return None
         directory = self._templates / key
-        return TemplateInfo(directory, (directory / _IMAGE).stat().st_blocks * 512, manifest)
+        occupied = sum(path.stat().st_blocks for path in directory.iterdir()) * 512
+        return TemplateInfo(directory, occupied, directory.stat().st_mtime, manifest)
 
 
 def _remove(directory: str | Path) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,15 +36,17 @@ class Builder:
     def __init__(self, log: Path) -> None:
         self._log = log
         self.seconds = 0.0
+        self.content = b"data" * 1024 + bytes(_SIZE - 4096)
 
     def __call__(self, recipe: Recipe, key: str, image: Path, scratch: Path, *_: object) -> Manifest:
-        """Make a template of zeros."""
+        """Make a template: a block of data, then zeros."""
         with self._log.open("a") as log:
             log.write(f"{recipe.image}\n")
         (scratch / "half-made").write_text("")
         time.sleep(self.seconds)
         (scratch / "half-made").unlink()
-        image.write_bytes(bytes(_SIZE))
+        image.write_bytes(self.content)
+        data = len(self.content.rstrip(b"\0"))
         return Manifest(
             format=FORMAT,
             key=key,
@@ -55,11 +58,11 @@ class Builder:
             network_stacks=(),
             boot_loaders=(),
             kernels=(),
-            size_bytes=_SIZE,
+            size_bytes=len(self.content),
             table=None,
             packages=200,
-            filesystem=Filesystem("ext4", "uuid", "", 4096, _SIZE, _SIZE),
-            extents=(Extent(0, _SIZE, 0),),
+            filesystem=Filesystem("ext4", "uuid", "", 4096, len(self.content), len(self.content)),
+            extents=(Extent(0, data, zlib.crc32(self.content[:data])),),
             built_here=True,
             tools={},
             definition=recipe.to_json(),
@@ -106,7 +109,7 @@ def test_a_missing_template_is_made_and_then_found(store: Store, builder: Builde
 
 def test_a_template_can_be_read_while_it_is_open_and_is_closed_afterwards(store: Store) -> None:
     with store.opened("debian-12", IMAGE, VARIANT) as template:
-        assert os.pread(template.fd, 2 * _SIZE, 0) == bytes(_SIZE)
+        assert os.pread(template.fd, 2 * _SIZE, 0) == b"data" * 1024 + bytes(_SIZE - 4096)
         assert template.manifest.image == "debian-12"
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(template.fd)
@@ -272,8 +275,10 @@ def test_removing_waits_for_who_uses_the_template(store: Store, directories: Dir
     assert entries(directories) == []
 
 
-def test_many_at_once_make_it_once(store: Store, builder: Builder, directories: Directories) -> None:
-    builder.seconds = 0.3
+def test_many_at_once_make_it_once_and_the_others_say_that_they_wait(
+    store: Store, builder: Builder, directories: Directories, capfd: pytest.CaptureFixture[str]
+) -> None:
+    builder.seconds = 1
     processes = [_FORK.Process(target=open_once, args=(Store(directories),), daemon=True) for _ in range(8)]
     for process in processes:
         process.start()
@@ -282,6 +287,7 @@ def test_many_at_once_make_it_once(store: Store, builder: Builder, directories: 
     assert [process.exitcode for process in processes] == [0] * 8
     assert builder.builds == 1
     assert len(entries(directories)) == 1
+    assert capfd.readouterr().err.count("waiting for another osprovider that prepares image debian-12\n") == 7
 
 
 def test_different_images_are_made_at_the_same_time(builder: Builder, directories: Directories) -> None:

@@ -1,0 +1,86 @@
+"""Is a template what its manifest says: every extent by its checksum, and nothing but zeros between them.
+
+Not for: what becomes of a damaged one (:mod:`osprovider.images.store`).
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from osprovider.disk.copy import data_ranges
+from osprovider.errors import ImageError
+from osprovider.images.manifest import Extent, Manifest
+from osprovider.log import reporter
+
+__all__ = ["find_damage"]
+
+_BLOCK = 4096
+_PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+
+
+def find_damage(path: Path, manifest: Manifest) -> str | None:
+    """Read a template whole, from its disk rather than from memory.
+
+    Args:
+        path: its image.
+        manifest: what it should be.
+
+    Returns:
+        the first thing that is wrong, with the byte; None where nothing is.
+    """
+    damage = _misplaced(manifest)
+    if damage is not None:
+        return f"its manifest: {damage}"
+    with (
+        path.open("rb", buffering=0) as file,
+        reporter.progress(f"image {manifest.image}: verify {manifest.key[:12]}", manifest.data_bytes) as advance,
+    ):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            return _read(file.fileno(), manifest, advance)
+        except OSError as error:
+            return f"{path.name} cannot be read: {error.strerror}"
+        except ImageError as error:
+            return str(error)
+
+
+def _misplaced(manifest: Manifest) -> str | None:
+    """What is wrong with the extents by themselves."""
+    end = 0
+    for extent in manifest.extents:
+        if extent.offset % _BLOCK or extent.length % _BLOCK or extent.length <= 0:
+            return f"the extent at byte {extent.offset} is not of whole blocks"
+        if extent.offset < end:
+            return f"the extent at byte {extent.offset} overlaps the one before"
+        end = extent.offset + extent.length
+    if end > manifest.size_bytes:
+        return f"an extent ends at byte {end}, and the template at {manifest.size_bytes}"
+    return None
+
+
+def _read(fd: int, manifest: Manifest, advance: Callable[[int], None]) -> str | None:
+    position = 0
+    for extent in (*manifest.extents, Extent(manifest.size_bytes, 0, 0)):
+        for offset, data in _data(fd, position, extent.offset):
+            if data != _ZEROS[: len(data)]:
+                first = offset + next(index for index, byte in enumerate(data) if byte)
+                return f"byte {first} is not zero, and no extent has it"
+        position = extent.offset + extent.length
+        checksum = 0
+        for start in range(extent.offset, position, _PIECE):
+            checksum = zlib.crc32(os.pread(fd, min(_PIECE, position - start), start), checksum)
+        if extent.length and checksum != extent.crc32:
+            return f"the checksum of the {extent.length} bytes from byte {extent.offset} on is wrong"
+        advance(extent.length)
+    return None
+
+
+def _data(fd: int, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """What is not a hole, piece by piece, with its offset."""
+    for offset, length in data_ranges(fd, begin, end):
+        for start in range(offset, offset + length, _PIECE):
+            yield start, os.pread(fd, min(_PIECE, offset + length - start), start)

@@ -1,0 +1,145 @@
+"""What goes when the cache is to be smaller: what nobody uses, downloads first, the least recently used first.
+
+A download is only needed to prepare its image once more, so it goes first. What is of another version of osprovider, or
+damaged, goes before all else.
+Not for: the libguestfs appliance, which lies in the cache directory as well; it is built anew when it is missing, and
+every node that uses it needs it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from osprovider import locks
+from osprovider.config.load import load_cache
+from osprovider.config.sizes import parse_size
+from osprovider.images.sources import Sources
+from osprovider.log import human_bytes, reporter
+from osprovider.paths import Directories
+
+if TYPE_CHECKING:
+    from osprovider.images.store import Store
+
+__all__ = ["Removed", "make_room", "prune"]
+
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Something that was removed from the cache.
+
+    Attributes:
+        kind: what it was.
+        name: the image's where it was a template, the file's where it was a download.
+        freed_bytes: what it took of the cache directory.
+    """
+
+    kind: Literal["download", "template"]
+    name: str
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Something in the cache; ``remove`` is False where somebody uses it."""
+
+    what: Removed
+    used: float
+    remove: Callable[[], bool]
+    key: str | None = None
+
+
+def make_room(directories: Directories, store: Store, *, keep: str) -> tuple[Removed, ...]:
+    """Have the cache take no more than the site allows, after something was added to it.
+
+    Args:
+        directories: the cache, and the site's ``cache.yaml``.
+        store: the templates.
+        keep: the key of the template that was added, which stays: it is going to be used.
+
+    Raises:
+        ConfigurationError: ``cache.yaml`` has problems.
+    """
+    with _alone(directories):
+        return _shrink(directories, store, keep)
+
+
+def prune(
+    directories: Directories, store: Store, *, older_than_days: float | None = None, unused: bool = False
+) -> tuple[Removed, ...]:
+    """Remove what the site does not allow, what nobody can use, and what is asked for; never what is in use.
+
+    Args:
+        directories: the cache, and the site's ``cache.yaml``.
+        store: the templates.
+        older_than_days: also what was not used for that long.
+        unused: also everything else that nobody uses at this moment.
+
+    Raises:
+        ConfigurationError: ``cache.yaml`` has problems.
+    """
+    with _alone(directories):
+        for key in store.unusable():
+            store.evict(key)
+        limit = time.time() - older_than_days * _DAY if older_than_days is not None else None
+        wanted = [kept for kept in _all(directories, store) if unused or (limit is not None and kept.used < limit)]
+        removed = [kept.what for kept in wanted if kept.remove()]
+        return (*removed, *_shrink(directories, store, None))
+
+
+def _alone(directories: Directories) -> AbstractContextManager[None]:
+    """One process makes room at a time, so that two do not remove twice what is needed."""
+    return locks.exclusive(directories.run / "locks" / "cache.room")
+
+
+def _shrink(directories: Directories, store: Store, keep: str | None) -> tuple[Removed, ...]:
+    max_size = load_cache(directories).max_size
+    if max_size is None:
+        return ()
+    limit = parse_size(max_size)
+    everything = _all(directories, store)
+    taken = sum(kept.what.freed_bytes for kept in everything)
+    removed = []
+    for kept in everything:
+        if taken <= limit:
+            break
+        if kept.key != keep and kept.remove():
+            taken -= kept.what.freed_bytes
+            removed.append(kept.what)
+            what = kept.what
+            reporter.info(f"{what.kind} {what.name} removed, {human_bytes(what.freed_bytes)}: the cache was too large")
+    if taken > limit:
+        reporter.warning(
+            f"the cache takes {human_bytes(taken)}, and max_size in cache.yaml is {max_size}: what is left is in use, "
+            "and goes when there is something else to keep"
+        )
+    return tuple(removed)
+
+
+def _all(directories: Directories, store: Store) -> list[_Kept]:
+    """What is in the cache, in the order in which it goes."""
+    sources = Sources(directories)
+    downloads = [
+        _Kept(Removed("download", each.path.name, each.size_bytes), each.used, partial(sources.discard_download, each))
+        for each in sources.downloads()
+    ]
+    templates = [
+        _Kept(
+            Removed("template", info.manifest.image, info.occupied_bytes),
+            info.used,
+            partial(store.evict, info.manifest.key),
+            info.manifest.key,
+        )
+        for info in store.list()
+    ]
+    return [*sorted(downloads, key=_used), *sorted(templates, key=_used)]
+
+
+def _used(kept: _Kept) -> float:
+    return kept.used
