@@ -1,7 +1,7 @@
 """System calls that Python 3.11's ``os`` lacks, through libc or ioctl(2); each raises ``OSError`` as ``os`` would.
 
-Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2); <linux/falloc.h>, <linux/fs.h>,
-<linux/openat2.h>.
+Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2), ioctl_ficlone(2);
+<linux/falloc.h>, <linux/fs.h>, <linux/openat2.h>.
 Not for: policy; callers decide what to mount or to punch.
 """
 
@@ -19,6 +19,7 @@ __all__ = [
     "Resolve",
     "Umount",
     "block_device_size",
+    "clone_file",
     "discard",
     "fallocate",
     "is_write_protected",
@@ -41,6 +42,7 @@ _BLKROGET = 0x125E
 _BLKSSZGET = 0x1268
 _BLKDISCARD = 0x1277
 _BLKGETSIZE64 = 0x80081272
+_FICLONE = 0x40049409
 
 
 class MountFlag(IntFlag):
@@ -175,6 +177,11 @@ def is_write_protected(fd: int) -> bool:
     """Does the kernel refuse to write to this block device."""
     (flag,) = struct.unpack("=i", fcntl.ioctl(fd, _BLKROGET, bytes(4)))
     return bool(flag)
+
+
+def clone_file(source_fd: int, target_fd: int) -> None:
+    """Have a file share all its blocks with another on its file system, where that can (Btrfs, XFS)."""
+    fcntl.ioctl(target_fd, _FICLONE, source_fd)
 
 
 def discard(fd: int, offset: int, length: int) -> None:

@@ -64,6 +64,11 @@ class HostGuest(Guest):
         self._root = root_fd
         self.mountpoint = mountpoint
 
+    @property
+    def root_fd(self) -> int:
+        """The root directory, for a program that is passed it."""
+        return self._root
+
     def read(self, path: str) -> bytes:
         with _reported("read", path) as inside, opened(open_inside(self._root, inside, os.O_PATH)) as found:
             status = os.fstat(found)

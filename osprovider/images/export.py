@@ -1,0 +1,243 @@
+"""A prepared template for other tools: as a raw file, as qcow2, or its tree as a tar archive.
+
+What is written is what was prepared: a file system without a partition table, or the publisher's disk with its table
+back in its place. Identity was never in it, or is the publisher's: an instance's is made when it is deployed.
+A file appears under its name when it is whole and synced. Until then it lies beside, as ``.NAME.new``.
+Not for: finding or preparing the template (:mod:`osprovider.images.store`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from osprovider import linux
+from osprovider.disk.copy import DamagedTemplate, copy_extents, sync, write_all
+from osprovider.disk.loop import loop_device
+from osprovider.errors import DeviceError, ImageError, ToolError
+from osprovider.guest.host import mounted
+from osprovider.images import integrity, rebuilt_table
+from osprovider.images.manifest import Extent
+from osprovider.images.store import Template
+from osprovider.log import human_bytes, reporter
+from osprovider.paths import Directories
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+if TYPE_CHECKING:
+    from osprovider.guest.volume import Volume
+
+__all__ = ["FORMATS", "Format", "export"]
+
+Format = Literal["raw", "qcow2", "tar"]
+FORMATS: tuple[Format, ...] = ("raw", "qcow2", "tar")
+
+_PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+_CANNOT_CLONE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
+_CONVERT_MEMORY = 1 << 30
+
+# Everything of a file that a file system knows, and nothing that a second run would have otherwise.
+_TAR = (
+    "--create",
+    "--format=posix",
+    "--pax-option=delete=atime,delete=ctime",
+    "--sort=name",
+    "--numeric-owner",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--acls",
+    "--sparse",
+    "--warning=no-file-ignored",  # sockets, which tar cannot hold
+    "--exclude=./lost+found",
+)
+
+
+def export(template: Template, kind: Format, output: Path | None, directories: Directories, *, force: bool) -> None:
+    """Write a template for other tools.
+
+    Args:
+        template: in use.
+        kind: what to write.
+        output: the file; None for standard output, which qcow2 cannot be written to.
+        directories: where mount points and the appliance lie.
+        force: take the place of a file that is there.
+
+    Raises:
+        ImageError: the file is there, cannot be written, or the template is damaged; names the file.
+    """
+    if output is None:
+        if kind == "qcow2":
+            raise ImageError("qcow2 is not written from its beginning to its end: name a file")
+        _WRITERS[kind](template, sys.stdout.fileno(), Path(), directories)
+        return
+    with _new_file(output, force=force) as (fd, new):
+        try:
+            _WRITERS[kind](template, fd, new, directories)
+        except (DeviceError, ToolError) as error:
+            full = os.statvfs(output.parent).f_bavail * os.statvfs(output.parent).f_frsize < _PIECE
+            why = "there is no space left" if full else str(error)
+            raise ImageError(f"{output}: cannot be written: {why}") from error
+
+
+@contextmanager
+def _new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
+    """A file that gets its name when the body ends well; its descriptor, and what it is called until then."""
+    if output.exists() and not output.is_file():
+        raise ImageError(f"{output}: is there and no file: name a file, and copy it where it is needed")
+    if output.exists() and not force:
+        raise ImageError(f"{output}: is there already; name another file, or use --force")
+    new = output.with_name(f".{output.name}.new")
+    try:
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise ImageError(f"{output}: cannot be written: {error.strerror}") from error
+    with ExitStack() as stack:
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ImageError(f"{output}: another osprovider is writing it; wait, or name another file") from None
+        os.truncate(fd, 0)
+        try:
+            yield fd, new
+            with reporter.step(f"sync {output}"):
+                sync(fd)
+            if force:
+                new.rename(output)
+            else:
+                output.hardlink_to(new)
+        except FileExistsError as error:
+            raise ImageError(f"{output}: has come into being meanwhile; name another file, or use --force") from error
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _write_raw(template: Template, fd: int, _path: Path, _directories: Directories) -> None:
+    """The template as it is, with its partition table."""
+    manifest = template.manifest
+    table = rebuilt_table.pieces(manifest.table, manifest.size_bytes) if manifest.table else []
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        _stream(template, fd, table)
+        return
+    if _clone(template.fd, fd):
+        damage = integrity.find_damage(template.path, manifest)
+        if damage is not None:
+            raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
+    else:
+        os.truncate(fd, manifest.size_bytes)
+        with reporter.progress(f"image {manifest.image}: copy", manifest.data_bytes) as advance:
+            copy_extents(template.fd, fd, 0, manifest.extents, manifest.size_bytes, advance, gaps_are_zero=True)
+    for offset, data in table:
+        write_all(fd, data, offset)
+
+
+def _clone(source: int, target: int) -> bool:
+    """Share the blocks, where the file system can and both are on it."""
+    try:
+        linux.clone_file(source, target)
+    except OSError as error:
+        if error.errno not in _CANNOT_CLONE:
+            raise
+        return False
+    return True
+
+
+def _stream(template: Template, fd: int, table: list[tuple[int, bytes]]) -> None:
+    """Write everything from the first byte to the last, zeros included."""
+    manifest = template.manifest
+    position = 0
+    with reporter.progress(f"image {manifest.image}: copy", manifest.size_bytes) as advance:
+        for extent in (*manifest.extents, Extent(manifest.size_bytes, 0, 0)):
+            while position < extent.offset:
+                count = min(_PIECE, extent.offset - position)
+                _put(fd, position, bytearray(_ZEROS[:count]), table, advance)
+                position += count
+            data = bytearray(os.pread(template.fd, extent.length, extent.offset))
+            if extent.length and zlib.crc32(data) != extent.crc32:
+                raise DamagedTemplate(f"template {template.path} is damaged at byte {extent.offset}")
+            _put(fd, position, data, table, advance)
+            position += extent.length
+
+
+def _put(
+    fd: int, position: int, data: bytearray, table: list[tuple[int, bytes]], advance: Callable[[int], None]
+) -> None:
+    for offset, piece in table:
+        begin, end = max(offset, position), min(offset + len(piece), position + len(data))
+        if begin < end:
+            data[begin - position : end - position] = piece[begin - offset : end - offset]
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    advance(len(data))
+
+
+def _write_qcow2(template: Template, fd: int, path: Path, directories: Directories) -> None:
+    """Compressed, by qemu-img(1) from the raw file, which is our own."""
+    with ExitStack() as stack:
+        source = template.path
+        if template.manifest.table is not None:
+            source = path.with_name(f"{path.name}.raw")
+            raw = os.open(source, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            stack.callback(source.unlink)
+            stack.callback(os.close, raw)
+            _write_raw(template, raw, source, directories)
+        convert = ["qemu-img", "convert", "-c", "-W", "-f", "raw", "-O", "qcow2", "/source", "/target"]
+        with reporter.step(f"image {template.manifest.image}: compress") as detail:
+            run(confine(convert, read={source: "/source"}, write={path: "/target"}, memory_bytes=_CONVERT_MEMORY))
+            detail(human_bytes(os.fstat(fd).st_size))
+
+
+def _write_tar(template: Template, fd: int, _path: Path, directories: Directories) -> None:
+    """The tree, with owners by number, extended attributes, ACLs and capabilities."""
+    with _tree(template, directories) as root, reporter.step(f"image {template.manifest.image}: pack"):
+        words = ["tar", *_TAR, f"--file=/proc/self/fd/{fd}", f"--directory=/proc/self/fd/{root}", "."]
+        run(words, pass_fds=[fd, root])
+
+
+@contextmanager
+def _tree(template: Template, directories: Directories) -> Iterator[int]:
+    """A descriptor of the template's root directory, read-only: on the host where our own mkfs made it."""
+    manifest = template.manifest
+    with ExitStack() as stack:
+        if manifest.built_here:
+            linux.private_mount_namespace()
+            loop = stack.enter_context(loop_device(template.path, read_only=True))
+            guest = stack.enter_context(mounted(loop, manifest.filesystem.type, directories.run, read_only=True))
+        else:
+            from osprovider.guest.appliance import appliance  # what was built here needs no libguestfs
+
+            guest = stack.enter_context(appliance(_volumes(stack, template), directories, read_only=True))
+        yield guest.root_fd
+
+
+def _volumes(stack: ExitStack, template: Template) -> list[Volume]:
+    """The file systems that make up the tree, the root first."""
+    from osprovider.guest.volume import Volume
+
+    manifest = template.manifest
+    if manifest.table is None:
+        return [Volume(template.path, manifest.filesystem.type)]
+    parts = [part for part in manifest.table.partitions if part.filesystem is not None and part.mount is not None]
+    parts.sort(key=lambda part: part.mount != "/")
+    volumes = []
+    for part in parts:
+        loop = loop_device(template.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=True)
+        volumes.append(Volume(stack.enter_context(loop), part.filesystem.type if part.filesystem else "", part.mount))
+    return volumes
+
+
+_WRITERS: dict[Format, Callable[[Template, int, Path, Directories], None]] = {
+    "raw": _write_raw,
+    "qcow2": _write_qcow2,
+    "tar": _write_tar,
+}

@@ -1,0 +1,97 @@
+"""The partition table that a disk image came with, as bytes again: what a template has left out, for an export.
+
+Sources: UEFI 2.10, 5.2 (MBR) and 5.3 (GPT).
+Not for: the table of an instance (:mod:`osprovider.disk.table`).
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+
+from osprovider.errors import ImageError
+from osprovider.images.manifest import ImageTable
+
+__all__ = ["pieces"]
+
+_BOOT_CODE = 440  # of LBA 0, which are in the template; the disk's signature and the entries follow
+_MBR_SIGNATURE = b"\x55\xaa"
+_MBR_ENTRY = struct.Struct("<B3sB3sII")
+_MBR_ENTRIES = 4
+_NO_CHS = b"\xfe\xff\xff"  # beyond what cylinders, heads and sectors can say
+_PROTECTIVE = 0xEE
+_LARGEST = 0xFFFFFFFF
+
+_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+_ENTRY = struct.Struct("<16s16sQQQ72s")
+_ENTRIES = 128
+_REVISION = 0x00010000
+
+
+def pieces(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
+    """The bytes that make the table, each with its offset on the disk.
+
+    Args:
+        table: what the image had.
+        size_bytes: of the disk.
+
+    Raises:
+        ImageError: it cannot be made.
+    """
+    return _msdos(table) if table.type == "msdos" else _gpt(table, size_bytes)
+
+
+def _msdos(table: ImageTable) -> list[tuple[int, bytes]]:
+    entries = [bytes(_MBR_ENTRY.size)] * _MBR_ENTRIES
+    for part in table.partitions:
+        if part.number > _MBR_ENTRIES:
+            raise ImageError(
+                f"partition {part.number} is a logical one of an msdos table, which is not exported: export the tree "
+                "(--format tar)"
+            )
+        start, size = part.start_bytes // table.sector_size, part.size_bytes // table.sector_size
+        entry = _MBR_ENTRY.pack(part.attributes & 0x80, _NO_CHS, int(part.type, 16), _NO_CHS, start, size)
+        entries[part.number - 1] = entry
+    return [(_BOOT_CODE, struct.pack("<IH", int(table.id, 16), 0) + b"".join(entries) + _MBR_SIGNATURE)]
+
+
+def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
+    sector = table.sector_size
+    last = size_bytes // sector - 1
+    entries = bytearray(_ENTRIES * _ENTRY.size)
+    for part in table.partitions:
+        if part.number > _ENTRIES:
+            raise ImageError(f"partition {part.number} has a number beyond {_ENTRIES}, which is not exported")
+        first = part.start_bytes // sector
+        _ENTRY.pack_into(
+            entries,
+            (part.number - 1) * _ENTRY.size,
+            uuid.UUID(part.type).bytes_le,
+            uuid.UUID(part.guid).bytes_le,
+            first,
+            first + part.size_bytes // sector - 1,
+            part.attributes,
+            part.name.encode("utf-16-le")[:72],
+        )
+    length = len(entries) // sector
+    protective = _MBR_ENTRY.pack(0, b"\x00\x02\x00", _PROTECTIVE, b"\xff\xff\xff", 1, min(last, _LARGEST))
+    mbr = bytes(6) + protective + bytes(_MBR_ENTRY.size * (_MBR_ENTRIES - 1)) + _MBR_SIGNATURE
+    guid = uuid.UUID(table.id).bytes_le
+
+    def header(address: int, other: int, entries_address: int) -> bytes:
+        checksum = 0
+        for _ in range(2):  # it is taken over the header in which it is zero
+            data = _HEADER.pack(
+                *(b"EFI PART", _REVISION, _HEADER.size, checksum, 0),
+                *(address, other, 2 + length, last - length - 1, guid),
+                *(entries_address, _ENTRIES, _ENTRY.size, zlib.crc32(entries)),
+            )
+            checksum = zlib.crc32(data)
+        return data.ljust(sector, b"\0")
+
+    return [
+        (_BOOT_CODE, mbr),
+        (sector, header(1, last, 2) + entries),
+        ((last - length) * sector, entries + header(last, 1, last - length)),
+    ]
