@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.ganeti.environment import synthesize
-from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_tar
+from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_system, make_tar
 
 __all__ = ["main", "measure"]
 
@@ -85,7 +85,8 @@ class _Bench:
         files = {kind: self.directory / f"system-x86_64-{number}" for number, kind in enumerate(_PEERS)}
         make_dump(template, files["dump"], "-z6")
         make_tar(template, files["tar.gz"], "gzip")
-        make_cloud_disk(template, files["raw"])
+        system = self.directory / "system.img"
+        make_cloud_disk(system, make_system(template, system), files["raw"])
         make_qcow2(files["raw"], files["qcow2, compressed"], compressed=True)
         make_qcow2(files["raw"], files["qcow2"], compressed=False)
         return files

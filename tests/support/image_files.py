@@ -2,7 +2,7 @@
 
 The disk is what a publisher of cloud images would make: a GPT with the root in the first partition and last on the
 disk, a BIOS boot partition 14 and an EFI system partition 15, GRUB installed for both firmwares, a menu of its own, and
-an identity (machine ID, host key) that no instance may have.
+an identity (machine ID, host key, UUIDs) that no instance may have.
 
 Not for: broken or hostile files; the tests of the formats make these.
 """
@@ -13,11 +13,12 @@ import json
 import os
 import struct
 import subprocess
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CloudDisk", "make_cloud_disk", "make_dump", "make_qcow2", "make_tar", "template_image"]
+__all__ = ["Published", "make_cloud_disk", "make_dump", "make_qcow2", "make_system", "make_tar", "template_image"]
 
 _MIB = 1 << 20
 _SECTOR = 512
@@ -41,16 +42,16 @@ def template_image(cache: Path, image: str = "debian-12") -> Path:
     return max(found)[1].with_name("template.img")
 
 
-def make_tar(template: Path, path: Path, *compressor: str) -> None:
-    """Pack the root of the file system `template` into `path`, through `compressor` (``zstd -3``) if there is one."""
+def make_tar(system: Path, path: Path, *compressor: str) -> None:
+    """Pack what is in the file system `system` into `path`, through `compressor` (``zstd -3``) if there is one."""
     words = ["tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--create", "--directory", "root"]
     pack = f"{' '.join(words)} . {'| ' + ' '.join(compressor) if compressor else ''} >{path}"
-    _mounted(template, pack, options="loop,ro,noload")
+    _mounted(system, pack, options="loop,ro,noload")
 
 
-def make_dump(template: Path, path: Path, *options: str) -> None:
-    """Dump the file system `template` at level 0 into `path`; `options` as dump(8) has them, such as ``-z1``."""
-    words = ["losetup", "--read-only", "--show", "--find", str(template)]
+def make_dump(system: Path, path: Path, *options: str) -> None:
+    """Dump the file system `system` at level 0 into `path`; `options` as dump(8) has them, such as ``-z1``."""
+    words = ["losetup", "--read-only", "--show", "--find", str(system)]
     device = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
     try:
         subprocess.run(["dump", "-0", "-q", *options, "-f", path, device], check=True, capture_output=True)
@@ -65,8 +66,8 @@ def make_qcow2(raw: Path, path: Path, *, compressed: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class CloudDisk:
-    """What a disk image was published with, and no instance may go on using.
+class Published:
+    """What a system was published with, and no instance may go on using.
 
     Attributes:
         root_uuid: of the root's file system.
@@ -82,24 +83,23 @@ class CloudDisk:
     machine_id: str
     host_key: str
 
+    @property
+    def identity(self) -> frozenset[str]:
+        """All of it."""
+        return frozenset({self.root_uuid, self.root_guid, self.disk_guid, self.machine_id, self.host_key})
 
-def make_cloud_disk(template: Path, path: Path) -> CloudDisk:
-    """Make a raw disk with the system of `template` that boots under BIOS and UEFI by itself."""
-    scratch = path.with_name(f"{path.name}.parts")
-    scratch.mkdir()
-    disk = CloudDisk(str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4()), uuid.uuid4().hex, _host_key(scratch))
-    root, esp = scratch / "root.img", scratch / "esp.img"
-    _make_root(template, root, scratch, disk)
-    _make_esp(esp, scratch, disk)
-    with path.open("wb") as file:
-        file.truncate(_DISK_BYTES)
-    _make_table(path, disk)
-    for part, (first, _) in ((esp, _ESP), (root, _ROOT)):
-        place = [f"of={path}", "oflag=seek_bytes", f"seek={first * _SECTOR}"]
-        subprocess.run(["dd", f"if={part}", *place, "bs=1M", "conv=notrunc,sparse", "status=none"], check=True)
-    _write_boot_code(path, scratch)
-    subprocess.run(["rm", "-r", scratch], check=True)
-    return disk
+
+def make_system(template: Path, path: Path) -> Published:
+    """Make the file system of an installed system of a template's: `path`, of the size of the disk's root partition."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        scratch = Path(name)
+        made = Published(str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4()), uuid.uuid4().hex, _host_key(scratch))
+        subprocess.run(["cp", "--sparse=always", template, path], check=True)
+        os.truncate(path, (_ROOT[1] + 1 - _ROOT[0]) * _SECTOR)
+        for words in (["e2fsck", "-fp"], ["resize2fs"], ["tune2fs", "-U", made.root_uuid]):
+            subprocess.run([*words, path], check=True, capture_output=True)
+        _install(path, scratch, made)
+    return made
 
 
 def _host_key(scratch: Path) -> str:
@@ -108,22 +108,18 @@ def _host_key(scratch: Path) -> str:
     return key.with_name(f"{key.name}.pub").read_text().split()[1]
 
 
-def _make_root(template: Path, root: Path, scratch: Path, disk: CloudDisk) -> None:
-    subprocess.run(["cp", "--sparse=always", template, root], check=True)
-    size = (_ROOT[1] + 1 - _ROOT[0]) * _SECTOR
-    os.truncate(root, size)
-    for words in (["e2fsck", "-fp"], ["resize2fs"], ["tune2fs", "-U", disk.root_uuid]):
-        subprocess.run([*words, root], check=True, capture_output=True)
+def _install(root: Path, scratch: Path, made: Published) -> None:
+    """Do as an installer does: fstab, GRUB and its menu, what makes the machine unique."""
     (scratch / "fstab").write_text(
-        f"PARTUUID={disk.root_guid} / ext4 rw,discard,errors=remount-ro 0 1\n"
+        f"PARTUUID={made.root_guid} / ext4 rw,discard,errors=remount-ro 0 1\n"
         f"UUID={_ESP_ID} /boot/efi vfat defaults,umask=077 0 2\n"
     )
-    (scratch / "machine-id").write_text(f"{disk.machine_id}\n")
+    (scratch / "machine-id").write_text(f"{made.machine_id}\n")
     (scratch / "grub.cfg").write_text(
         "set timeout=1\nset default=0\n"
-        f"search --no-floppy --fs-uuid --set=root {disk.root_uuid}\n"
+        f"search --no-floppy --fs-uuid --set=root {made.root_uuid}\n"
         "menuentry 'Published' {\n"
-        f"  linux /boot/VMLINUZ root=UUID={disk.root_uuid} ro console=tty0 console=ttyS0,115200\n"
+        f"  linux /boot/VMLINUZ root=UUID={made.root_uuid} ro console=tty0 console=ttyS0,115200\n"
         "  initrd /boot/INITRD\n}\n"
     )
     _mounted(
@@ -136,25 +132,40 @@ def _make_root(template: Path, root: Path, scratch: Path, disk: CloudDisk) -> No
     )
 
 
-def _make_esp(esp: Path, scratch: Path, disk: CloudDisk) -> None:
+def make_cloud_disk(system: Path, published: Published, path: Path) -> None:
+    """Make a raw disk with what `make_system` made, which boots under BIOS and UEFI by itself."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        scratch = Path(name)
+        esp = scratch / "esp.img"
+        _make_esp(esp, scratch, published)
+        with path.open("wb") as file:
+            file.truncate(_DISK_BYTES)
+        _make_table(path, published)
+        for part, (first, _) in ((esp, _ESP), (system, _ROOT)):
+            place = [f"of={path}", "oflag=seek_bytes", f"seek={first * _SECTOR}"]
+            subprocess.run(["dd", f"if={part}", *place, "bs=1M", "conv=notrunc,sparse", "status=none"], check=True)
+        _write_boot_code(path, scratch)
+
+
+def _make_esp(esp: Path, scratch: Path, published: Published) -> None:
     with esp.open("wb") as file:
         file.truncate((_ESP[1] + 1 - _ESP[0]) * _SECTOR)
     subprocess.run(["mkfs.vfat", "-i", _ESP_ID.replace("-", ""), esp], check=True, capture_output=True)
     loader, menu = scratch / "BOOTX64.EFI", scratch / "grub-esp.cfg"
     _mkimage("x86_64-efi", "/EFI/debian", loader)
     menu.write_text(
-        f"search.fs_uuid {disk.root_uuid} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
+        f"search.fs_uuid {published.root_uuid} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
     )
     subprocess.run(["mmd", "-i", esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"], check=True)
     subprocess.run(["mcopy", "-i", esp, loader, "::/EFI/BOOT/BOOTX64.EFI"], check=True)
     subprocess.run(["mcopy", "-i", esp, menu, "::/EFI/debian/grub.cfg"], check=True)
 
 
-def _make_table(path: Path, disk: CloudDisk) -> None:
-    words = ["sgdisk", f"--disk-guid={disk.disk_guid}", "--set-alignment=1"]
+def _make_table(path: Path, published: Published) -> None:
+    words = ["sgdisk", f"--disk-guid={published.disk_guid}", "--set-alignment=1"]
     for number, (first, last), kind in ((14, _BIOS_BOOT, "ef02"), (15, _ESP, "ef00"), (1, _ROOT, "8304")):
         words += [f"--new={number}:{first}:{last}", f"--typecode={number}:{kind}"]
-    words.append(f"--partition-guid=1:{disk.root_guid}")
+    words.append(f"--partition-guid=1:{published.root_guid}")
     subprocess.run([*words, path], check=True, capture_output=True)
 
 
