@@ -8,7 +8,7 @@ Not for: deciding (:mod:`osprovider.plan`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.disk import bootloader, esp, filesystem, wipe
+from osprovider.disk import bootloader, esp, filesystem, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, sync
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -30,7 +30,9 @@ from osprovider.errors import DeviceError, GuestError, HookError, ImageError, Re
 from osprovider.ganeti import environment
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted
+from osprovider.guest.volume import Volume
 from osprovider.images.store import Store, Template
+from osprovider.layout import PartitionPlan, TablePlan
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan, target_path
@@ -133,45 +135,67 @@ def _no_table_left_on_error(device: Device, *, preserve_on_error: bool) -> Itera
 def _install(job: _Job) -> None:
     plan, device, template = job.plan, job.device, job.template
     table = plan.table
-    root = table.find("root") if table else None
-    if table is None or root is None or plan.root_uuid is None:
-        raise ImageError("the plan has no root partition")
-    context = _context(job)
+    if table is None:
+        raise ImageError("the plan has no partition table")
+    root = _root(table)
+    makes_loader = bool(plan.firmware) and template.manifest.table is None
     with ExitStack() as stack:
         start = stack.enter_context(background("boot-code"))
-        boot_code = start(bootloader.make_boot_code, table, plan.firmware) if plan.firmware else None
-        runner = stack.enter_context(HookRunner(job.order.hooks, context, job.order.directories.run))
+        boot_code = start(bootloader.make_boot_code, table, plan.firmware) if makes_loader else None
+        runner = stack.enter_context(HookRunner(job.order.hooks, _context(job), job.order.directories.run))
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
-        size = template.manifest.size_bytes
         with reporter.progress(f"copy image {plan.image} to {device.path}", template.manifest.data_bytes) as advance:
             copy_extents(
                 template.fd,
                 device.fd,
-                root.start_bytes,
+                root.start_bytes if template.manifest.table is None else 0,
                 template.manifest.extents,
-                size,
+                template.manifest.size_bytes,
                 advance,
                 gaps_are_zero=all_zero,
             )
-        with (
-            _naming(device),
-            loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
-        ):
-            with reporter.step("file system: new UUID and size") as detail:
-                filesystem.set_uuid(loop, plan.root_uuid)
-                if root.size_bytes > size:
-                    filesystem.grow(loop)
-                    detail(human_bytes(root.size_bytes))
-            with guest_of(loop, plan.isolation, job.order.directories) as guest:
-                runner.run_all(guest, root_device=loop, target=guest.mountpoint)
+        with _naming(device), _opened_guest(job, table) as (guest, volume):
+            if template.manifest.table is not None:
+                with reporter.step("names of file systems") as detail:
+                    changed = reidentify.rewrite(guest, reidentify.new_names(template.manifest.table, table))
+                    detail(f"{changed} files")
+            runner.run_all(guest, root_device=volume.device, target=guest.mountpoint)
         if boot_code is not None:
             _write_boot_code(plan, device, boot_code)
         with reporter.step(f"sync {device.path}"):
             sync(device.fd)
         with reporter.step("partition table"):
             write_table(device, table)
+
+
+def _root(table: TablePlan) -> PartitionPlan:
+    root = table.find("root")
+    if root is None or root.filesystem is None:
+        raise ImageError("the plan has no root partition")
+    return root
+
+
+@contextmanager
+def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volume]]:
+    """The guest with all its file systems, each with its new UUID and size; and its root."""
+    manifest = job.template.manifest
+    sizes = {part.number: part.size_bytes for part in manifest.table.partitions} if manifest.table else {}
+    with ExitStack() as stack:
+        volumes = []
+        for part in table.partitions:
+            if part.filesystem is None or (manifest.table is None and part.role != "root"):
+                continue  # an EFI system partition of ours is made later
+            loop = loop_device(job.device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes)
+            size = sizes.get(part.number, manifest.size_bytes)
+            mount = "/" if part.role == "root" else part.mount
+            volumes.append(
+                Volume(stack.enter_context(loop), part.filesystem, mount, part.filesystem_uuid, part.size_bytes > size)
+            )
+        volumes.sort(key=lambda volume: volume.mount != "/")
+        guest = stack.enter_context(guest_of(volumes, job.plan.isolation, job.order.directories))
+        yield guest, volumes[0]
 
 
 @contextmanager
@@ -184,22 +208,29 @@ def _naming(device: Device) -> Iterator[None]:
 
 
 @contextmanager
-def guest_of(device: Path, isolation: str, directories: Directories) -> Iterator[HostGuest]:
-    """The guest's root file system, opened where it may be.
+def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories) -> Iterator[HostGuest]:
+    """A guest's file systems, changed as their volumes say, and opened where they may be.
 
     Args:
-        device: holds the file system, from its first byte on.
+        volumes: the root first; on the host there is no other.
         isolation: ``host`` or ``appliance``.
         directories: where mount points and the appliance lie.
     """
-    kind = filesystem.type_of(device)
+    root = volumes[0]
     if isolation == "host":
-        with mounted(device, kind, directories.run) as guest:
+        if root.uuid is not None or root.grow:
+            with reporter.step("file system: new UUID and size") as detail:
+                if root.uuid is not None:
+                    filesystem.set_uuid(root.device, root.uuid)
+                if root.grow:
+                    filesystem.grow(root.device)
+                detail(human_bytes(filesystem.read_superblock(root.device).size_bytes))
+        with mounted(root.device, root.filesystem, directories.run) as guest:
             yield guest
     else:
         from osprovider.guest.appliance import appliance
 
-        with appliance(device, kind, directories) as guest:
+        with appliance(volumes, directories) as guest:
             yield guest
 
 
@@ -212,8 +243,9 @@ def _write_boot_code(plan: Plan, device: Device, boot_code: Task[bootloader.Boot
         if code.core_image is not None:
             bootloader.write_bios(device.fd, table, code)
         partition = table.find("esp")
-        if partition is not None and code.efi_image is not None and plan.esp_volume_id is not None:
-            esp.make_esp(device.path, partition, table.sector_size, code.efi_image, plan.esp_volume_id)
+        if partition is not None and code.efi_image is not None and partition.filesystem_uuid is not None:
+            volume_id = partition.filesystem_uuid.replace("-", "").lower()
+            esp.make_esp(device.path, partition, table.sector_size, code.efi_image, volume_id)
 
 
 def _context(job: _Job) -> Context:
@@ -251,16 +283,17 @@ def _context(job: _Job) -> Context:
 
 
 def _context_partitions(job: _Job) -> tuple[ContextPartition, ...]:
-    plan = job.plan
-    volume_id = plan.esp_volume_id.upper() if plan.esp_volume_id else ""
-    file_systems = {
-        "bios_boot": (None, None),
-        "esp": ("vfat", f"{volume_id[:4]}-{volume_id[4:]}"),
-        "root": (job.template.manifest.filesystem.type, plan.root_uuid),
-    }
     return tuple(
-        ContextPartition(part.number, part.role, part.start_bytes, part.size_bytes, part.guid, *file_systems[part.role])
-        for part in (plan.table.partitions if plan.table else ())
+        ContextPartition(
+            part.number,
+            part.role,
+            part.start_bytes,
+            part.size_bytes,
+            part.guid,
+            part.filesystem,
+            part.filesystem_uuid,
+        )
+        for part in (job.plan.table.partitions if job.plan.table else ())
     )
 
 

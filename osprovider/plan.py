@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from osprovider.config.load import Settings
+from osprovider.config.model import Layout
 from osprovider.errors import RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, derived_uuid, lay_out
+from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, adopt, lay_out
 from osprovider.nics import ResolvedNic, resolve
 
 __all__ = [
@@ -49,8 +50,6 @@ class Plan:
         disk: the device or file that is written; None also for a dry run that knows the size alone.
         disk_size_bytes: its size.
         table: the partition table; None where the disk is left alone.
-        root_uuid: the root file system's new UUID.
-        esp_volume_id: the EFI system partition's, eight hexadecimal digits; None without one.
         copy_bytes: how much is copied; None until the image is prepared.
         firmware: what the disk boots under by itself; empty with an external kernel.
         serial_console: the kernel's device and its speed in bits/s, None without one.
@@ -70,8 +69,6 @@ class Plan:
     disk: str | None
     disk_size_bytes: int | None
     table: TablePlan | None
-    root_uuid: str | None
-    esp_volume_id: str | None
     copy_bytes: int | None
     firmware: tuple[str, ...]
     serial_console: tuple[str, int] | None
@@ -167,8 +164,7 @@ def make_plan(
     disk = target_path(request) if facts else None
     table = None
     if facts and disk:
-        needs = manifest.size_bytes if manifest else 0
-        table = lay_out(facts, variant.layout, firmware, needs, instance.uuid, str(disk))
+        table = _table(facts, variant.layout, firmware, manifest, instance.uuid, str(disk))
     if manifest and firmware and not manifest.kernels:
         raise RequestError(
             f"image {settings.image_name} has no kernel to boot: add one to its packages (linux-image-amd64), "
@@ -184,17 +180,13 @@ def make_plan(
         disk=str(disk) if disk else None,
         disk_size_bytes=facts.size_bytes if facts else None,
         table=table,
-        root_uuid=derived_uuid(instance.uuid, "disk 0 root file system") if table else None,
-        esp_volume_id=derived_uuid(instance.uuid, "disk 0 esp file system")[:8]
-        if table and table.find("esp")
-        else None,
         copy_bytes=manifest.data_bytes if manifest else None,
         firmware=firmware,
         serial_console=serial_console(request, variant.boot.serial),
         nics=nics,
         hooks=tuple(hooks),
         wipe=variant.wipe,
-        isolation=_isolation(variant.isolation, manifest),
+        isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
     )
 
@@ -210,8 +202,23 @@ def _hostname(configured: str, fqdn: str) -> str:
     return name
 
 
-def _isolation(configured: str, manifest: Manifest | None) -> str:
-    """Only what this site built itself is mounted by the host's kernel."""
+def _table(
+    facts: DiskFacts, layout: Layout, firmware: Sequence[str], manifest: Manifest | None, instance_uuid: str, disk: str
+) -> TablePlan:
+    """The disk's table: the image's own, or one that the variant describes."""
+    if manifest is not None and manifest.table is not None:
+        return adopt(facts, layout, manifest.table, manifest.size_bytes, instance_uuid, disk)
+    needs = manifest.size_bytes if manifest else 0
+    filesystem = manifest.filesystem.type if manifest else None
+    return lay_out(facts, layout, firmware, needs, instance_uuid, disk, filesystem)
+
+
+def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:
+    """Only what our own mkfs made is mounted by the host's kernel."""
+    if configured == "host" and manifest is not None and manifest.table is not None:
+        raise RequestError(
+            f"isolation: host is for images that are one file system, and {image} is a disk image: set it to auto"
+        )
     if configured != "auto":
         return configured
     return "host" if manifest is None or manifest.built_here else "appliance"

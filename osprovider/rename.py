@@ -12,12 +12,14 @@ from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import arrange, discover
 from osprovider.customize.runner import HookRunner
 from osprovider.deploy import guest_of, template_directories
+from osprovider.disk import filesystem
 from osprovider.disk.copy import sync
 from osprovider.disk.device import claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.request import Request
+from osprovider.guest.volume import Volume
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.plan import make_plan, target_path
@@ -70,7 +72,7 @@ def rename(request: Request, directories: Directories) -> None:
         with (
             HookRunner(hooks, context, directories.run) as runner,
             loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
-            guest_of(loop, isolation, directories) as guest,
+            guest_of([Volume(loop, filesystem.type_of(loop))], isolation, directories) as guest,
         ):
             runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         with reporter.step(f"sync {device.path}"):

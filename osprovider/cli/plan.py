@@ -140,7 +140,8 @@ def describe(plan: Plan) -> list[str]:
     for part in plan.table.partitions:
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
         lines.append(f"    {part.number}  {part.role:<10} {place}")
-    lines.append(f"  root        UUID={plan.root_uuid}, opened on the {plan.isolation}")
+    root = plan.table.find("root")
+    lines.append(f"  root        UUID={root.filesystem_uuid if root else None}, opened on the {plan.isolation}")
     lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
     if plan.serial_console:
         lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")

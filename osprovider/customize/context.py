@@ -25,7 +25,7 @@ class ContextPartition:
 
     Attributes:
         number: in the table, 1-based.
-        role: ``bios_boot``, ``esp`` or ``root``.
+        role: ``bios_boot``, ``esp``, ``root``; of a disk image also ``boot``, ``swap`` or ``other``.
         start_bytes: from the disk's start. size_bytes: its length.
         guid: the partition's own GUID (PARTUUID), lower case.
         filesystem: ``ext4``, ``vfat`` … or None.
@@ -33,7 +33,7 @@ class ContextPartition:
     """
 
     number: int
-    role: Literal["bios_boot", "esp", "root"]
+    role: str
     start_bytes: int
     size_bytes: int
     guid: str

@@ -41,6 +41,7 @@ _RESIZE_BLOCKS = (1 << 32) - 1  # mke2fs: the most that the resize inode may be 
 _JOURNAL_MIB = 64  # what mke2fs gives 16 GiB and more; a template is smaller than the disk that it will be on
 _SPARE_BYTES = 32 << 20  # free in a shrunk template, for what customisation writes where the disk is no larger
 
+_OTHERS = {"xfs": (0, b"XFSB"), "btrfs": (0x10040, b"_BHRfS_M")}
 _SUPERBLOCK_OFFSET = 1024
 _SUPERBLOCK_SIZE = 1024
 _MAGIC = 0xEF53
@@ -167,11 +168,19 @@ def used_bytes(path: Path) -> int:
 
 
 def type_of(path: Path) -> str:
-    """The type of the file system on a device or in a file: ``ext4``, ``ext3`` or ``ext2``.
+    """The type of the file system on a device or in a file: ``ext4``, ``ext3``, ``ext2``, ``xfs`` or ``btrfs``.
 
     Raises:
         DeviceError: it is none of these.
     """
+    try:
+        with path.open("rb", buffering=0) as file:
+            for kind, (offset, magic) in _OTHERS.items():
+                file.seek(offset)
+                if file.read(len(magic)) == magic:
+                    return kind
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be read: {error.strerror}") from error
     return read_superblock(path).type
 
 

@@ -24,21 +24,17 @@ from osprovider.disk.copy import sync, write_all
 from osprovider.disk.device import Device, probe
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError
-from osprovider.layout import PartitionPlan, Role, TablePlan
+from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan
 
 __all__ = ["read_table", "write_table"]
 
-_TYPES: dict[Role, str] = {
-    "bios_boot": "21686148-6449-6e6f-744e-656564454649",
-    "esp": "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
-    "root": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",  # root on x86-64
-}
-_ROLES: dict[str, Role] = {guid: role for role, guid in _TYPES.items()}
+_ROLES: dict[str, Role] = {guid: role for role, guid in TYPES.items()}
 
 _BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
 _MBR_SIZE = 512
 _SECTOR_SIZES = (512, 4096)
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+_NO_TYPE = bytes(16)
 _ENTRY = struct.Struct("<16s16sQQQ72s")
 _SIGNATURE = b"EFI PART"
 _MOST_ENTRIES = 1024
@@ -99,32 +95,35 @@ class _Gpt:
         return cls(header, entries) if zlib.crc32(entries) == header.entries_crc32 else None
 
     def plan(self, sector_size: int) -> TablePlan:
-        """What it says, without partitions of roles that are not ours."""
+        """What it says; what it cannot say of a partition (its file system) is left out."""
         partitions = []
         for number in range(1, self.header.entry_count + 1):
             offset = (number - 1) * self.header.entry_size
-            kind, guid, start, end, _, name = _ENTRY.unpack_from(self.entries, offset)
-            role = _ROLES.get(str(uuid.UUID(bytes_le=kind)))
-            if role is not None:
+            kind, guid, start, end, attributes, name = _ENTRY.unpack_from(self.entries, offset)
+            type_guid = str(uuid.UUID(bytes_le=kind))
+            if kind != _NO_TYPE:
                 partitions.append(
                     PartitionPlan(
                         number=number,
-                        role=role,
+                        role=_ROLES.get(type_guid, "other"),
                         start_bytes=start * sector_size,
                         size_bytes=(end - start + 1) * sector_size,
                         guid=str(uuid.UUID(bytes_le=guid)),
                         name=name.decode("utf-16-le", errors="replace").partition("\0")[0],
+                        type=type_guid,
+                        attributes=attributes,
                     )
                 )
         return TablePlan(str(uuid.UUID(bytes_le=self.header.guid)), sector_size, tuple(partitions))
 
     def identified(self, table: TablePlan) -> _Gpt:
-        """The same with the GUIDs and types of ``table``."""
-        entries = bytearray(self.entries)
-        for part in table.partitions:
-            offset = (part.number - 1) * self.header.entry_size
-            identity = uuid.UUID(_TYPES[part.role]).bytes_le + uuid.UUID(part.guid).bytes_le
-            entries[offset : offset + len(identity)] = identity
+        """The same with the numbers, GUIDs, types and attributes of ``table``, which it was made from."""
+        entries = bytearray(len(self.entries))
+        size = self.header.entry_size
+        for index, part in enumerate(table.partitions):
+            _, _, start, end, _, name = _ENTRY.unpack_from(self.entries, index * size)
+            identity = uuid.UUID(part.type).bytes_le, uuid.UUID(part.guid).bytes_le
+            _ENTRY.pack_into(entries, (part.number - 1) * size, *identity, start, end, part.attributes, name)
         header = self.header._replace(guid=uuid.UUID(table.guid).bytes_le, entries_crc32=zlib.crc32(entries))
         return _Gpt(header.sealed(), bytes(entries))
 
@@ -152,7 +151,7 @@ def write_table(device: Device, table: TablePlan) -> None:
         primary, backup = (gpt.identified(table) for gpt in _both(fd, device, sector_size))
     finally:
         os.close(fd)
-    if primary.plan(sector_size) != table:
+    if not _says(primary, table):
         raise DeviceError(
             f"{device.path}: the partition table does not come out as it was planned; nothing was written"
         )
@@ -167,7 +166,7 @@ def write_table(device: Device, table: TablePlan) -> None:
     # What is compared shall come from the disk.
     os.posix_fadvise(device.fd, 0, 1 << 20, os.POSIX_FADV_DONTNEED)
     os.posix_fadvise(device.fd, device.facts.size_bytes - (1 << 20), 0, os.POSIX_FADV_DONTNEED)
-    if any(gpt.plan(sector_size) != table for gpt in _both(device.fd, device, sector_size)):
+    if not all(_says(gpt, table) for gpt in _both(device.fd, device, sector_size)):
         raise DeviceError(f"{device.path}: does not keep the partition table that was written: the disk is failing")
 
 
@@ -178,7 +177,7 @@ def read_table(path: Path) -> TablePlan:
         path: the disk.
 
     Returns:
-        the partitions of the roles that we know; what the instance's owner has added beside them is left out.
+        all its partitions; those of types that say nothing of a role are ``other``.
 
     Raises:
         DeviceError: there is no sound GPT, a partition lies outside of the disk, or there is not exactly one root.
@@ -201,8 +200,20 @@ def read_table(path: Path) -> TablePlan:
             )
     roots = sum(part.role == "root" for part in table.partitions)
     if roots != 1:
-        raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {_TYPES['root']}), where one is expected")
+        raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {TYPES['root']}), where one is expected")
     return table
+
+
+def _says(gpt: _Gpt, table: TablePlan) -> bool:
+    """Does a GPT say what was planned, as far as a GPT can."""
+    facts = [
+        sorted(
+            (part.number, part.start_bytes, part.size_bytes, part.guid, part.name, part.type, part.attributes)
+            for part in each.partitions
+        )
+        for each in (gpt.plan(table.sector_size), table)
+    ]
+    return facts[0] == facts[1] and gpt.plan(table.sector_size).guid == table.guid
 
 
 def _both(fd: int, device: Device, sector_size: int) -> tuple[_Gpt, _Gpt]:

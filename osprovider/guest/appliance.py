@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +23,26 @@ from typing import IO
 
 import osprovider
 from osprovider.errors import GuestError
-from osprovider.guest.appliance_process import Order
-from osprovider.guest.host import DRIVER, MOUNT_OPTIONS, HostGuest, refuse_unknown
+from osprovider.guest.appliance_process import Drive, Order
+from osprovider.guest.host import DRIVER, MOUNT_OPTIONS, HostGuest
 from osprovider.guest.resolve import opened
+from osprovider.guest.volume import Volume
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import BASE_ENVIRONMENT
 
-__all__ = ["appliance", "require_appliance"]
+__all__ = ["DRIVERS", "appliance", "require_appliance"]
+
+DRIVERS = {
+    "ext4": (DRIVER, MOUNT_OPTIONS),
+    "ext3": (DRIVER, MOUNT_OPTIONS),
+    "ext2": (DRIVER, MOUNT_OPTIONS),
+    "xfs": ("xfs", "nouuid"),
+    "btrfs": ("btrfs", ""),
+    "vfat": ("vfat", "utf8,quiet"),  # quiet: it keeps no owners and modes, and need not say so
+    "swap": ("", ""),
+}
+"""What a guest's volumes may hold, and how each is mounted: by which driver, with which options."""
 
 _KVM = Path("/dev/kvm")
 _KERNELS = Path("/boot")
@@ -72,31 +84,46 @@ def require_appliance() -> None:
 
 
 @contextmanager
-def appliance(
-    device: Path, filesystem: str, directories: Directories, *, read_only: bool = False
-) -> Iterator[HostGuest]:
-    """Boot an appliance with a guest's root file system, as long as the body runs.
+def appliance(volumes: Sequence[Volume], directories: Directories, *, read_only: bool = False) -> Iterator[HostGuest]:
+    """Boot an appliance with a guest's file systems, as long as the body runs.
+
+    Before they are mounted they get their UUIDs, and grow, as their volumes say.
 
     Args:
-        device: the file or block device that the file system fills; a loop device at the partition's offset.
-        filesystem: what is on it, never guessed: ``ext4``, ``ext3`` or ``ext2``.
+        volumes: the root, which is mounted at ``/``, and what else belongs to the guest.
         directories: the cache keeps the appliance that libguestfs builds once, 370 MB; the run directory remembers,
             until the node boots again, that KVM does not work on it.
-        read_only: nothing is written to the device.
+        read_only: nothing is written to the devices.
 
     Raises:
-        GuestError: the appliance does not start, cannot mount the file system, lost what was written, or took too long.
+        GuestError: the appliance does not start, cannot change or mount a file system, lost what was written, or took
+            too long.
     """
     require_appliance()
-    refuse_unknown(device, filesystem)
-    if not device.exists():
-        raise GuestError(f"cannot mount {device}: there is no such file or device")
+    for volume in volumes:
+        if volume.filesystem not in DRIVERS:
+            known = ", ".join(DRIVERS)
+            what = f"its file system, {volume.filesystem}, is none of {known}"
+            raise GuestError(f"cannot mount {volume.device}: {what}")
+        if not volume.device.exists():
+            raise GuestError(f"cannot mount {volume.device}: there is no such file or device")
     cache = directories.cache / "appliance"
     cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+    mode = "ro" if read_only else "rw"
     order = Order(
-        device=str(device.absolute()),
-        driver=DRIVER,
-        options=f"{MOUNT_OPTIONS},{'ro' if read_only else 'rw'},nosuid,nodev,noexec,noatime",
+        drives=tuple(
+            Drive(
+                device=str(volume.device.absolute()),
+                filesystem=volume.filesystem,
+                driver=DRIVERS[volume.filesystem][0],
+                options=",".join(filter(None, (DRIVERS[volume.filesystem][1], mode, "nosuid,nodev,noexec,noatime"))),
+                mount=volume.mount,
+                uuid=volume.uuid,
+                grow=volume.grow,
+                subvolumes=volume.subvolumes,
+            )
+            for volume in volumes
+        ),
         cache=str(cache.absolute()),
         accelerated=True,
         read_only=read_only,
@@ -119,7 +146,7 @@ def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str],
     failure = None
     if _KVM.exists() and not kvm_fails.exists():
         with ExitStack() as attempt:
-            server = attempt.enter_context(_process(order.device))
+            server = attempt.enter_context(_process(order.drives[0].device))
             try:
                 server.launch(order, _KVM_SECONDS)
             except GuestError as error:
@@ -128,7 +155,7 @@ def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str],
             else:
                 stack.push(attempt.pop_all())
                 return server
-    server = stack.enter_context(_process(order.device))
+    server = stack.enter_context(_process(order.drives[0].device))
     server.launch(replace(order, accelerated=False), _EMULATED_SECONDS)
     detail("emulated, without KVM")
     if failure is not None:

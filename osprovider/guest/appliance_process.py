@@ -21,6 +21,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -39,10 +40,11 @@ __all__ = ["Order", "main"]
 # libguestfs puts root's sockets into /tmp, always (its lib/tmpdirs.c), so this process has a /tmp of its own, where
 # what it is to use has short names that QEMU's options cannot misread.
 _TMP = Path("/tmp")  # noqa: S108
-_DRIVE = _TMP / "drive"
+_NAMES = [f"/dev/sd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]  # guestfs(3), "Block device naming"
 _CACHE = _TMP / "cache"
 _GUEST = _TMP / "guest"
 _MEMORY_MIB = 512
+_FAT_SECTOR = 512
 _BUSY_SECONDS = 3.0
 # Nobody else changes the file system, so that names may be kept for ever. Attributes may not: FUSE takes the names of a
 # hard link for files of their own. libguestfs' cache of attributes is off, too (its -1 would mean 60 s).
@@ -57,21 +59,36 @@ _QEMU_OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Drive:
+    """A file system to serve; see :class:`osprovider.guest.volume.Volume`.
+
+    Attributes:
+        driver: of the appliance's kernel, that mounts it.
+        options: mount options, comma-separated.
+    """
+
+    device: str
+    filesystem: str
+    driver: str
+    options: str
+    mount: str | None
+    uuid: str | None
+    grow: bool
+    subvolumes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What to serve.
 
     Attributes:
-        device: the file or block device that the file system fills.
-        driver: of the appliance's kernel, that mounts it.
-        options: mount options, comma-separated.
+        drives: the guest's file systems.
         cache: where libguestfs keeps the appliance that it builds once.
         accelerated: with KVM; else emulated.
-        read_only: nothing is written to the device.
+        read_only: nothing is written to the devices.
     """
 
-    device: str
-    driver: str
-    options: str
+    drives: tuple[Drive, ...]
     cache: str
     accelerated: bool
     read_only: bool
@@ -79,6 +96,12 @@ class Order:
     def to_json(self) -> bytes:
         """As it goes over the socket."""
         return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Order:
+        """What :meth:`to_json` made."""
+        data = json.loads(text)
+        return cls(**{**data, "drives": tuple(Drive(**drive) for drive in data["drives"])})
 
 
 def main() -> int:
@@ -88,7 +111,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started us decides
     try:
-        _serve(channel, Order(**json.loads(channel.recv(1 << 16))))
+        _serve(channel, Order.from_json(channel.recv(1 << 16)))
     except Exception as error:
         channel.send(json.dumps({"error": _one_line(error)}).encode())
         return 1
@@ -106,7 +129,10 @@ def _serve(channel: socket.socket, order: Order) -> None:
     _launch(handle, order)
     handle.set_event_callback(lambda *_: _fail(channel, "QEMU ended unexpectedly"), guestfs.EVENT_SUBPROCESS_QUIT)
     channel.send(b'{"stage": "launched"}')
-    handle.mount_vfs(order.options, order.driver, "/dev/sda", "/")
+    drives = [(_NAMES[index], drive) for index, drive in enumerate(order.drives)]
+    for name, drive in drives:
+        _change(handle, name, drive)
+    places = _mount_all(handle, drives)
     handle.mount_local(str(_GUEST), readonly=order.read_only, options=_FUSE_OPTIONS, cachetimeout=_NO_CACHE)
     root = os.open(_GUEST, os.O_PATH | os.O_DIRECTORY)
     socket.send_fds(channel, [b'{"stage": "mounted"}'], [root])
@@ -114,27 +140,29 @@ def _serve(channel: socket.socket, order: Order) -> None:
     handle.mount_local_run()  # until it is unmounted
     listener.join()
     if not order.read_only:
-        _store(handle)
-    handle.umount("/")
+        _store(handle, places)
+    handle.umount_all()
     handle.shutdown()
     handle.close()
 
 
 def _make_private_tmp(order: Order) -> None:
     """Mount a file system of this namespace's own on ``/tmp``, with the drive and the cache in it."""
-    device = os.open(order.device, os.O_PATH)
+    devices = [os.open(drive.device, os.O_PATH) for drive in order.drives]
     cache = os.open(order.cache, os.O_PATH | os.O_DIRECTORY)
     linux.mount("tmpfs", str(_TMP), "tmpfs", MountFlag.NOSUID | MountFlag.NODEV, "mode=0700")
-    _DRIVE.touch()
+    places = [_TMP / f"drive{index}" for index in range(len(devices))]
+    for place in places:
+        place.touch()
     _CACHE.mkdir()
     _GUEST.mkdir()
-    for fd, place in ((device, _DRIVE), (cache, _CACHE)):
+    for fd, place in [*zip(devices, places, strict=True), (cache, _CACHE)]:
         linux.mount(f"/proc/self/fd/{fd}", str(place), None, MountFlag.BIND)
         os.close(fd)
 
 
 def _launch(handle: guestfs.GuestFS, order: Order) -> None:
-    """Boot the appliance, without a network and with nothing but the one drive."""
+    """Boot the appliance, without a network and with nothing but the drives."""
     handle.set_backend("direct")
     handle.set_backend_settings([] if order.accelerated else ["force_tcg"])
     handle.set_tmpdir(str(_TMP))
@@ -144,17 +172,66 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
     handle.set_recovery_proc(False)  # the PID namespace ends QEMU more surely
     for option, value in _QEMU_OPTIONS.items():
         handle.config(option, value)
-    handle.add_drive_opts(str(_DRIVE), format="raw", readonly=order.read_only)
+    for index in range(len(order.drives)):
+        handle.add_drive_opts(str(_TMP / f"drive{index}"), format="raw", readonly=order.read_only)
     try:
         handle.launch()
     except RuntimeError as error:
         raise RuntimeError("QEMU does not start it; libguestfs-test-tool may say why") from error
 
 
-def _store(handle: guestfs.GuestFS) -> None:
-    """Store all that was written to the file system; guestfs_sync would not say whether any of it was lost."""
+def _change(handle: guestfs.GuestFS, name: str, drive: Drive) -> None:
+    """Give a file system, which is not mounted, its UUID, and have it fill its device where that can be done so."""
+    is_ext = drive.filesystem in ("ext2", "ext3", "ext4")
+    if is_ext and (drive.uuid or drive.grow):
+        handle.e2fsck(name, forceall=True)  # replays the journal; tune2fs and resize2fs want it checked
+    if drive.uuid and drive.filesystem in ("xfs", "btrfs"):
+        handle.mount_vfs(drive.options, drive.driver, name, "/")  # replays the log; its tools change none with one
+        handle.umount("/")
+    if drive.uuid and drive.filesystem == "vfat":
+        _set_volume_id(handle, name, int(drive.uuid.replace("-", ""), 16))
+    elif drive.uuid:
+        handle.set_uuid(name, drive.uuid)
+    if is_ext and drive.grow:
+        handle.resize2fs(name)
+
+
+def _set_volume_id(handle: guestfs.GuestFS, name: str, volume_id: int) -> None:
+    """Give a FAT its volume ID (Microsoft's FAT specification 1.03, "BPB"), in FAT32's second boot sector as well."""
+    boot = handle.pread_device(name, _FAT_SECTOR, 0)
+    is_fat32 = boot[82:87] == b"FAT32"
+    if boot[510:512] != b"\x55\xaa" or boot[66 if is_fat32 else 38] not in (0x28, 0x29):
+        raise RuntimeError("its EFI system partition has no FAT with a volume ID")
+    sector_size, backup = struct.unpack_from("<H", boot, 11)[0], struct.unpack_from("<H", boot, 50)[0]
+    for sector in (0, backup) if is_fat32 and 0 < backup < 32 else (0,):
+        handle.pwrite_device(name, struct.pack("<I", volume_id), sector * sector_size + (67 if is_fat32 else 39))
+
+
+def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]]) -> list[str]:
+    """Mount the file systems where the guest has them, and return where that is; those grow that do so mounted."""
+    wanted = [
+        (place, f"{drive.options},subvol={subvolume}" if subvolume else drive.options, name, drive)
+        for name, drive in drives
+        for place, subvolume in (drive.subvolumes or ((drive.mount, None),))
+        if place is not None
+    ]
+    done = []
+    for place, options, name, drive in sorted(wanted, key=lambda each: each[0]):
+        if place == "/" or handle.is_dir(place):
+            handle.mount_vfs(options, drive.driver, name, place)
+            done.append(place)
+            if drive.grow and drive.filesystem == "xfs":
+                handle.xfs_growfs(place)
+            elif drive.grow and drive.filesystem == "btrfs":
+                handle.btrfs_filesystem_resize(place)
+    return done
+
+
+def _store(handle: guestfs.GuestFS, places: list[str]) -> None:
+    """Store all that was written to the file systems; guestfs_sync would not say whether any of it was lost."""
     try:
-        handle.debug("sh", ["sync --file-system /sysroot"])  # syncfs(2)
+        for place in places:
+            handle.debug("sh", [f"sync --file-system '/sysroot{place}'"])  # syncfs(2)
     except RuntimeError as error:
         raise RuntimeError(f"it lost what was written to the guest ({_one_line(error)})") from error
 

@@ -54,6 +54,8 @@ class Filesystem:
         block_size: in bytes.
         size_bytes: of the file system, and so of the smallest partition that can take it.
         used_bytes: what its files and metadata occupy; ``size_bytes`` where nobody can say.
+        subvolumes: of a btrfs whose root is not its default subvolume: where the guest has which of them
+            (``("/", "@"), ("/home", "@home")``), the root first.
     """
 
     type: str
@@ -62,6 +64,7 @@ class Filesystem:
     block_size: int
     size_bytes: int
     used_bytes: int
+    subvolumes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ class ImagePartition:
         role: what it is for: ``bios_boot``, ``esp``, ``boot`` (``/boot`` of its own), ``root``, ``swap`` or ``other``.
         start_bytes: from the disk's start.
         size_bytes: its length.
-        type: the GPT's type GUID, lower case; the type of an msdos table as two hexadecimal digits (``83``).
+        type: the GPT's type GUID, lower case; the type of an msdos table as two hexadecimal digits (``83``). The
+            extended partition is listed like the logical ones in it.
         guid: its own GUID, lower case; empty in an msdos table.
         name: the GPT's partition name; empty in an msdos table.
         attributes: the GPT's attribute bits; 1 << 7 alone, or 0, for the active flag of an msdos table.
@@ -221,7 +225,7 @@ class Manifest:
                     f"a manifest of format {data['format']}, where {FORMAT} is known: build the image again"
                 )
             data["distribution"] = Distribution(**data["distribution"])
-            data["filesystem"] = Filesystem(**data["filesystem"])
+            data["filesystem"] = _filesystem(data["filesystem"])
             data["table"] = _table(data["table"]) if data["table"] else None
             data["origin"] = Origin(**data["origin"]) if data["origin"] else None
             data["kernels"] = tuple(Kernel(**kernel) for kernel in data["kernels"])
@@ -233,9 +237,14 @@ class Manifest:
             raise ImageError(f"not a manifest: {error}") from error
 
 
+def _filesystem(data: dict[str, Any]) -> Filesystem:
+    subvolumes = tuple((mount, name) for mount, name in data.get("subvolumes", ()))
+    return Filesystem(**{**data, "subvolumes": subvolumes})
+
+
 def _table(data: dict[str, Any]) -> ImageTable:
     partitions = []
     for each in data["partitions"]:
-        filesystem = Filesystem(**each["filesystem"]) if each["filesystem"] else None
+        filesystem = _filesystem(each["filesystem"]) if each["filesystem"] else None
         partitions.append(ImagePartition(**{**each, "filesystem": filesystem}))
     return ImageTable(**{**data, "partitions": tuple(partitions)})

@@ -14,7 +14,7 @@ from osprovider.disk.bootloader import BootCode, make_boot_code, write_bios
 from osprovider.disk.device import claim
 from osprovider.disk.esp import make_esp
 from osprovider.errors import DeviceError
-from osprovider.layout import PartitionPlan, TablePlan, bios_refusal, esp_size_bytes
+from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan, bios_refusal, esp_size_bytes
 from tests.system.disk.support import attached, used_disk
 
 MIB = 1 << 20
@@ -24,16 +24,18 @@ DISK_BYTES = 300 * MIB
 
 def table(sector_size: int = 512, *, bios_boot_bytes: int = MIB, root_number: int = 3) -> TablePlan:
     """A disk with what every firmware asks for."""
+
+    def ids(digit: str, role: Role) -> tuple[str, str, str]:
+        return f"d0000000-0000-4000-8000-00000000000{digit}", role, TYPES[role]
+
     esp_bytes = esp_size_bytes(sector_size)
     return TablePlan(
         "d0000000-0000-4000-8000-000000000000",
         sector_size,
         (
-            PartitionPlan(1, "bios_boot", 3 * MIB, bios_boot_bytes, "d0000000-0000-4000-8000-000000000001", "bios"),
-            PartitionPlan(2, "esp", 4 * MIB, esp_bytes, "d0000000-0000-4000-8000-000000000002", "esp"),
-            PartitionPlan(
-                root_number, "root", 4 * MIB + esp_bytes, MIB, "d0000000-0000-4000-8000-000000000003", "root"
-            ),
+            PartitionPlan(1, "bios_boot", 3 * MIB, bios_boot_bytes, *ids("1", "bios_boot")),
+            PartitionPlan(2, "esp", 4 * MIB, esp_bytes, *ids("2", "esp")),
+            PartitionPlan(root_number, "root", 4 * MIB + esp_bytes, MIB, *ids("3", "root")),
         ),
     )
 

@@ -122,7 +122,8 @@ def test_the_plan_says_what_create_does(site: Site) -> None:
     assert plan["table"]["guid"] == table["id"].lower() == derived_uuid(environment["INSTANCE_UUID"], "disk 0")
     made = [(part["start"] * 512, part["size"] * 512, part["uuid"].lower()) for part in table["partitions"]]
     assert made == [(part["start_bytes"], part["size_bytes"], part["guid"]) for part in plan["table"]["partitions"]]
-    assert plan["root_uuid"] == _identity(disk)["root"]
+    (root,) = (part for part in plan["table"]["partitions"] if part["role"] == "root")
+    assert root["filesystem_uuid"] == _identity(disk)["root"]
 
 
 def test_a_disk_of_five_tebibytes_takes_as_little_memory(site: Site) -> None:

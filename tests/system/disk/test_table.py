@@ -31,7 +31,7 @@ def plan(sector_size: int, size: int = DISK_SIZE, *, roots: int = 1) -> TablePla
     each = (size - 7 * MIB) // max(roots, 1) // MIB * MIB
     parts += [("root", 6 * MIB + number * each, each, "Würzel") for number in range(roots)]
     partitions = tuple(
-        PartitionPlan(number, role, start, length, str(uuid.uuid4()), name)
+        PartitionPlan(number, role, start, length, str(uuid.uuid4()), name, TYPES[role])
         for number, (role, start, length, name) in enumerate(parts, 1)
     )
     return TablePlan(str(uuid.uuid4()), sector_size, partitions)
@@ -177,7 +177,7 @@ def test_a_plan_that_does_not_fit_is_refused_before_the_first_write(what: str, d
     }[what]
     with claim(disk, run_dir) as device:
         table = plan(device.facts.sector_size, roots=0)
-        root = PartitionPlan(3, "root", start, length, str(uuid.uuid4()), "root")
+        root = PartitionPlan(3, "root", start, length, str(uuid.uuid4()), "root", TYPES["root"])
         with pytest.raises(DeviceError, match=rf"{disk}: "):
             write_table(device, TablePlan(table.guid, table.sector_size, (*table.partitions, root)))
     assert disk.read_bytes() == before

@@ -13,6 +13,7 @@ import pytest
 from osprovider.disk.loop import loop_device
 from osprovider.guest.appliance import appliance
 from osprovider.guest.resolve import opened
+from osprovider.guest.volume import Volume
 from osprovider.paths import Directories
 from tests.system.guest.backends import Root, access_list, entries, fsck, make_image, make_nested, mounted_here
 
@@ -41,7 +42,7 @@ def file_system(
             yield root
     else:
         # A loop device, as at a deployment: the root partition is reached by its offset.
-        with loop_device(image) as loop, appliance(loop, "ext4", directories) as guest:
+        with loop_device(image) as loop, appliance([Volume(loop, "ext4")], directories) as guest:
             yield guest._root
     fsck(image)
 

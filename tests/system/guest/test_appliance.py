@@ -17,6 +17,7 @@ from osprovider import linux
 from osprovider.errors import GuestError
 from osprovider.guest import appliance as module
 from osprovider.guest.appliance import appliance
+from osprovider.guest.volume import Volume
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers, snapshot
 from tests.system.guest.backends import fsck, make_image
@@ -49,7 +50,7 @@ def users_of(image: Path) -> dict[int, str]:
 
 def test_a_read_only_guest_is_not_written(image: Path, directories: Directories) -> None:
     before = image.read_bytes()
-    with appliance(image, "ext4", directories, read_only=True) as guest:
+    with appliance([Volume(image, "ext4")], directories, read_only=True) as guest:
         assert guest.is_directory("/lost+found")
         with pytest.raises(GuestError, match=r"cannot write /x in the guest: .* read-only"):
             guest.write("/x", "x")
@@ -61,7 +62,7 @@ def test_secrets_are_in_no_command_line_and_other_tenants_of_tmp_see_nothing(
 ) -> None:
     tmp = Path("/tmp")  # noqa: S108
     before = set(tmp.glob("*guestfs*"))
-    with appliance(image, "ext4", directories) as guest:
+    with appliance([Volume(image, "ext4")], directories) as guest:
         guest.write("/etc/shadow", "root:the-secret-hash", mode=0o600)
         assert set(tmp.glob("*guestfs*")) == before
         lines = users_of(image).values()
@@ -73,7 +74,7 @@ def test_secrets_are_in_no_command_line_and_other_tenants_of_tmp_see_nothing(
 def test_what_cannot_be_mounted_is_told(tmp_path: Path, directories: Directories) -> None:
     (tmp_path / "zeros").write_bytes(bytes(1 << 20))
     with pytest.raises(GuestError, match=r"appliance with /.*/zeros: .*mount") as caught:  # noqa: SIM117
-        with appliance(tmp_path / "zeros", "ext4", directories):
+        with appliance([Volume(tmp_path / "zeros", "ext4")], directories):
             raise AssertionError
     assert "\n" not in str(caught.value)
 
@@ -81,10 +82,10 @@ def test_what_cannot_be_mounted_is_told(tmp_path: Path, directories: Directories
 def test_what_cannot_be_a_guest_is_refused_before_the_start(tmp_path: Path, directories: Directories) -> None:
     with (
         pytest.raises(GuestError, match="missing: there is no such"),
-        appliance(tmp_path / "missing", "ext4", directories),
+        appliance([Volume(tmp_path / "missing", "ext4")], directories),
     ):
         raise AssertionError
-    with pytest.raises(GuestError, match="vfat, is none of"), appliance(tmp_path, "vfat", directories):
+    with pytest.raises(GuestError, match="ntfs, is none of"), appliance([Volume(tmp_path, "ntfs")], directories):
         raise AssertionError
 
 
@@ -94,7 +95,7 @@ def test_what_the_device_lost_is_told(tmp_path: Path, directories: Directories) 
     def use() -> str:
         linux.mount("tmpfs", str(tmp_path), "tmpfs", linux.MountFlag(0), "size=6m")
         image = make_image(tmp_path / "image", size_mib=64)
-        with pytest.raises(GuestError) as caught, appliance(image, "ext4", directories) as guest:
+        with pytest.raises(GuestError) as caught, appliance([Volume(image, "ext4")], directories) as guest:
             guest.write("/big", os.urandom(16 << 20))
         return str(caught.value)
 
@@ -103,7 +104,7 @@ def test_what_the_device_lost_is_told(tmp_path: Path, directories: Directories) 
 
 def test_a_file_that_is_kept_open_is_told(image: Path, directories: Directories) -> None:
     def keep() -> None:
-        with appliance(image, "ext4", directories) as guest:
+        with appliance([Volume(image, "ext4")], directories) as guest:
             guest.write("/file", "x")
             kept.append(os.open("file", os.O_RDONLY, dir_fd=guest._root))
 
@@ -116,7 +117,7 @@ def test_a_file_that_is_kept_open_is_told(image: Path, directories: Directories)
 
 def test_an_appliance_that_dies_is_the_cause_that_is_told(image: Path, directories: Directories) -> None:
     def use() -> None:
-        with appliance(image, "ext4", directories) as guest:
+        with appliance([Volume(image, "ext4")], directories) as guest:
             (qemu,) = (pid for pid, line in users_of(image).items() if "qemu" in line)
             os.kill(qemu, signal.SIGKILL)
             for number in range(10):
@@ -130,7 +131,7 @@ def test_an_appliance_that_is_not_done_with_in_time_is_ended(
     image: Path, directories: Directories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def use() -> None:
-        with appliance(image, "ext4", directories) as guest:
+        with appliance([Volume(image, "ext4")], directories) as guest:
             while True:
                 guest.exists("/lost+found")
 
@@ -147,12 +148,12 @@ def test_kvm_that_does_not_work_is_found_out_once(
     # No appliance starts as quickly as this, so that the first try always fails.
     monkeypatch.setattr(module, "_KVM_SECONDS", 0.01)
     monkeypatch.setattr(module, "_KVM", Path("/dev/null"))
-    with appliance(image, "ext4", node) as guest:
+    with appliance([Volume(image, "ext4")], node) as guest:
         guest.write("/etc/hostname", "web1\n")
     note = node.run / "kvm-fails"
     assert "is not launched after" in note.read_text()
     note.write_text("unchanged")
-    with appliance(image, "ext4", node, read_only=True) as guest:
+    with appliance([Volume(image, "ext4")], node, read_only=True) as guest:
         assert guest.read("/etc/hostname") == b"web1\n"
     assert note.read_text() == "unchanged"
     note.unlink()
@@ -162,10 +163,11 @@ def test_kvm_that_does_not_work_is_found_out_once(
 def test_a_killed_process_takes_the_appliance_with_it(image: Path, directories: Directories, moment: str) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from osprovider.guest.appliance import appliance; from osprovider.paths import Directories\n"
+        "from osprovider.guest.appliance import appliance; from osprovider.guest.volume import Volume\n"
+        "from osprovider.paths import Directories\n"
         "image, cache, run = map(Path, sys.argv[1:])\n"
         "print('started', flush=True)\n"
-        "with appliance(image, 'ext4', Directories(cache=cache, run=run)) as guest:\n"
+        "with appliance([Volume(image, 'ext4')], Directories(cache=cache, run=run)) as guest:\n"
         "    guest.write('/file', 'x'); print('written', flush=True); time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, str(image), str(directories.cache), str(directories.run)]

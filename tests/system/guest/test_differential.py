@@ -13,6 +13,7 @@ import pytest
 from osprovider.errors import GuestError
 from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
+from osprovider.guest.volume import Volume
 from osprovider.paths import Directories
 from tests.system.guest.backends import Root, entries, fsck, make_image, mounted_here
 
@@ -110,7 +111,7 @@ def test_the_same_steps_leave_the_same_trees(
 
     with mounted_here(images["host"], tmp_path / "run") as fd:
         carry_out("host", Root(fd))
-    with appliance(images["appliance"], "ext4", directories) as guest:
+    with appliance([Volume(images["appliance"], "ext4")], directories) as guest:
         carry_out("appliance", Root(guest._root))
 
     assert told["appliance"] == told["host"]

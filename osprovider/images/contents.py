@@ -1,0 +1,303 @@
+"""What a disk image holds: its partition table, its file systems, and which of them is the root.
+
+The image is anybody's. Its superblocks are read by blkid in the sandbox, its files through the libguestfs appliance.
+Sources: Discoverable Partitions Specification; blkid(8), low-level probing; fstab(5); btrfs(5), "MOUNT OPTIONS".
+Not for: converting images to raw (:mod:`osprovider.images.diskimage`), reading the table itself
+(:mod:`osprovider.images.imagetable`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from osprovider.disk.loop import loop_device
+from osprovider.disk.msdos import partition_uuid
+from osprovider.errors import GuestError, ImageError
+from osprovider.guest.appliance import DRIVERS, appliance
+from osprovider.guest.protocol import Guest
+from osprovider.guest.volume import Volume
+from osprovider.images.imagetable import read_image_table, strip_table
+from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.paths import Directories
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+__all__ = ["Contents", "examine", "strip_table"]
+
+_MAY_BE_ROOT = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+_NEVER_ROOT = frozenset({"bios_boot", "esp", "boot", "swap"})
+
+# blkid's names of what holds a root elsewhere, and what people call it
+_NOT_A_ROOT = {
+    "LVM2_member": "LVM",
+    "crypto_LUKS": "LUKS",
+    "linux_raid_member": "Linux RAID",
+    "BitLocker": "BitLocker",
+    "zfs_member": "ZFS",
+    "bcachefs": "bcachefs",
+    "f2fs": "F2FS",
+    "ntfs": "NTFS",
+}
+
+_SYSTEM = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
+_WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
+_PROBE_SECONDS = 60
+
+# How fstab names a partition of the first disk by its node: SATA, virtio, Xen, IDE, NVMe, eMMC.
+_NODE = re.compile(r"/dev/(?:[shv]da|xvda|nvme0n1p|mmcblk0p)([1-9][0-9]*)")
+_SUBVOLUME = re.compile(r"[\w@./-]+", re.ASCII)
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a disk image holds.
+
+    Attributes:
+        table: its partition table; None where the image is a file system by itself.
+        filesystem: the root's.
+    """
+
+    table: ImageTable | None
+    filesystem: Filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class _System:
+    """A file system that holds one: its fstab, and the subvolume where it does not lie at the top (btrfs)."""
+
+    part: ImagePartition
+    fstab: str
+    subvolume: str
+
+
+def examine(raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]) -> tuple[Contents, _Found]:
+    """Look into a disk image.
+
+    Args:
+        raw: the image, raw; nobody writes to it meanwhile.
+        name: the image definition's name, for messages.
+        directories: for the appliance.
+        look: called with the guest, all its file systems mounted read-only; what it returns is returned.
+
+    Raises:
+        ImageError: it is damaged, has no root or more than one, or one that is not supported; says which.
+    """
+    try:
+        return _examine(raw, name, directories, look)
+    except GuestError as error:
+        raise ImageError(f"image {name}: {error}") from error
+
+
+def _examine(
+    raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]
+) -> tuple[Contents, _Found]:
+    alone = _probe(raw, name, 0, raw.stat().st_size)
+    table = None if alone is not None else read_image_table(raw, name)
+    if table is None:
+        if alone is None:
+            raise ImageError(f"image {name}: has no partition table, and no file system that is known")
+        parts = [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
+    else:
+        parts = [_with_filesystem(part, raw, name) for part in table.partitions]
+    with _loops(raw, parts) as devices:
+        system = _find_system(parts, devices, name, directories)
+        parts = _placed(parts, system, table)
+        volumes = [
+            Volume(devices[part.number], _type(part), part.mount, subvolumes=_subvolumes(part))
+            for part in parts
+            if part.mount is not None
+        ]
+        volumes.sort(key=lambda volume: volume.mount != "/")
+        with appliance(volumes, directories, read_only=True) as guest:
+            found = look(guest)
+    root = next(part.filesystem for part in parts if part.role == "root")
+    if root is None:
+        raise ImageError(f"image {name}: its root has no file system")
+    return Contents(dataclasses.replace(table, partitions=tuple(parts)) if table else None, root), found
+
+
+# -- superblocks ------------------------------------------------------------------------------------------------------
+
+
+def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
+    """What is on a range of the image, by its superblock alone; None where nothing known is."""
+    blkid = ["blkid", "--probe", "--output", "export", "--offset", str(offset), "--size", str(size), "/image"]
+    result = run(confine(blkid, read={raw: "/image"}), check=False, timeout=_PROBE_SECONDS)
+    if result.status == _WIPE:
+        raise ImageError(
+            f"image {name}: what begins at byte {offset} looks like more than one file system: wipe the other (wipefs)"
+        )
+    values = {
+        key: re.sub(r"\\(.)", r"\1", value)
+        for key, _, value in (line.partition("=") for line in result.text.splitlines())
+    }
+    if result.status != 0 or "TYPE" not in values:
+        return None
+    return Filesystem(
+        type=values["TYPE"],
+        uuid=values.get("UUID", ""),
+        label=values.get("LABEL", ""),
+        block_size=int(values.get("BLOCK_SIZE", "512")),
+        size_bytes=size,
+        used_bytes=size,
+    )
+
+
+def _with_filesystem(part: ImagePartition, raw: Path, name: str) -> ImagePartition:
+    if part.role == "bios_boot":  # GRUB's code may look like anything
+        return part
+    return dataclasses.replace(part, filesystem=_probe(raw, name, part.start_bytes, part.size_bytes))
+
+
+def _type(part: ImagePartition) -> str:
+    return part.filesystem.type if part.filesystem else ""
+
+
+def _subvolumes(part: ImagePartition) -> tuple[tuple[str, str], ...]:
+    return part.filesystem.subvolumes if part.filesystem else ()
+
+
+@contextmanager
+def _loops(raw: Path, partitions: Sequence[ImagePartition]) -> Iterator[dict[int, Path]]:
+    """A read-only device for each partition with a file system that can be mounted, by number."""
+    with ExitStack() as stack:
+        yield {
+            part.number: stack.enter_context(
+                loop_device(raw, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=True)
+            )
+            for part in partitions
+            if _type(part) in DRIVERS and _type(part) != "swap"
+        }
+
+
+# -- the root ---------------------------------------------------------------------------------------------------------
+
+
+def _find_system(
+    partitions: Sequence[ImagePartition], devices: Mapping[int, Path], name: str, directories: Directories
+) -> _System:
+    """The root: the partition of that type, or else the only one that holds a system."""
+    candidates = [part for part in partitions if part.role == "root"]
+    candidates = candidates or [part for part in partitions if part.role not in _NEVER_ROOT]
+    systems = []
+    for part in candidates:
+        if _type(part) in _MAY_BE_ROOT:
+            with appliance([Volume(devices[part.number], _type(part))], directories, read_only=True) as guest:
+                systems += _systems_in(guest, part)
+    if len(systems) > 1:
+        places = " and ".join(f"{_called(each.part)} {each.subvolume}".strip() for each in systems)
+        raise ImageError(f"image {name}: {places} could both be the root: set the type of one partition (root-x86-64)")
+    if not systems:
+        raise _no_root(partitions, name)
+    return systems[0]
+
+
+def _systems_in(guest: Guest, part: ImagePartition) -> list[_System]:
+    """What a file system holds: a system at its top, or (btrfs) one in each of some subvolumes."""
+    if any(guest.exists(path) for path in _SYSTEM):
+        tops = [""]
+    elif _type(part) == "btrfs":
+        found = {path.split("/")[1] for file in _SYSTEM for path in guest.glob(f"/*{file}")}
+        tops = [f"/{top}" for top in sorted(found) if _SUBVOLUME.fullmatch(top)]
+    else:
+        tops = []
+    return [_System(part, _fstab(guest, top), top.removeprefix("/")) for top in tops]
+
+
+def _fstab(guest: Guest, top: str) -> str:
+    path = f"{top}/etc/fstab"
+    return guest.read_text(path) if guest.exists(path) else ""
+
+
+def _no_root(partitions: Sequence[ImagePartition], name: str) -> ImageError:
+    """Why there is none, with what is there in place of one."""
+    for part in partitions:
+        kind = _type(part)
+        if kind in _NOT_A_ROOT:
+            return ImageError(
+                f"image {name}: {_called(part)} is {_NOT_A_ROOT[kind]} ({kind}), which is not supported: put the root "
+                "on a file system of its own (ext4, xfs, btrfs)"
+            )
+    held = ", ".join(f"{_called(part)}: {_type(part) or 'nothing known'}" for part in partitions)
+    return ImageError(f"image {name}: no file system holds a system ({' or '.join(_SYSTEM)}); {held}")
+
+
+def _called(part: ImagePartition) -> str:
+    return f"partition {part.number}" if part.number else "its file system"
+
+
+# -- its other file systems -------------------------------------------------------------------------------------------
+
+
+def _placed(partitions: Sequence[ImagePartition], system: _System, table: ImageTable | None) -> list[ImagePartition]:
+    """The partitions with what was found out about their places in the system."""
+    mounts: dict[int, str] = {}
+    subvolumes = [("/", system.subvolume)] if system.subvolume else []
+    for spelling, place, options in _fstab_lines(system.fstab):
+        for part in partitions:
+            if table is None or not _is_named(part, spelling, table) or _type(part) not in DRIVERS:
+                continue
+            if part.number != system.part.number:
+                mounts.setdefault(part.number, place)
+            elif place != "/" and (subvolume := _subvolume_of(options)):
+                subvolumes.append((place, subvolume))
+    return [_place(part, system, mounts, tuple(subvolumes)) for part in partitions]
+
+
+def _place(
+    part: ImagePartition, system: _System, mounts: Mapping[int, str], subvolumes: tuple[tuple[str, str], ...]
+) -> ImagePartition:
+    if part.number == system.part.number:
+        filesystem = part.filesystem and dataclasses.replace(part.filesystem, subvolumes=subvolumes)
+        return dataclasses.replace(part, role="root", mount="/", filesystem=filesystem)
+    mount = mounts.get(part.number)
+    if mount is None and part.role in ("boot", "esp") and _type(part) in DRIVERS:
+        mount = {"boot": "/boot", "esp": "/boot/efi"}[part.role]
+    role = "boot" if mount == "/boot" else "swap" if _type(part) == "swap" else part.role
+    return dataclasses.replace(part, role="other" if role == "root" else role, mount=mount)
+
+
+def _fstab_lines(text: str) -> Iterator[tuple[str, str, str]]:
+    """What is mounted where, with which options; no swap, nothing that is only mounted by hand but for /boot."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 3 or words[0].startswith("#") or not words[1].startswith("/"):
+            continue
+        place, options = words[1].rstrip("/") or "/", words[3] if len(words) > 3 else ""
+        is_plain = re.fullmatch(r"[\w./-]+", place, re.ASCII) and ".." not in place.split("/")
+        if is_plain and ("noauto" not in options.split(",") or place.startswith(("/boot", "/efi"))):
+            yield words[0], place, options
+
+
+def _subvolume_of(options: str) -> str | None:
+    for option in options.split(","):
+        key, _, value = option.partition("=")
+        if key == "subvol" and _SUBVOLUME.fullmatch(value):
+            return value.lstrip("/")
+    return None
+
+
+def _is_named(part: ImagePartition, spelling: str, table: ImageTable) -> bool:
+    """Does fstab's first field mean this partition, in any of its spellings."""
+    if node := _NODE.fullmatch(spelling):
+        return int(node[1]) == part.number
+    names = {
+        "uuid": part.filesystem.uuid if part.filesystem else "",
+        "label": part.filesystem.label if part.filesystem else "",
+        "partuuid": part.guid or partition_uuid(table.id, part.number),
+        "partlabel": part.name,
+    }
+    if spelling.startswith("/dev/disk/by-"):
+        tag, _, value = spelling.removeprefix("/dev/disk/by-").partition("/")
+    else:
+        tag, _, value = spelling.lower().partition("=")[0], "", spelling.partition("=")[2].strip('"')
+    known = names.get(tag, "")
+    return bool(known) and (value.lower() == known.lower() if tag.endswith("uuid") else value == known)

@@ -1,0 +1,174 @@
+"""The partition table of a disk image, which anybody may have made: read by rules, and taken out.
+
+A table that is damaged in any way is refused: what it is to become is written anew on every instance's disk.
+Sources: UEFI Specification 2.10, 5.3 (GPT); Discoverable Partitions Specification; :mod:`osprovider.disk.msdos`.
+Not for: what is on the partitions (:mod:`osprovider.images.contents`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from osprovider.disk import msdos
+from osprovider.disk.gpt import SIGNATURE, Gpt, GptError
+from osprovider.errors import ImageError
+from osprovider.images.manifest import ImagePartition, ImageTable
+from osprovider.layout import TYPES
+
+__all__ = ["read_image_table", "strip_table"]
+
+_ROLES = {guid: role for role, guid in TYPES.items()}
+_MSDOS_ROLES = {"ef": "esp", "82": "swap", "ea": "boot"}  # ea: the Boot Loader Specification's
+_SECTOR_SIZES = (512, 4096)
+_BOOT_CODE = 440  # of LBA 0; the disk's signature and the msdos table follow
+_MBR_END = 512
+_MOST_PARTITIONS = 64
+
+
+def read_image_table(raw: Path, name: str) -> ImageTable | None:
+    """Read an image's partition table.
+
+    Args:
+        raw: the image, raw.
+        name: the image definition's name, for messages.
+
+    Returns:
+        what the table itself says: no file systems, no mount points, and a root only where its type says so. None where
+        the image has no table.
+
+    Raises:
+        ImageError: it is damaged, its partitions overlap or lie outside of the image; says which.
+    """
+    try:
+        with raw.open("rb", buffering=0) as file:
+            table = _read_gpt(file.fileno()) or _read_msdos(file.fileno())
+    except (GptError, msdos.MsdosError) as error:
+        raise ImageError(f"image {name}: its partition table is broken: {error}") from error
+    except OSError as error:
+        raise ImageError(f"image {name}: cannot be read: {error.strerror}") from error
+    if table is not None:
+        _check(table, name, raw.stat().st_size)
+    return table
+
+
+def strip_table(raw: Path, table: ImageTable) -> None:
+    """Take the partition table out of an image, so that a disk that it is copied to does not look installed.
+
+    Boot code stays: the first 440 bytes, and what lies between the table and the first partition. So do the records of
+    logical partitions, which nothing finds without the table.
+
+    Args:
+        raw: the image.
+        table: its table.
+
+    Raises:
+        ImageError: the image cannot be written.
+    """
+    try:
+        with raw.open("r+b", buffering=0) as file:
+            size, sector = file.seek(0, os.SEEK_END), table.sector_size
+            ranges = [(_BOOT_CODE, _MBR_END)]
+            if table.type == "gpt":
+                header = Gpt.read(file.fileno(), 1, sector).header
+                length = header.entry_count * header.entry_size
+                # Wherever a backup is, or was before the image became larger, it names the disk's and all its GUIDs.
+                for address in {header.other_address, size // sector - 1}:
+                    ranges += _backup(file.fileno(), address, sector, size)
+                ranges += [
+                    (sector, 2 * sector),
+                    (header.entries_address * sector, header.entries_address * sector + length),
+                ]
+            for start, end in ranges:
+                os.pwrite(file.fileno(), bytes(max(min(end, size) - start, 0)), start)
+            os.fsync(file.fileno())
+    except (GptError, OSError) as error:
+        raise ImageError(f"{raw}: its partition table cannot be taken out: {error}") from error
+
+
+def _backup(fd: int, address: int, sector: int, size: int) -> list[tuple[int, int]]:
+    """The bytes of the backup GPT at a sector; none where there is none."""
+    try:
+        header = Gpt.read(fd, address, sector).header
+    except GptError:
+        return []
+    start, length = header.entries_address * sector, header.entry_count * header.entry_size
+    return [(address * sector, (address + 1) * sector), (start, min(start + length, size))]
+
+
+def _read_gpt(fd: int) -> ImageTable | None:
+    for sector in _SECTOR_SIZES:
+        if os.pread(fd, len(SIGNATURE), sector) != SIGNATURE:
+            continue
+        gpt = Gpt.read(fd, 1, sector)
+        partitions = [
+            ImagePartition(
+                number=entry.number,
+                role=_ROLES.get(entry.type, "other"),
+                start_bytes=entry.first * sector,
+                size_bytes=(entry.last + 1 - entry.first) * sector,
+                type=entry.type,
+                guid=entry.guid,
+                name=entry.name,
+                attributes=entry.attributes,
+                filesystem=None,
+                mount=None,
+            )
+            for entry in gpt
+        ]
+        return ImageTable("gpt", gpt.guid, sector, _sorted(partitions))
+    return None
+
+
+def _read_msdos(fd: int) -> ImageTable | None:
+    first = os.pread(fd, _MBR_END, 0)
+    found = msdos.read(fd)
+    if found is None:
+        if first[-2:] == b"\x55\xaa" and 0xEE in first[450:510:16]:
+            raise GptError("its first sector announces a GPT, and none is there")
+        return None
+    if not found.entries:
+        return None
+    partitions = [
+        ImagePartition(
+            number=entry.number,
+            role=_MSDOS_ROLES.get(entry.type, "other"),
+            start_bytes=entry.first * 512,
+            size_bytes=entry.count * 512,
+            type=entry.type,
+            guid="",
+            name="",
+            attributes=int(entry.is_active) << 7,
+            filesystem=None,
+            mount=None,
+        )
+        for entry in found.entries
+    ]
+    return ImageTable("msdos", found.signature, 512, _sorted(partitions))
+
+
+def _sorted(partitions: Sequence[ImagePartition]) -> tuple[ImagePartition, ...]:
+    """By their place on the disk; an extended partition before those in it."""
+    return tuple(sorted(partitions, key=lambda part: (part.start_bytes, part.number)))
+
+
+def _check(table: ImageTable, name: str, size: int) -> None:
+    """Refuse partitions that cannot be."""
+    if not 0 < len(table.partitions) <= _MOST_PARTITIONS:
+        raise ImageError(f"image {name}: its partition table has {len(table.partitions)} partitions: there is no root")
+    for part in table.partitions:
+        end = part.start_bytes + part.size_bytes
+        if part.size_bytes <= 0 or part.start_bytes < table.sector_size:
+            raise ImageError(
+                f"image {name}: its partition table is broken: partition {part.number} goes from byte "
+                f"{part.start_bytes} to {end}"
+            )
+        if end > size:
+            raise ImageError(
+                f"image {name}: partition {part.number} ends at byte {end}, beyond the image's {size}: it is cut off"
+            )
+    for before, after in itertools.pairwise(part for part in table.partitions if part.type not in msdos.EXTENDED):
+        if before.start_bytes + before.size_bytes > after.start_bytes:
+            raise ImageError(f"image {name}: its partitions {before.number} and {after.number} overlap")
