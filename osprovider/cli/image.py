@@ -1,8 +1,11 @@
-"""``osprovider image``: the images that this node can install, and the templates that it has prepared."""
+"""``osprovider image``: the images that this node can install, and the templates that it has prepared.
+
+The commands that need more than a screen are in modules of their own beside this one.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -16,20 +19,21 @@ from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
-__all__ = ["image"]
+__all__ = ["for_variant", "image", "time_of", "variants_of"]
 
-_variant_option = click.option(
+for_variant = click.option(
     "--variant",
     "-v",
     "variant_name",
     metavar="NAME",
-    help="Prepare it as this variant needs it: its file system and further packages.",
+    help="As this variant needs it: its file system and further packages.",
 )
+"""The option of the commands that prepare an image."""
 
 
 @main.group()
 def image() -> None:
-    """Prepare images on this node, and show and remove what is prepared."""
+    """Prepare images on this node, show and check what is prepared, and hand it to other tools."""
 
 
 @image.command("list")
@@ -40,59 +44,41 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
     ready: dict[str, list[TemplateInfo]] = {}
     for info in Store(directories).list():
         ready.setdefault(info.manifest.image, []).append(info)
+    defined = image_names(directories)
     rows: list[dict[str, Any]] = [
         {
             "name": name,
-            "defined": name in image_names(directories),
+            "defined": name in defined,
             "templates": [
                 {
                     "key": info.manifest.key,
                     "created": info.manifest.created,
+                    "used": time_of(info.used),
                     "filesystem": info.manifest.filesystem.type,
                     "occupied_bytes": info.occupied_bytes,
+                    "data_bytes": info.manifest.data_bytes,
                 }
                 for info in ready.get(name, [])
             ],
         }
-        for name in sorted({*image_names(directories), *ready})
+        for name in sorted({*defined, *ready})
     ]
     if json_wanted:
         echo_json(rows)
         return
     for row in rows:
-        for template in row["templates"]:
-            size = human_bytes(template["occupied_bytes"])
-            click.echo(f"{row['name']:<20} ready  {template['created']}  {template['filesystem']:<5} {size}")
+        for each in row["templates"]:
+            size = human_bytes(each["occupied_bytes"])
+            click.echo(
+                f"{row['name']:<20} ready  {each['created']}  {each['filesystem']:<5} {size:>8}  used {each['used']}"
+            )
         if not row["templates"]:
             click.echo(f"{row['name']:<20} not prepared")
 
 
-@image.command("show")
-@click.argument("name")
-@as_json
-@click.pass_obj
-def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
-    """Show image NAME: its definition, and the manifests of its templates on this node."""
-    infos = [info for info in Store(directories).list() if info.manifest.image == name]
-    definition = dataclasses.asdict(load_image(directories, name)) if name in image_names(directories) else None
-    if definition is None and not infos:
-        load_image(directories, name)  # says what there is instead
-    manifests = [dataclasses.asdict(dataclasses.replace(info.manifest, extents=())) for info in infos]
-    for manifest, info in zip(manifests, infos, strict=True):
-        manifest.update(extents=len(info.manifest.extents), data_bytes=info.manifest.data_bytes)
-    if json_wanted:
-        echo_json({"name": name, "definition": definition, "templates": manifests})
-        return
-    import yaml
-
-    click.echo(
-        yaml.safe_dump({"definition": _plain(definition), "templates": _plain(manifests)}, sort_keys=False), nl=False
-    )
-
-
 @image.command("build")
 @click.argument("name")
-@_variant_option
+@for_variant
 @click.option("--force", is_flag=True, help="Also where it is there: the packages may be newer.")
 @as_json
 @click.pass_obj
@@ -102,10 +88,39 @@ def build_image(directories: Directories, name: str, variant_name: str | None, f
     Without --variant it is prepared for every variant that uses it.
     """
     definition = load_image(directories, name)
-    variants = _variants_of(directories, name, variant_name)
+    _prepare(directories, name, definition, variant_name, force, json_wanted)
+
+
+@image.command("pull")
+@click.argument("name")
+@for_variant
+@as_json
+@click.pass_obj
+def pull_image(directories: Directories, name: str, variant_name: str | None, json_wanted: bool) -> None:
+    """Ask whether the source of image NAME has changed, and prepare it anew where it has.
+
+    Until then instances are made of what was there before. Where nothing has changed, nothing is fetched.
+    """
+    definition = load_image(directories, name)
+    if definition.source is None:
+        raise UsageError(f"image {name} is built from packages; for newer ones: osprovider image build --force {name}")
+    from osprovider.config.load import load_cache
+    from osprovider.images.sources import Sources
+
+    Sources(directories, proxy=load_cache(directories).proxy).pull(name, definition)
+    _prepare(directories, name, definition, variant_name, False, json_wanted)
+
+
+def _prepare(
+    directories: Directories, name: str, definition: Image, variant_name: str | None, force: bool, json_wanted: bool
+) -> None:
+    variants = variants_of(directories, name, variant_name)
     linux.private_mount_namespace()
     store = Store(directories)
-    built = {info.manifest.key: info for info in (_build(store, name, definition, each, force) for each in variants)}
+    built = {
+        info.manifest.key: info
+        for info in (store.build(name, definition, variant, force=force) for variant in variants)
+    }
     if json_wanted:
         echo_json(
             [{"key": key, "directory": info.directory, "created": info.manifest.created} for key, info in built.items()]
@@ -115,25 +130,6 @@ def build_image(directories: Directories, name: str, variant_name: str | None, f
         click.echo(
             f"{name} is ready: {human_bytes(info.manifest.data_bytes)} to copy, prepared {info.manifest.created}"
         )
-
-
-def _build(store: Store, name: str, definition: Image, variant: Variant, force: bool) -> TemplateInfo:
-    return store.build(name, definition, variant, force=force)
-
-
-def _variants_of(directories: Directories, name: str, variant_name: str | None) -> list[Variant]:
-    """The variants to prepare an image for, merged."""
-    if variant_name is not None:
-        settings = load(directories, variant_name, instance=None, parameters={})
-        if settings.image_name != name:
-            raise UsageError(f"variant {variant_name} has image {settings.image_name}, not {name}")
-        return [settings.variant]
-    found = []
-    for each in variant_names(directories):
-        settings = load(directories, each, instance=None, parameters={})
-        if settings.image_name == name:
-            found.append(settings.variant)
-    return found or [Variant(image=name)]
 
 
 @image.command("remove")
@@ -155,10 +151,21 @@ def remove_image(directories: Directories, name: str, json_wanted: bool) -> None
     click.echo(f"{len(removed)} templates of {name} removed, {human_bytes(freed)} freed")
 
 
-def _plain(value: object) -> object:
-    """Tuples and the like as YAML's safe dumper knows them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
+def variants_of(directories: Directories, name: str, variant_name: str | None) -> list[Variant]:
+    """The variants to prepare an image for, merged: one by its name, or all that use the image."""
+    if variant_name is not None:
+        settings = load(directories, variant_name, instance=None, parameters={})
+        if settings.image_name != name:
+            raise UsageError(f"variant {variant_name} has image {settings.image_name}, not {name}")
+        return [settings.variant]
+    found = []
+    for each in variant_names(directories):
+        settings = load(directories, each, instance=None, parameters={})
+        if settings.image_name == name:
+            found.append(settings.variant)
+    return found or [Variant(image=name)]
+
+
+def time_of(seconds: float) -> str:
+    """A time as manifests have it, from seconds since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

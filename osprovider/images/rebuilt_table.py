@@ -93,5 +93,5 @@ def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     return [
         (_BOOT_CODE, mbr),
         (sector, header(1, last, 2) + entries),
-        ((last - length) * sector, entries + header(last, 1, last - length)),
+        ((last - length) * sector, bytes(entries) + header(last, 1, last - length)),
     ]

@@ -1,0 +1,58 @@
+"""``osprovider image add``: a definition for an image that is a file or behind a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+
+from osprovider.cli.image import image
+from osprovider.cli.main import as_json, echo_json
+from osprovider.config.model import Image
+from osprovider.images.definition import checksum_of, write_definition
+from osprovider.log import reporter
+from osprovider.paths import Directories
+
+__all__ = ["add_image"]
+
+_FORMATS = get_args(get_type_hints(Image)["format"])
+
+
+@image.command("add")
+@click.argument("source", metavar="FILE|URL")
+@click.option("--name", required=True, metavar="NAME", help="What variants call it.")
+@click.option("--description", metavar="WORDS", help="One line for people.")
+@click.option("--checksums", metavar="SUM", help="sha256:DIGITS or sha512:DIGITS, or a list beside it (SHA512SUMS).")
+@click.option("--signature", metavar="FILE", help="The OpenPGP signature of the list, beside it.")
+@click.option("--keyring", metavar="FILE", help="Whose signature counts: a file in keys/, or an absolute path.")
+@click.option("--format", "kind", type=click.Choice(_FORMATS), help="What it is; by its content without this.")
+@click.option("--max-size", metavar="SIZE", help="The most that it may unpack to (64GiB).")
+@click.option("--force", is_flag=True, help="Take the place of an image of this name.")
+@as_json
+@click.pass_obj
+def add_image(
+    directories: Directories, source: str, name: str, *, force: bool, json_wanted: bool, **given: str
+) -> None:
+    """Write the definition of an image that is FILE or behind URL.
+
+    A file that comes without --checksums is held to what it is now. Nothing is fetched: `osprovider image pull NAME`
+    does that.
+    """
+    values: dict[str, object] = {"description": given["description"], "source": source}
+    if not source.startswith(("http://", "https://")):
+        path = Path(source).absolute()
+        values["source"] = str(path)
+        if path.is_file():
+            values["checksums"] = given["checksums"] or checksum_of(path)
+    elif given["checksums"] is None:
+        reporter.warning(f"image {name} will not be verified: whoever can change {source} decides what instances are")
+    for key in ("checksums", "signature", "keyring", "max_size"):
+        values.setdefault(key, given[key])
+    values["format"] = given["kind"]
+    said = {key: value for key, value in values.items() if value is not None}
+    path = write_definition(directories, name, said, force=force)
+    if json_wanted:
+        echo_json({"name": name, "file": path, "definition": said})
+        return
+    click.echo(f"{path} written; osprovider image pull {name} prepares it, and a variant with image: {name} uses it")

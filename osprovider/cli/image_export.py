@@ -1,0 +1,68 @@
+"""``osprovider image export``: a prepared template for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from osprovider import linux
+from osprovider.cli.image import for_variant, image, variants_of
+from osprovider.cli.main import as_json, echo_json
+from osprovider.config.load import load_image
+from osprovider.config.model import Image, Variant
+from osprovider.errors import UsageError
+from osprovider.images.export import FORMATS, Format, export
+from osprovider.images.store import Store
+from osprovider.paths import Directories
+
+__all__ = ["export_image", "only_variant"]
+
+
+@image.command("export")
+@click.argument("name")
+@click.argument("output", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
+@for_variant
+@click.option("--force", is_flag=True, help="Take the place of a file that is there.")
+@as_json
+@click.pass_obj
+def export_image(
+    directories: Directories,
+    name: str,
+    output: Path,
+    kind: Format,
+    variant_name: str | None,
+    force: bool,
+    json_wanted: bool,
+) -> None:
+    """Write the template of image NAME to the file OUTPUT, for other tools; prepared first where it is missing.
+
+    raw is the template as it is, a file system or a whole disk; qcow2 the same, compressed; tar its tree, with owners
+    by number, ACLs, capabilities and other extended attributes. OUTPUT may be - for standard output, but not for qcow2.
+    """
+    definition = load_image(directories, name)
+    store = Store(directories)
+    variant = only_variant(directories, store, name, definition, variant_name)
+    to_stdout = str(output) == "-"
+    if to_stdout and json_wanted:
+        raise UsageError("standard output cannot have both the image and JSON; name a file")
+    linux.private_mount_namespace()
+    with store.opened(name, definition, variant) as template:
+        export(template, kind, None if to_stdout else output.absolute(), directories, force=force)
+    if json_wanted:
+        echo_json({"name": name, "format": kind, "file": output.absolute(), "size_bytes": output.stat().st_size})
+
+
+def only_variant(
+    directories: Directories, store: Store, name: str, definition: Image, variant_name: str | None
+) -> Variant:
+    """The variant whose template of an image is meant.
+
+    Raises:
+        UsageError: the image's variants have different templates, and none was named.
+    """
+    variants = variants_of(directories, name, variant_name)
+    if len({store.look_up(name, definition, variant)[0] for variant in variants}) > 1:
+        raise UsageError(f"the variants of image {name} have different templates: say which by --variant")
+    return variants[0]

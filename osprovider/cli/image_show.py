@@ -1,0 +1,129 @@
+"""``osprovider image show``: what an image is, where it came from, how it is laid out, and what it was before."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from osprovider.cli.image import image, time_of
+from osprovider.cli.main import as_json, echo_json
+from osprovider.config.load import image_names, load_image
+from osprovider.config.model import Image
+from osprovider.images import history
+from osprovider.images.manifest import Manifest
+from osprovider.images.picture import draw, parts_of, plain
+from osprovider.images.store import Store, TemplateInfo
+from osprovider.log import human_bytes
+from osprovider.paths import Directories
+
+__all__ = ["show_image"]
+
+_WIDEST = 100
+
+
+@image.command("show")
+@click.argument("name")
+@as_json
+@click.pass_obj
+def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
+    """Show image NAME: its definition, its templates on this node with their layout, and its history.
+
+    A template's layout is drawn to scale; what is in use of a file system is shaded.
+    """
+    infos = [info for info in Store(directories).list() if info.manifest.image == name]
+    definition = load_image(directories, name) if name in image_names(directories) or not infos else None
+    past = history.entries(directories, name)
+    if json_wanted:
+        echo_json(
+            {
+                "name": name,
+                "definition": dataclasses.asdict(definition) if definition else None,
+                "templates": [_data(info) for info in infos],
+                "history": [dataclasses.asdict(entry) for entry in past],
+            }
+        )
+        return
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    lines = [*_defined(name, definition)]
+    for info in infos:
+        lines += ["", *_described(info), "", *draw(parts_of(info.manifest), width)]
+    if not infos:
+        lines += ["", f"not prepared on this node: osprovider image build {name}"]
+    if past:
+        lines += ["", "history", *map(_line, past)]
+    click.echo("\n".join(lines))
+
+
+def _data(info: TemplateInfo) -> dict[str, Any]:
+    """A template as JSON: its manifest, with the number of extents in place of the list, and its place."""
+    manifest = info.manifest
+    return {
+        **dataclasses.asdict(dataclasses.replace(manifest, extents=())),
+        "extents": len(manifest.extents),
+        "data_bytes": manifest.data_bytes,
+        "directory": info.directory,
+        "occupied_bytes": info.occupied_bytes,
+        "used": time_of(info.used),
+    }
+
+
+def _defined(name: str, definition: Image | None) -> Iterator[str]:
+    if definition is None:
+        yield f"{name}: no definition any more"
+        return
+    yield f"{name}: {definition.description}" if definition.description else name
+    if definition.build is not None:
+        build = definition.build
+        yield _entry("built from", f"packages of {build.suite}, by {build.tool}")
+        yield _entry("packages", " ".join(build.packages) or "the minimal system's")
+    else:
+        yield _entry("source", str(definition.source))
+        checked = definition.checksums or "nothing: whoever can change the source decides what instances are"
+        yield _entry("verified by", checked)
+        if definition.signature is not None:
+            yield _entry("signed by", f"{definition.signature}, with a key of {definition.keyring}")
+
+
+def _described(info: TemplateInfo) -> Iterator[str]:
+    manifest = info.manifest
+    yield _entry("template", f"{manifest.key}, prepared {manifest.created}, used {time_of(info.used)}")
+    yield _entry("in", str(info.directory))
+    yield _entry("takes", f"{human_bytes(info.occupied_bytes)} here, {human_bytes(manifest.data_bytes)} to copy")
+    if manifest.origin is not None:
+        origin = manifest.origin
+        yield _entry("made of", f"{origin.location} ({origin.format}, {human_bytes(origin.size_bytes)})")
+        yield _entry("", origin.digest)
+        yield _entry("verified by", plain(origin.verified))
+    yield _entry("made with", ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())))
+    yield _entry("opened on", "this machine" if manifest.built_here else "a libguestfs appliance: others made it")
+    yield from _system(manifest)
+
+
+def _system(manifest: Manifest) -> Iterator[str]:
+    packages = f"{manifest.packages} packages, " if manifest.packages else ""
+    yield _entry("system", f"{plain(manifest.distribution.pretty_name)}, {manifest.architecture}")
+    yield _entry("with", f"{packages}init {manifest.init}, network by {_or_none(manifest.network_stacks)}")
+    yield _entry("kernels", plain(_or_none(tuple(kernel.version for kernel in manifest.kernels))))
+    yield _entry("boot loaders", _or_none(manifest.boot_loaders))
+    if manifest.table is not None:
+        yield _entry("table", f"{manifest.table.type} {manifest.table.id}, {manifest.table.sector_size}-byte sectors")
+
+
+def _or_none(words: tuple[str, ...]) -> str:
+    return ", ".join(words) or "none"
+
+
+def _entry(name: str, text: str) -> str:
+    return f"  {name:<13}{text}".rstrip()
+
+
+def _line(entry: history.Entry) -> str:
+    words = [entry.prepared, entry.key[:12], plain(entry.system)]
+    words.append(
+        f"{entry.packages} packages" if entry.digest is None else f"{entry.digest[:19]}, {plain(entry.verified or '')}"
+    )
+    return f"  {'  '.join(words)}"

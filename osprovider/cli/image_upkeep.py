@@ -1,0 +1,64 @@
+"""``osprovider image verify`` and ``image prune``: is the cache sound, and no larger than it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from osprovider.cli.image import image
+from osprovider.cli.main import as_json, echo_json
+from osprovider.errors import ImageError
+from osprovider.images.room import prune
+from osprovider.images.store import Store
+from osprovider.log import human_bytes
+from osprovider.paths import Directories
+
+__all__ = ["prune_cache", "verify_images"]
+
+
+@image.command("verify")
+@click.argument("name", required=False)
+@as_json
+@click.pass_obj
+def verify_images(directories: Directories, name: str | None, json_wanted: bool) -> None:
+    """Read the templates on this node, or those of image NAME, and compare them with their checksums.
+
+    What is damaged is removed, and prepared again when an instance needs it. The exit status is 1 then.
+    """
+    verdicts = Store(directories).verify(name)
+    if name is not None and not verdicts:
+        raise ImageError(f"image {name} has no template here; `osprovider image list` shows what there is")
+    if json_wanted:
+        echo_json([dataclasses.asdict(verdict) for verdict in verdicts])
+    else:
+        for verdict in verdicts:
+            found = "whole" if verdict.damage is None else f"damaged and removed: {verdict.damage}"
+            click.echo(f"{verdict.image or 'unknown':<20} {verdict.directory.name[:12]}  {found}")
+    damaged = sum(verdict.damage is not None for verdict in verdicts)
+    if damaged:
+        raise ImageError(
+            f"{damaged} of {len(verdicts)} templates in {directories.cache} were damaged: check the disk that it is on"
+        )
+
+
+@image.command("prune")
+@click.option(
+    "--older-than", "days", type=click.FloatRange(min=0), metavar="DAYS", help="Also what was not used for that long."
+)
+@click.option("--all-unused", is_flag=True, help="Also everything else that nobody uses at this moment.")
+@as_json
+@click.pass_obj
+def prune_cache(directories: Directories, days: float | None, all_unused: bool, json_wanted: bool) -> None:
+    """Remove templates and downloads: what cache.yaml has no room for, and what the options say.
+
+    What is in use stays. What is removed is fetched and prepared again when an instance needs it.
+    """
+    removed = prune(directories, Store(directories), older_than_days=days, unused=all_unused)
+    if json_wanted:
+        echo_json([dataclasses.asdict(each) for each in removed])
+        return
+    for each in removed:
+        click.echo(f"{each.kind} {each.name} removed, {human_bytes(each.freed_bytes)} freed")
+    if not removed:
+        click.echo("nothing to remove")
