@@ -42,12 +42,15 @@ def test_only_what_was_passed_for_writing_is_written(tmp_path: Path, privileges:
     shown, given = tmp_path / "shown", tmp_path / "given"
     shown.mkdir()
     given.mkdir()
-    boxed = {"read": {shown: "/shown"}, "write": {given: "/given"}}
-    run(confine(["touch", "/given/file"], privileges=privileges, **boxed))
+
+    def touch(place: str) -> None:
+        run(confine(["touch", place], read={shown: "/shown"}, write={given: "/given"}, privileges=privileges))
+
+    touch("/given/file")
     assert (given / "file").exists()
     for place in ("/shown/file", "/usr/file", "/usr/bin/file"):
         with pytest.raises(ToolError, match=r"Read-only file system|Permission denied"):
-            run(confine(["touch", place], privileges=privileges, **boxed))
+            touch(place)
 
 
 def test_privileges_are_those_named_and_no_others() -> None:
