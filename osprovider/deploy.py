@@ -139,6 +139,8 @@ def _install(job: _Job) -> None:
         raise ImageError("the plan has no partition table")
     root = _root(table)
     makes_loader = bool(plan.firmware) and template.manifest.table is None
+    for note in plan.notes:
+        reporter.warning(note)
     with ExitStack() as stack:
         start = stack.enter_context(background("boot-code"))
         boot_code = start(bootloader.make_boot_code, table, plan.firmware) if makes_loader else None
@@ -185,13 +187,22 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volu
     with ExitStack() as stack:
         volumes = []
         for part in table.partitions:
-            if part.filesystem is None or (manifest.table is None and part.role != "root"):
+            mount = "/" if part.role == "root" else part.mount
+            if part.filesystem is None or (mount is None and part.filesystem_uuid is None):
+                continue
+            if manifest.table is None and part.role != "root":
                 continue  # an EFI system partition of ours is made later
             loop = loop_device(job.device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes)
             size = sizes.get(part.number, manifest.size_bytes)
-            mount = "/" if part.role == "root" else part.mount
             volumes.append(
-                Volume(stack.enter_context(loop), part.filesystem, mount, part.filesystem_uuid, part.size_bytes > size)
+                Volume(
+                    device=stack.enter_context(loop),
+                    filesystem=part.filesystem,
+                    mount=mount,
+                    uuid=part.filesystem_uuid,
+                    grow=part.size_bytes > size,
+                    subvolumes=part.subvolumes,
+                )
             )
         volumes.sort(key=lambda volume: volume.mount != "/")
         guest = stack.enter_context(guest_of(volumes, job.plan.isolation, job.order.directories))

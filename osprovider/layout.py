@@ -13,23 +13,28 @@ from typing import Literal, cast
 
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError
-from osprovider.images.manifest import ImageTable
+from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.log import human_bytes
 
 __all__ = [
+    "EXTENDED_TYPES",
     "TYPES",
     "DiskFacts",
     "PartitionPlan",
     "Role",
     "TablePlan",
+    "TableType",
     "adopt",
     "bios_refusal",
     "derived_uuid",
     "derived_volume_id",
     "esp_size_bytes",
+    "grows",
     "lay_out",
+    "msdos_partition_uuid",
 ]
 
+TableType = Literal["gpt", "msdos"]
 Role = Literal["bios_boot", "esp", "root", "boot", "swap", "other"]
 
 MIB = 1 << 20
@@ -42,6 +47,13 @@ TYPES: dict[Role, str] = {
     "swap": "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f",
 }
 """The GPT's type of a partition by its role (UEFI 2.10, table 5.7; Discoverable Partitions Specification)."""
+
+EXTENDED_TYPES = frozenset({"05", "0f", "85"})
+"""Types of the partition of an msdos table that holds the logical ones."""
+
+_LAST_MSDOS_SECTOR = (1 << 32) - 1  # that such a table can name
+_RENAMED = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"})
+_LAST_PRIMARY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +80,15 @@ class PartitionPlan:
         role: what it is for.
         start_bytes: from the disk's start, a multiple of the sector size.
         size_bytes: its length, likewise.
-        guid: its own GUID, lower case.
-        name: the GPT's partition name.
-        type: the GPT's type GUID, lower case.
-        attributes: the GPT's attribute bits.
+        guid: its own GUID, lower case; in an msdos table what is made of the disk's signature (``1234abcd-01``). The
+            PARTUUID of blkid(8) either way.
+        name: the GPT's partition name; empty in an msdos table.
+        type: the GPT's type GUID, lower case; the type of an msdos table as two hexadecimal digits.
+        attributes: the GPT's attribute bits; 1 << 7 alone, or 0, for the active flag of an msdos table.
         filesystem: what is on it, as blkid(8) has it (``vfat``); None where there is none.
-        filesystem_uuid: the file system's new UUID, likewise (``1234-ABCD``).
+        filesystem_uuid: the file system's new UUID, likewise (``1234-ABCD``); None where it keeps what it has.
         mount: where the guest's fstab(5) mounts it; None where it does not.
+        subvolumes: see :class:`osprovider.images.manifest.Filesystem`.
     """
 
     number: int
@@ -88,6 +102,7 @@ class PartitionPlan:
     filesystem: str | None = None
     filesystem_uuid: str | None = None
     mount: str | None = None
+    subvolumes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +110,16 @@ class TablePlan:
     """A partition table that will be made.
 
     Attributes:
-        guid: the disk's GUID, lower case.
+        guid: the disk's GUID, lower case; an msdos table's signature as eight hexadecimal digits.
         sector_size: in bytes.
-        partitions: by number.
+        partitions: by number; those of a disk image by their place on the disk.
+        type: what kind it is.
     """
 
     guid: str
     sector_size: int
     partitions: tuple[PartitionPlan, ...]
+    type: TableType = "gpt"
 
     def find(self, role: Role) -> PartitionPlan | None:
         """The partition with this role, or None."""
@@ -121,6 +138,11 @@ def derived_volume_id(instance_uuid: str, what: str) -> str:
     """Likewise a FAT's volume ID, as blkid(8) writes it (``1234-ABCD``)."""
     digits = derived_uuid(instance_uuid, what)[:8].upper()
     return f"{digits[:4]}-{digits[4:]}"
+
+
+def msdos_partition_uuid(signature: str, number: int) -> str:
+    """A partition's PARTUUID in an msdos table, as blkid(8) and the kernel make it (``1234abcd-01``)."""
+    return f"{signature}-{number:02x}"
 
 
 def esp_size_bytes(sector_size: int) -> int:
@@ -217,7 +239,7 @@ def adopt(
 ) -> TablePlan:
     """Take over the table of a disk image: the same partitions in the same places, and nobody else's GUIDs and UUIDs.
 
-    The root grows to the disk's end where nothing lies behind it. Its type becomes the Discoverable Partitions
+    The root grows to the disk's end where nothing lies behind it. In a GPT its type becomes the Discoverable Partitions
     Specification's, by which it is found again.
 
     Args:
@@ -229,46 +251,80 @@ def adopt(
         disk: how messages name it.
 
     Raises:
-        DeviceError: the disk is too small, says both sizes; its sectors are not the image's; its table is not a GPT.
+        DeviceError: the disk is too small, says both sizes; or its sectors are not the image's.
     """
-    if image.type != "gpt":
-        raise DeviceError(
-            f"disk 0 ({disk}): the image has an {image.type} table, which is not supported yet: use a GPT"
-        )
     if image.sector_size != facts.sector_size:
         raise DeviceError(
             f"disk 0 ({disk}): has sectors of {facts.sector_size} bytes, and the image's table counts in "
             f"{image.sector_size}: it cannot be installed there"
         )
-    last = max(part.start_bytes + part.size_bytes for part in image.partitions)
-    needed = -(-last // MIB) * MIB + MIB
-    if facts.size_bytes < min(needed, size_bytes):
-        raise _too_small(facts, min(needed, size_bytes), disk)
-    end = (facts.size_bytes - MIB) // MIB * MIB
+    last = _end_of_last(image)
+    needed = max(size_bytes, last + (_backup_bytes(image.sector_size) if image.type == "gpt" else 0))
+    if facts.size_bytes < needed:
+        raise _too_small(facts, needed, disk)
+    disk_id = derived_uuid(instance_uuid, "disk 0")
+    if image.type == "msdos":
+        disk_id = disk_id[:8]
+    end = _usable_end(facts, image)
     partitions = []
     for part in image.partitions:
-        role = cast("Role", part.role)
         size = part.size_bytes
-        if role == "root" and layout.grow and part.start_bytes + size == last:
+        holds_root = part.role == "root" or (part.type in EXTENDED_TYPES and _holds_logical_root(image))
+        if holds_root and layout.grow and grows(image):
             size = max(size, end - part.start_bytes)
-        what = f"disk 0 partition {part.number}"
-        make = derived_volume_id if part.filesystem and part.filesystem.type == "vfat" else derived_uuid
-        partitions.append(
-            PartitionPlan(
-                part.number,
-                role,
-                part.start_bytes,
-                size,
-                derived_uuid(instance_uuid, what),
-                part.name,
-                TYPES["root"] if role == "root" else part.type,
-                part.attributes,
-                part.filesystem.type if part.filesystem else None,
-                make(instance_uuid, f"{what} file system") if part.filesystem else None,
-                part.mount,
-            )
-        )
-    return TablePlan(derived_uuid(instance_uuid, "disk 0"), facts.sector_size, tuple(partitions))
+        partitions.append(_adopted(part, size, image, disk_id, instance_uuid))
+    return TablePlan(disk_id, facts.sector_size, tuple(partitions), "msdos" if image.type == "msdos" else "gpt")
+
+
+def grows(image: ImageTable) -> bool:
+    """Is an image's root the last partition on its disk, so that it can be extended."""
+    (root,) = (part for part in image.partitions if part.role == "root")
+    return root.start_bytes + root.size_bytes == _end_of_last(image)
+
+
+def _end_of_last(image: ImageTable) -> int:
+    return max(part.start_bytes + part.size_bytes for part in image.partitions if part.type not in EXTENDED_TYPES)
+
+
+def _holds_logical_root(image: ImageTable) -> bool:
+    return any(part.role == "root" and part.number > _LAST_PRIMARY for part in image.partitions)
+
+
+def _backup_bytes(sector_size: int) -> int:
+    """What a backup GPT of 128 entries takes."""
+    return sector_size + 128 * 128
+
+
+def _usable_end(facts: DiskFacts, image: ImageTable) -> int:
+    """Where a partition may end, at a multiple of 1 MiB."""
+    if image.type == "gpt":
+        return (facts.size_bytes - MIB) // MIB * MIB
+    return min(facts.size_bytes, _LAST_MSDOS_SECTOR * image.sector_size) // MIB * MIB
+
+
+def _adopted(part: ImagePartition, size: int, image: ImageTable, disk_id: str, instance_uuid: str) -> PartitionPlan:
+    """A partition of an image as the instance has it."""
+    what = f"disk 0 partition {part.number}"
+    is_gpt = image.type == "gpt"
+    found = part.filesystem
+    new_uuid = None
+    if found is not None and found.uuid and found.type in _RENAMED:
+        make = derived_volume_id if found.type == "vfat" else derived_uuid
+        new_uuid = make(instance_uuid, f"{what} file system")
+    return PartitionPlan(
+        number=part.number,
+        role=cast("Role", part.role),
+        start_bytes=part.start_bytes,
+        size_bytes=size,
+        guid=derived_uuid(instance_uuid, what) if is_gpt else msdos_partition_uuid(disk_id, part.number),
+        name=part.name,
+        type=TYPES["root"] if part.role == "root" and is_gpt else part.type,
+        attributes=part.attributes,
+        filesystem=found.type if found else None,
+        filesystem_uuid=new_uuid,
+        mount=part.mount,
+        subvolumes=found.subvolumes if found else (),
+    )
 
 
 def _too_small(facts: DiskFacts, needed: int, disk: str) -> DeviceError:

@@ -19,7 +19,8 @@ from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, adopt, lay_out
+from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, adopt, grows, lay_out
+from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic, resolve
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "target_path",
 ]
 
+_WORTH_A_NOTE = 64 << 20
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
 
 
@@ -58,6 +60,7 @@ class Plan:
         wipe: what happens to what was on the disk.
         isolation: where the guest's file system is mounted: ``host`` or ``appliance``.
         reinstall: the instance was installed before.
+        notes: what should be known before, each a line.
     """
 
     instance: str
@@ -77,6 +80,7 @@ class Plan:
     wipe: str
     isolation: str
     reinstall: bool
+    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The plan, JSON-ready."""
@@ -188,6 +192,7 @@ def make_plan(
         wipe=variant.wipe,
         isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
+        notes=_notes(variant.layout, facts, manifest),
     )
 
 
@@ -213,12 +218,27 @@ def _table(
     return lay_out(facts, layout, firmware, needs, instance_uuid, disk, filesystem)
 
 
+def _notes(layout: Layout, facts: DiskFacts | None, manifest: Manifest | None) -> tuple[str, ...]:
+    """What of a disk that is larger than its image cannot be used."""
+    image = manifest.table if manifest else None
+    if not layout.grow or facts is None or manifest is None or image is None or grows(image):
+        return ()
+    unused = facts.size_bytes - manifest.size_bytes
+    last = max(image.partitions, key=lambda part: part.start_bytes)
+    if unused < _WORTH_A_NOTE:
+        return ()
+    behind = f"partition {last.number} ({last.role}) lies behind it"
+    return (f"the root cannot grow: {behind}, and {human_bytes(unused)} of the disk stay unused",)
+
+
 def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:
     """Only what our own mkfs made is mounted by the host's kernel."""
-    if configured == "host" and manifest is not None and manifest.table is not None:
-        raise RequestError(
-            f"isolation: host is for images that are one file system, and {image} is a disk image: set it to auto"
-        )
+    if configured == "host" and manifest is not None:
+        what = "a disk image" if manifest.table is not None else manifest.filesystem.type
+        if not what.startswith("ext"):
+            raise RequestError(
+                f"isolation: host is for images that are one ext4, ext3 or ext2, and {image} is {what}: set it to auto"
+            )
     if configured != "auto":
         return configured
     return "host" if manifest is None or manifest.built_here else "appliance"

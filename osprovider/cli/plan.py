@@ -135,11 +135,12 @@ def describe(plan: Plan) -> list[str]:
     lines += [
         f"  hostname    {plan.hostname}",
         f"  image       {plan.image} ({ready})",
-        f"  disk        {disk}, gpt {plan.table.guid}",
+        f"  disk        {disk}, {plan.table.type} {plan.table.guid}",
     ]
     for part in plan.table.partitions:
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
-        lines.append(f"    {part.number}  {part.role:<10} {place}")
+        held = f", {part.filesystem}{f' at {part.mount}' if part.mount else ''}" if part.filesystem else ""
+        lines.append(f"    {part.number:<2} {part.role:<10} {place}{held}")
     root = plan.table.find("root")
     lines.append(f"  root        UUID={root.filesystem_uuid if root else None}, opened on the {plan.isolation}")
     lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
@@ -151,7 +152,7 @@ def describe(plan: Plan) -> list[str]:
         lines.append(f"  {nic.name:<11} {nic.mac} {' '.join(how) or 'left alone'}{via} ({nic.source})")
     lines.append(f"  hooks       {' '.join(plan.hooks)}")
     lines.append(f"  wipe        {plan.wipe}")
-    return lines
+    return [*lines, *(f"  note        {note}" for note in plan.notes)]
 
 
 def _read_environment(path: Path) -> dict[str, str]:

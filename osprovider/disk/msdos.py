@@ -14,14 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osprovider.disk.copy import write_all
+from osprovider.layout import EXTENDED_TYPES
 
-__all__ = ["EXTENDED", "LAST_SECTOR", "Entry", "Msdos", "MsdosError", "partition_uuid", "read", "write"]
-
-EXTENDED = frozenset({"05", "0f", "85"})
-"""Types of the partition that holds the logical ones."""
-
-LAST_SECTOR = (1 << 32) - 1
-"""The last that such a table can name."""
+__all__ = ["Entry", "Msdos", "MsdosError", "read", "write"]
 
 _SIGNATURE_OFFSET = 440
 _ENTRIES_OFFSET = 446
@@ -69,11 +64,6 @@ class Msdos:
     entries: tuple[Entry, ...]
 
 
-def partition_uuid(signature: str, number: int) -> str:
-    """A partition's PARTUUID, as blkid(8) and the kernel make it of the disk's signature (``1234abcd-01``)."""
-    return f"{signature}-{number:02x}"
-
-
 def read(fd: int, sector_size: int = _SECTOR) -> Msdos | None:
     """Read a disk's table.
 
@@ -89,7 +79,7 @@ def read(fd: int, sector_size: int = _SECTOR) -> Msdos | None:
     primary = [entry for entry in _entries(first, 0) if entry.type != "00"]
     if any(entry.type == "ee" for entry in primary):
         return None
-    extended = [entry for entry in primary if entry.type in EXTENDED]
+    extended = [entry for entry in primary if entry.type in EXTENDED_TYPES]
     if len(extended) > 1:
         raise MsdosError("has more than one extended partition")
     entries = [*primary, *(_logical(fd, extended[0], sector_size) if extended else ())]
@@ -122,8 +112,8 @@ def _logical(fd: int, extended: Entry, sector_size: int) -> Iterator[Entry]:
         if len(record) < _SECTOR or record[510:512] != _MAGIC:
             raise MsdosError(f"no boot record is in sector {address}, where its logical partition {number} begins")
         found = [entry for entry in _entries(record, address * sector_size) if entry.type != "00"]
-        parts = [entry for entry in found if entry.type not in EXTENDED]
-        links = [entry for entry in found if entry.type in EXTENDED]
+        parts = [entry for entry in found if entry.type not in EXTENDED_TYPES]
+        links = [entry for entry in found if entry.type in EXTENDED_TYPES]
         if len(parts) > 1 or len(links) > 1:
             raise MsdosError(f"the boot record in sector {address} has more than one partition")
         for part in parts:
@@ -146,7 +136,7 @@ def write(fd: int, wanted: Msdos, sector_size: int = _SECTOR) -> None:
         MsdosError: the disk's logical partitions are others than the wanted ones.
     """
     logical = [entry for entry in wanted.entries if entry.number > _PRIMARY]
-    extended = [entry for entry in wanted.entries if entry.type in EXTENDED]
+    extended = [entry for entry in wanted.entries if entry.type in EXTENDED_TYPES]
     there = list(_logical(fd, extended[0], sector_size)) if extended else []
     if [(entry.number, entry.type, entry.first) for entry in there] != [
         (entry.number, entry.type, entry.first) for entry in logical

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from osprovider.errors import GuestError
 from osprovider.guest.protocol import Guest
 from osprovider.images.manifest import ImageTable
-from osprovider.layout import TablePlan
+from osprovider.layout import TablePlan, msdos_partition_uuid
 from osprovider.log import reporter
 
 __all__ = ["new_names", "rewrite"]
@@ -69,8 +69,7 @@ def new_names(image: ImageTable, table: TablePlan) -> dict[str, str]:
     planned = {part.number: part for part in table.partitions}
     for part in image.partitions:
         now = planned[part.number]
-        if part.guid:
-            names[part.guid] = now.guid
+        names[part.guid or msdos_partition_uuid(image.id, part.number)] = now.guid
         if part.filesystem is not None and part.filesystem.uuid and now.filesystem_uuid:
             names[part.filesystem.uuid] = now.filesystem_uuid
     return names

@@ -11,17 +11,16 @@ Not for: dividing the disk (:mod:`osprovider.layout`), boot code (:mod:`osprovid
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import struct
 import uuid
 import zlib
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from osprovider.disk.copy import sync, write_all
 from osprovider.disk.device import Device, probe
+from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError
 from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan
@@ -33,103 +32,6 @@ _ROLES: dict[str, Role] = {guid: role for role, guid in TYPES.items()}
 _BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
 _MBR_SIZE = 512
 _SECTOR_SIZES = (512, 4096)
-_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
-_NO_TYPE = bytes(16)
-_ENTRY = struct.Struct("<16s16sQQQ72s")
-_SIGNATURE = b"EFI PART"
-_MOST_ENTRIES = 1024
-_ENTRY_SIZES = (128, 256, 512, 1024, 2048, 4096)
-
-
-class _Header(NamedTuple):
-    """One of a GPT's two headers; addresses in sectors."""
-
-    signature: bytes
-    revision: int
-    size: int
-    crc32: int
-    reserved: int
-    address: int
-    other_address: int
-    first_usable: int
-    last_usable: int
-    guid: bytes
-    entries_address: int
-    entry_count: int
-    entry_size: int
-    entries_crc32: int
-
-    def sealed(self) -> _Header:
-        """The same with the right checksum."""
-        return self._replace(crc32=zlib.crc32(_HEADER.pack(*self._replace(crc32=0))))
-
-    def is_sound(self, address: int) -> bool:
-        """Is it a header, undamaged, and the one that belongs at this address."""
-        return (
-            self.signature == _SIGNATURE
-            and self.size == _HEADER.size
-            and self.address == address
-            and self == self.sealed()
-            and 0 < self.entry_count <= _MOST_ENTRIES
-            and self.entry_size in _ENTRY_SIZES
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Gpt:
-    """A header and its entries, as bytes."""
-
-    header: _Header
-    entries: bytes
-
-    @classmethod
-    def read(cls, fd: int, address: int, sector_size: int) -> _Gpt | None:
-        """The GPT whose header is at this sector; None where there is none, or it is damaged or cannot be read."""
-        try:
-            header = _Header(*_HEADER.unpack_from(os.pread(fd, sector_size, address * sector_size)))
-            if not header.is_sound(address):
-                return None
-            entries = os.pread(fd, header.entry_count * header.entry_size, header.entries_address * sector_size)
-        except (OSError, OverflowError, struct.error):  # the last two: beyond any disk, beyond this one
-            return None
-        return cls(header, entries) if zlib.crc32(entries) == header.entries_crc32 else None
-
-    def plan(self, sector_size: int) -> TablePlan:
-        """What it says; what it cannot say of a partition (its file system) is left out."""
-        partitions = []
-        for number in range(1, self.header.entry_count + 1):
-            offset = (number - 1) * self.header.entry_size
-            kind, guid, start, end, attributes, name = _ENTRY.unpack_from(self.entries, offset)
-            type_guid = str(uuid.UUID(bytes_le=kind))
-            if kind != _NO_TYPE:
-                partitions.append(
-                    PartitionPlan(
-                        number=number,
-                        role=_ROLES.get(type_guid, "other"),
-                        start_bytes=start * sector_size,
-                        size_bytes=(end - start + 1) * sector_size,
-                        guid=str(uuid.UUID(bytes_le=guid)),
-                        name=name.decode("utf-16-le", errors="replace").partition("\0")[0],
-                        type=type_guid,
-                        attributes=attributes,
-                    )
-                )
-        return TablePlan(str(uuid.UUID(bytes_le=self.header.guid)), sector_size, tuple(partitions))
-
-    def identified(self, table: TablePlan) -> _Gpt:
-        """The same with the numbers, GUIDs, types and attributes of ``table``, which it was made from."""
-        entries = bytearray(len(self.entries))
-        size = self.header.entry_size
-        for index, part in enumerate(table.partitions):
-            _, _, start, end, _, name = _ENTRY.unpack_from(self.entries, index * size)
-            identity = uuid.UUID(part.type).bytes_le, uuid.UUID(part.guid).bytes_le
-            _ENTRY.pack_into(entries, (part.number - 1) * size, *identity, start, end, part.attributes, name)
-        header = self.header._replace(guid=uuid.UUID(table.guid).bytes_le, entries_crc32=zlib.crc32(entries))
-        return _Gpt(header.sealed(), bytes(entries))
-
-    def write(self, fd: int, sector_size: int) -> None:
-        write_all(fd, self.entries, self.header.entries_address * sector_size)
-        write_all(fd, _HEADER.pack(*self.header).ljust(sector_size, b"\0"), self.header.address * sector_size)
 
 
 def write_table(device: Device, table: TablePlan) -> None:
@@ -142,13 +44,20 @@ def write_table(device: Device, table: TablePlan) -> None:
     Raises:
         DeviceError: the table does not fit the disk, or the disk does not keep it.
     """
+    if table.type == "msdos":
+        _write_msdos(device, table)
+    else:
+        _write_gpt(device, table)
+
+
+def _write_gpt(device: Device, table: TablePlan) -> None:
     sector_size = table.sector_size
     fd = os.memfd_create(f"partition table of {device.path}"[:240])
     try:
         os.ftruncate(fd, device.facts.size_bytes)
         _make(fd, device.path, table)
         mbr = os.pread(fd, _MBR_SIZE, 0)[_BOOT_CODE_SIZE:]
-        primary, backup = (gpt.identified(table) for gpt in _both(fd, device, sector_size))
+        primary, backup = (_identified(gpt, table) for gpt in _both(fd, device, sector_size))
     finally:
         os.close(fd)
     if not _says(primary, table):
@@ -163,11 +72,78 @@ def write_table(device: Device, table: TablePlan) -> None:
     first[_BOOT_CODE_SIZE:_MBR_SIZE] = mbr
     write_all(device.fd, bytes(first), 0)
     sync(device.fd)
-    # What is compared shall come from the disk.
+    _forget_cached(device)
+    if not all(_says(gpt, table) for gpt in _both(device.fd, device, sector_size)):
+        raise _not_kept(device)
+
+
+def _write_msdos(device: Device, table: TablePlan) -> None:
+    from osprovider.disk import msdos  # only disk images have such a table
+
+    wanted = msdos.Msdos(
+        table.guid,
+        tuple(
+            msdos.Entry(
+                number=part.number,
+                type=part.type,
+                first=part.start_bytes // table.sector_size,
+                count=part.size_bytes // table.sector_size,
+                is_active=bool(part.attributes),
+                places=(),
+            )
+            for part in sorted(table.partitions, key=lambda part: part.number)
+        ),
+    )
+    try:
+        msdos.write(device.fd, wanted, table.sector_size)
+        sync(device.fd)
+        _forget_cached(device)
+        found = msdos.read(device.fd, table.sector_size)
+    except msdos.MsdosError as error:
+        raise DeviceError(f"{device.path}: {error}") from error
+    kept = [dataclasses.replace(entry, places=()) for entry in found.entries] if found else []
+    if found is None or (found.signature, tuple(kept)) != (wanted.signature, wanted.entries):
+        raise _not_kept(device)
+
+
+def _forget_cached(device: Device) -> None:
+    """What is compared shall come from the disk."""
     os.posix_fadvise(device.fd, 0, 1 << 20, os.POSIX_FADV_DONTNEED)
     os.posix_fadvise(device.fd, device.facts.size_bytes - (1 << 20), 0, os.POSIX_FADV_DONTNEED)
-    if not all(_says(gpt, table) for gpt in _both(device.fd, device, sector_size)):
-        raise DeviceError(f"{device.path}: does not keep the partition table that was written: the disk is failing")
+
+
+def _not_kept(device: Device) -> DeviceError:
+    return DeviceError(f"{device.path}: does not keep the partition table that was written: the disk is failing")
+
+
+def _identified(gpt: Gpt, table: TablePlan) -> Gpt:
+    """The same with the numbers, GUIDs, types and attributes of ``table``, whose partitions it has in that order."""
+    entries = bytearray(len(gpt.entries))
+    size = gpt.header.entry_size
+    for index, part in enumerate(table.partitions):
+        _, _, start, end, _, name = ENTRY.unpack_from(gpt.entries, index * size)
+        identity = uuid.UUID(part.type).bytes_le, uuid.UUID(part.guid).bytes_le
+        ENTRY.pack_into(entries, (part.number - 1) * size, *identity, start, end, part.attributes, name)
+    header = gpt.header._replace(guid=uuid.UUID(table.guid).bytes_le, entries_crc32=zlib.crc32(entries))
+    return Gpt(header.sealed(), bytes(entries))
+
+
+def _plan(gpt: Gpt, sector_size: int) -> TablePlan:
+    """What a GPT says; what it cannot say of a partition (its file system) is left out."""
+    partitions = (
+        PartitionPlan(
+            number=entry.number,
+            role=_ROLES.get(entry.type, "other"),
+            start_bytes=entry.first * sector_size,
+            size_bytes=(entry.last - entry.first + 1) * sector_size,
+            guid=entry.guid,
+            name=entry.name,
+            type=entry.type,
+            attributes=entry.attributes,
+        )
+        for entry in gpt
+    )
+    return TablePlan(gpt.guid, sector_size, tuple(partitions))
 
 
 def read_table(path: Path) -> TablePlan:
@@ -185,10 +161,10 @@ def read_table(path: Path) -> TablePlan:
     facts = probe(path)
     with path.open("rb", buffering=0) as file:
         tables = [
-            gpt.plan(sector_size)
+            _plan(gpt, sector_size)
             for at_the_end in (False, True)
             for sector_size in _SECTOR_SIZES
-            if (gpt := _Gpt.read(file.fileno(), facts.size_bytes // sector_size - 1 if at_the_end else 1, sector_size))
+            if (gpt := _read(file.fileno(), facts.size_bytes // sector_size - 1 if at_the_end else 1, sector_size))
         ]
     if not tables:
         raise DeviceError(f"{path}: has no partition table (GPT): was the instance installed by osprovider?")
@@ -204,22 +180,30 @@ def read_table(path: Path) -> TablePlan:
     return table
 
 
-def _says(gpt: _Gpt, table: TablePlan) -> bool:
+def _says(gpt: Gpt, table: TablePlan) -> bool:
     """Does a GPT say what was planned, as far as a GPT can."""
     facts = [
         sorted(
             (part.number, part.start_bytes, part.size_bytes, part.guid, part.name, part.type, part.attributes)
             for part in each.partitions
         )
-        for each in (gpt.plan(table.sector_size), table)
+        for each in (_plan(gpt, table.sector_size), table)
     ]
-    return facts[0] == facts[1] and gpt.plan(table.sector_size).guid == table.guid
+    return facts[0] == facts[1] and _plan(gpt, table.sector_size).guid == table.guid
 
 
-def _both(fd: int, device: Device, sector_size: int) -> tuple[_Gpt, _Gpt]:
+def _read(fd: int, address: int, sector_size: int) -> Gpt | None:
+    """The GPT whose header is at this sector; None where there is none, or it is damaged."""
+    try:
+        return Gpt.read(fd, address, sector_size)
+    except GptError:
+        return None
+
+
+def _both(fd: int, device: Device, sector_size: int) -> tuple[Gpt, Gpt]:
     """The primary and the backup GPT, each where it belongs on a disk of this size."""
-    primary = _Gpt.read(fd, 1, sector_size)
-    backup = _Gpt.read(fd, device.facts.size_bytes // sector_size - 1, sector_size)
+    primary = _read(fd, 1, sector_size)
+    backup = _read(fd, device.facts.size_bytes // sector_size - 1, sector_size)
     if primary is None or backup is None:
         raise DeviceError(f"{device.path}: its partition table cannot be read back")
     return primary, backup

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from osprovider.disk.loop import loop_device
-from osprovider.disk.msdos import partition_uuid
 from osprovider.errors import GuestError, ImageError
 from osprovider.guest.appliance import DRIVERS, appliance
 from osprovider.guest.protocol import Guest
 from osprovider.guest.volume import Volume
 from osprovider.images.imagetable import read_image_table, strip_table
 from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.layout import msdos_partition_uuid
 from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -292,7 +292,7 @@ def _is_named(part: ImagePartition, spelling: str, table: ImageTable) -> bool:
     names = {
         "uuid": part.filesystem.uuid if part.filesystem else "",
         "label": part.filesystem.label if part.filesystem else "",
-        "partuuid": part.guid or partition_uuid(table.id, part.number),
+        "partuuid": part.guid or msdos_partition_uuid(table.id, part.number),
         "partlabel": part.name,
     }
     if spelling.startswith("/dev/disk/by-"):

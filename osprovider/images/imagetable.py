@@ -16,7 +16,7 @@ from osprovider.disk import msdos
 from osprovider.disk.gpt import SIGNATURE, Gpt, GptError
 from osprovider.errors import ImageError
 from osprovider.images.manifest import ImagePartition, ImageTable
-from osprovider.layout import TYPES
+from osprovider.layout import EXTENDED_TYPES, TYPES
 
 __all__ = ["read_image_table", "strip_table"]
 
@@ -26,6 +26,7 @@ _SECTOR_SIZES = (512, 4096)
 _BOOT_CODE = 440  # of LBA 0; the disk's signature and the msdos table follow
 _MBR_END = 512
 _MOST_PARTITIONS = 64
+_HIGHEST_NUMBER = 128  # of a GPT of the usual size
 
 
 def read_image_table(raw: Path, name: str) -> ImageTable | None:
@@ -158,6 +159,9 @@ def _check(table: ImageTable, name: str, size: int) -> None:
     """Refuse partitions that cannot be."""
     if not 0 < len(table.partitions) <= _MOST_PARTITIONS:
         raise ImageError(f"image {name}: its partition table has {len(table.partitions)} partitions: there is no root")
+    highest = max(part.number for part in table.partitions)
+    if highest > _HIGHEST_NUMBER:
+        raise ImageError(f"image {name}: its partitions go up to number {highest}: {_HIGHEST_NUMBER} is the highest")
     for part in table.partitions:
         end = part.start_bytes + part.size_bytes
         if part.size_bytes <= 0 or part.start_bytes < table.sector_size:
@@ -169,6 +173,6 @@ def _check(table: ImageTable, name: str, size: int) -> None:
             raise ImageError(
                 f"image {name}: partition {part.number} ends at byte {end}, beyond the image's {size}: it is cut off"
             )
-    for before, after in itertools.pairwise(part for part in table.partitions if part.type not in msdos.EXTENDED):
+    for before, after in itertools.pairwise(part for part in table.partitions if part.type not in EXTENDED_TYPES):
         if before.start_bytes + before.size_bytes > after.start_bytes:
             raise ImageError(f"image {name}: its partitions {before.number} and {after.number} overlap")
