@@ -146,14 +146,14 @@ class Sources:
             yield Obtained(pin, paths)
             return
         with ExitStack() as stack:
-            stack.enter_context(locks.exclusive(self._lock(_key(image)), _waiting(f"fetches image {name}")))
-            found = self._load_pin(image)
-            if found is None or not self._path(found.digest).exists():
-                found = self._fetch(name, image, unless=None) or found
-            if found is None:
-                raise ImageError(f"image {name}: {image.source}: the server says that nothing has changed since never")
-            path = self._path(found.digest)
-            stack.enter_context(locks.shared(self._lock(path.name)))
+            with locks.exclusive(self._lock(_key(image)), _waiting(f"fetches image {name}")):
+                found = self._load_pin(image)
+                if found is None or not self._path(found.digest).exists():
+                    found = self._fetch(name, image, unless=None) or found
+                if found is None:
+                    raise ImageError(f"image {name}: {image.source}: the server sent nothing; ask its operator")
+                path = self._path(found.digest)
+                stack.enter_context(locks.shared(self._lock(path.name)))
             os.utime(path)
             yield Obtained(found, {"image": path})
 
@@ -174,7 +174,7 @@ class Sources:
             unless = before if before and (self._path(before.digest).exists() or before.etag) else None
             found = self._fetch(name, image, unless=unless) or before
         if found is None:
-            raise ImageError(f"image {name}: {image.source}: the server says that nothing has changed since never")
+            raise ImageError(f"image {name}: {image.source}: the server sent nothing; ask its operator")
         if before is not None and before.digest != found.digest:
             self._discard_path(self._path(before.digest))
         return found
