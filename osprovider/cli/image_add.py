@@ -32,7 +32,7 @@ _FORMATS = get_args(get_type_hints(Image)["format"])
 @as_json
 @click.pass_obj
 def add_image(
-    directories: Directories, source: str, name: str, *, force: bool, json_wanted: bool, **given: str
+    directories: Directories, source: str, name: str, *, force: bool, json_wanted: bool, **given: str | None
 ) -> None:
     """Write the definition of an image that is FILE or behind URL.
 

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import stat
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,6 +39,7 @@ __all__ = ["FORMATS", "Format", "export"]
 Format = Literal["raw", "qcow2", "tar"]
 FORMATS: tuple[Format, ...] = ("raw", "qcow2", "tar")
 
+_STDOUT = 1
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
 _CANNOT_CLONE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
@@ -77,7 +77,7 @@ def export(template: Template, kind: Format, output: Path | None, directories: D
     if output is None:
         if kind == "qcow2":
             raise ImageError("qcow2 is not written from its beginning to its end: name a file")
-        _WRITERS[kind](template, sys.stdout.fileno(), Path(), directories)
+        _WRITERS[kind](template, _STDOUT, Path(), directories)
         return
     with _new_file(output, force=force) as (fd, new):
         try:
