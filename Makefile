@@ -12,12 +12,13 @@ CONFIG_DIR  := /etc/ganeti/osprovider
 JOBS        ?= $(shell nproc)
 
 # What a node needs (debian/control says the same), and what building and testing need beyond it.
-NODE_PACKAGES  := debian-archive-keyring dosfstools e2fsprogs gnutls-bin grub-common grub-efi-amd64-bin grub-pc-bin \
-                  mmdebstrap mount mtools openssh-client python3 python3-click python3-jinja2 python3-parted python3-yaml \
-                  util-linux debootstrap linux-image-cloud-amd64 python3-guestfs
+NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e2fsprogs gnutls-bin gpgv grub-common \
+                  grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools openssh-client pigz python3 python3-click \
+                  python3-jinja2 python3-parted python3-requests python3-yaml util-linux xz-utils zstd \
+                  btrfs-progs debootstrap dump lbzip2 linux-image-cloud-amd64 lz4 python3-guestfs qemu-utils xfsprogs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
-DEMO_PACKAGES  := qemu-system-x86 qemu-utils ovmf
-TEST_PACKAGES  := acl attr dump fdisk gdisk gpg iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv
+DEMO_PACKAGES  := qemu-system-x86 ovmf
+TEST_PACKAGES  := acl attr fdisk gdisk gpg iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv
 
 .PHONY: help
 help: ## list the targets
@@ -70,7 +71,7 @@ $(VENV)/stamp: tools/requirements.txt Makefile
 .PHONY: build
 build: ## make the man pages and JSON Schemas
 	mkdir -p build/schema
-	for kind in variant image subnet instance; do $(PYTHON) -m osprovider schema $$kind >build/schema/$$kind.json || exit; done
+	for kind in variant image subnet instance cache; do $(PYTHON) -m osprovider schema $$kind >build/schema/$$kind.json || exit; done
 	$(PYTHON) -m tools.man_pages build/man
 
 .PHONY: install

@@ -1,0 +1,347 @@
+"""Templates written for other tools: whole and the same as what was prepared, or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from osprovider import linux
+from osprovider.disk.copy import scan_extents
+from osprovider.disk.filesystem import read_superblock
+from osprovider.errors import ImageError
+from osprovider.images.export import Format, export
+from osprovider.images.manifest import (
+    FORMAT,
+    Distribution,
+    Filesystem,
+    ImagePartition,
+    ImageTable,
+    Manifest,
+)
+from osprovider.images.rebuilt_table import pieces
+from osprovider.images.store import Template
+from osprovider.paths import Directories
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    return Directories(tmp_path / "etc", tmp_path / "cache", tmp_path / "run", tmp_path / "share")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """One of everything that a system's tree may have."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "etc").mkdir()
+    (root / "etc" / "fstab").write_text("# nothing\n")
+    (root / "data").write_bytes(os.urandom(3 * MIB))
+    (root / "hard link").hardlink_to(root / "data")
+    (root / "link").symlink_to("/etc/fstab")
+    (root / "ping").write_bytes(b"program")
+    (root / "ping").chmod(0o4755)
+    with (root / "sparse").open("wb") as file:
+        file.truncate(8 * MIB)
+        os.pwrite(file.fileno(), b"x", 4 * MIB)
+    os.chown(root / "etc" / "fstab", 1234, 5678)
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mkfifo(root / "fifo")
+    os.setxattr(root / "data", "user.note", b"\0\xff")
+    subprocess.run(["setcap", "cap_net_raw=ep", root / "ping"], check=True)
+    subprocess.run(["setfacl", "-m", "u:1000:r", root / "etc"], check=True)
+    for path in (root, *root.rglob("*")):  # mkfs takes whole seconds over
+        os.utime(path, (1_000_000_000, 1_700_000_000), follow_symlinks=False)
+    return root
+
+
+@pytest.fixture
+def filesystem(tree: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "root.img"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(["mkfs.ext4", "-q", "-d", tree, path], check=True)
+    return path
+
+
+def _template(path: Path, table: ImageTable | None, filesystem: Filesystem, *, built_here: bool) -> Template:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    size = path.stat().st_size
+    manifest = Manifest(
+        format=FORMAT,
+        key="0" * 64,
+        image="test",
+        created="2026-11-21T00:30:00Z",
+        architecture="amd64",
+        distribution=Distribution("debian", "12", "bookworm", "Debian"),
+        init="systemd",
+        network_stacks=(),
+        boot_loaders=(),
+        kernels=(),
+        size_bytes=size,
+        table=table,
+        filesystem=filesystem,
+        packages=0,
+        extents=scan_extents(fd, size),
+        built_here=built_here,
+        tools={},
+        definition={},
+    )
+    return Template(manifest, fd, path)
+
+
+def _filesystem(path: Path) -> Filesystem:
+    found = read_superblock(path)
+    return Filesystem(found.type, found.uuid, "", found.block_size, found.size_bytes, found.used_bytes)
+
+
+@pytest.fixture
+def template(filesystem: Path) -> Iterator[Template]:
+    """A file system of our own."""
+    made = _template(filesystem, None, _filesystem(filesystem), built_here=True)
+    yield made
+    os.close(made.fd)
+
+
+@pytest.fixture
+def disk(filesystem: Path, tmp_path: Path) -> Path:
+    """A publisher's disk: boot code, a partition from the first sector that can be on, and a root."""
+    path = tmp_path / "published.raw"
+    with path.open("wb") as file:
+        file.truncate(SIZE + 8 * MIB)
+    words = ["sgdisk", "--set-alignment=1", "--new=14:34:2047", "--typecode=14:ef02", f"--new=1:8192:+{SIZE // 1024}K"]
+    subprocess.run(
+        [*words, "--typecode=1:8304", "--attributes=1:set:2", "--change-name=1:", "--change-name=14:", path],
+        check=True,
+        capture_output=True,
+    )
+    with path.open("r+b") as file:
+        os.pwrite(file.fileno(), b"boot code" * 40, 0)
+        os.pwrite(file.fileno(), b"core image" * 1000, 34 * 512)
+        os.pwrite(file.fileno(), filesystem.read_bytes(), 4 * MIB)
+    return path
+
+
+@pytest.fixture
+def published(disk: Path, tmp_path: Path) -> Iterator[Template]:
+    """That disk, as it is kept: without its table."""
+    said = subprocess.run(
+        ["sgdisk", "--print", "--info=1", "--info=14", disk], capture_output=True, text=True, check=True
+    )
+    words = {line.partition(": ")[0]: line.partition(": ")[2] for line in said.stdout.splitlines()}
+    assert words["Partition unique GUID"]
+    guids = [line.split()[-1].lower() for line in said.stdout.splitlines() if "unique GUID" in line]
+    (disk_guid,) = (line.split()[-1].lower() for line in said.stdout.splitlines() if "identifier (GUID)" in line)
+    inside = _filesystem(tmp_path / "root.img")
+    bios = "21686148-6449-6e6f-744e-656564454649"
+    parts = (
+        ImagePartition(14, "bios_boot", 34 * 512, 2014 * 512, bios, guids[1], "", 0, None, None),
+        ImagePartition(1, "root", 4 * MIB, SIZE, ROOT_TYPE, guids[0], "", 4, inside, "/"),
+    )
+    table = ImageTable("gpt", disk_guid, 512, parts)
+    kept = tmp_path / "kept.img"
+    subprocess.run(["cp", "--sparse=always", disk, kept], check=True)
+    with kept.open("r+b") as file:
+        for offset, data in pieces(table, kept.stat().st_size):
+            os.pwrite(file.fileno(), bytes(len(data)), offset)
+    made = _template(kept, table, inside, built_here=False)
+    yield made
+    os.close(made.fd)
+
+
+def test_raw_is_the_template(template: Template, directories: Directories, tmp_path: Path) -> None:
+    output = tmp_path / "out.raw"
+    export(template, "raw", output, directories, force=False)
+    assert output.read_bytes() == template.path.read_bytes()
+    assert output.stat().st_blocks <= template.path.stat().st_blocks + 8
+
+
+def test_a_disk_gets_its_table_back(published: Template, disk: Path, directories: Directories, tmp_path: Path) -> None:
+    output = tmp_path / "out.raw"
+    export(published, "raw", output, directories, force=False)
+    assert subprocess.run(["cmp", output, disk], check=False).returncode == 0
+    assert output.stat().st_blocks * 512 < SIZE
+
+
+def test_qcow2_holds_the_same(published: Template, disk: Path, directories: Directories, tmp_path: Path) -> None:
+    output = tmp_path / "out.qcow2"
+    export(published, "qcow2", output, directories, force=False)
+    compare: list[str | Path] = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", output, disk]
+    assert "identical" in subprocess.run(compare, capture_output=True, text=True, check=True).stdout
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.qcow2"]
+    assert sorted(path.name for path in tmp_path.glob(".out*")) == []
+
+
+@pytest.mark.parametrize("filesystem_type", ["xfs", "btrfs"])
+def test_blocks_are_shared_where_the_file_system_can(
+    filesystem_type: str, template: Template, directories: Directories, tmp_path: Path
+) -> None:
+    linux.private_mount_namespace()
+    backing, mountpoint = tmp_path / "backing", tmp_path / "mounted"
+    with backing.open("wb") as file:
+        file.truncate(512 * MIB)
+    subprocess.run([f"mkfs.{filesystem_type}", "-q", backing], check=True)
+    mountpoint.mkdir()
+    subprocess.run(["mount", "-o", "loop", backing, mountpoint], check=True)
+    try:
+        kept = mountpoint / "template.img"
+        subprocess.run(["cp", template.path, kept], check=True)
+        with kept.open("rb") as file:
+            export(
+                Template(template.manifest, file.fileno(), kept), "raw", mountpoint / "out", directories, force=False
+            )
+        assert (mountpoint / "out").read_bytes() == kept.read_bytes()
+        mapped = subprocess.run(
+            ["filefrag", "-v", mountpoint / "out"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "shared" in mapped
+    finally:
+        subprocess.run(["umount", mountpoint], check=True)
+
+
+def _described(root: Path) -> dict[str, object]:
+    """All that a file system knows of a tree, times of access aside."""
+    found: dict[str, object] = {}
+    links: dict[int, str] = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if name == "lost+found":
+            continue
+        status = path.lstat()
+        attributes = {
+            each: os.getxattr(path, each, follow_symlinks=False) for each in os.listxattr(path, follow_symlinks=False)
+        }
+        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[name] = (
+            *(status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns),
+            *(attributes, content, links.setdefault(status.st_ino, name)),
+        )
+    return found
+
+
+def test_tar_holds_all_that_files_have(
+    template: Template, tree: Path, directories: Directories, tmp_path: Path
+) -> None:
+    output, unpacked = tmp_path / "out.tar", tmp_path / "unpacked"
+    export(template, "tar", output, directories, force=False)
+    unpacked.mkdir()
+    words: list[str | Path] = [
+        "tar",
+        "--extract",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--acls",
+        "--numeric-owner",
+        "--file",
+        output,
+    ]
+    subprocess.run([*words, "--directory", unpacked], check=True)
+    assert _described(unpacked) == _described(tree)
+    assert (unpacked / "sparse").stat().st_blocks < MIB // 512
+    again = tmp_path / "again.tar"
+    export(template, "tar", again, directories, force=False)
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_the_tree_of_what_others_made_is_read_in_the_appliance(
+    published: Template, tree: Path, directories: Directories, tmp_path: Path
+) -> None:
+    output, unpacked = tmp_path / "out.tar", tmp_path / "unpacked"
+    export(published, "tar", output, directories, force=False)
+    unpacked.mkdir()
+    words: list[str | Path] = [
+        "tar",
+        "--extract",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--acls",
+        "--numeric-owner",
+        "--file",
+        output,
+    ]
+    subprocess.run([*words, "--directory", unpacked], check=True)
+    assert _described(unpacked) == _described(tree)
+
+
+@pytest.mark.parametrize("kind", ["raw", "tar"])
+def test_standard_output_gets_the_same(
+    kind: Format, published: Template, template: Template, directories: Directories, tmp_path: Path
+) -> None:
+    source = published if kind == "raw" else template
+    output = tmp_path / "out"
+    export(source, kind, output, directories, force=False)
+    reading, writing = os.pipe()
+    with (tmp_path / "piped").open("wb") as piped:
+        cat = subprocess.Popen(["cat"], stdin=reading, stdout=piped)
+        os.close(reading)
+        before = os.dup(1)
+        try:
+            sys.stdout.flush()
+            os.dup2(writing, 1)
+            export(source, kind, None, directories, force=False)
+        finally:
+            os.dup2(before, 1)
+            os.close(before)
+            os.close(writing)
+            cat.wait()
+    assert subprocess.run(["cmp", output, tmp_path / "piped"], check=False).returncode == 0
+
+
+def test_a_file_that_is_there_stays(template: Template, directories: Directories, tmp_path: Path) -> None:
+    output = tmp_path / "out.raw"
+    output.write_text("mine")
+    with pytest.raises(ImageError, match=r"out\.raw: is there already; name another file, or use --force"):
+        export(template, "raw", output, directories, force=False)
+    assert output.read_text() == "mine"
+    export(template, "raw", output, directories, force=True)
+    assert output.stat().st_size == SIZE
+
+
+def test_a_device_is_not_written(template: Template, directories: Directories) -> None:
+    with pytest.raises(ImageError, match="/dev/null: is there and no file"):
+        export(template, "raw", Path("/dev/null"), directories, force=True)
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(
+    template: Template, directories: Directories, tmp_path: Path
+) -> None:
+    (tmp_path / ".out.raw.new").write_bytes(b"x" * (SIZE + 1))
+    export(template, "raw", tmp_path / "out.raw", directories, force=False)
+    assert (tmp_path / "out.raw").read_bytes() == template.path.read_bytes()
+    assert not (tmp_path / ".out.raw.new").exists()
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "tar"])
+def test_a_disk_that_fills_is_said_and_nothing_stays(
+    kind: Format, template: Template, directories: Directories, tmp_path: Path
+) -> None:
+    linux.private_mount_namespace()
+    full = tmp_path / "full"
+    full.mkdir()
+    linux.mount("tmpfs", str(full), "tmpfs", linux.MountFlag.NOSUID, "size=1m")
+    try:
+        with pytest.raises(ImageError, match=r"full/out: cannot be written: there is no space left"):
+            export(template, kind, full / "out", directories, force=False)
+        assert list(full.iterdir()) == []
+    finally:
+        linux.umount(str(full))
+
+
+def test_a_damaged_template_is_not_exported(template: Template, directories: Directories, tmp_path: Path) -> None:
+    with template.path.open("r+b") as file:
+        offset = template.manifest.extents[-1].offset
+        os.pwrite(file.fileno(), b"\xff" + os.pread(file.fileno(), 1, offset)[:0], offset)
+        os.pwrite(file.fileno(), bytes([os.pread(file.fileno(), 1, offset + 1)[0] ^ 1]), offset + 1)
+    with pytest.raises(ImageError, match=f"is damaged at byte {offset}"):
+        export(template, "raw", tmp_path / "out.raw", directories, force=False)
+    assert not (tmp_path / "out.raw").exists()
