@@ -133,17 +133,18 @@ def test_a_damaged_primary_is_read_from_the_backup(disk: Path, run_dir: Path) ->
     assert read_table(disk) == table
 
 
-def test_partitions_of_the_owners_are_left_out(disk: Path, run_dir: Path) -> None:
+def test_partitions_of_the_owners_are_read_with_the_role_of_their_type(disk: Path, run_dir: Path) -> None:
     table = write(disk, run_dir)
     device = parted.Device(str(disk))
     try:
         parts = parted.newDisk(device)
+        parts.partitions[0].setFlag(parted.PARTITION_LVM)
         parts.partitions[1].setFlag(parted.PARTITION_SWAP)
         parts.commitToDevice()
     finally:
         device.removeFromCache()
     found = read_table(disk)
-    assert [part.number for part in found.partitions] == [1, 3]
+    assert [(part.number, part.role) for part in found.partitions] == [(1, "other"), (2, "swap"), (3, "root")]
     assert found.find("root") == table.find("root")
 
 
