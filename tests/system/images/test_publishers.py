@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import http.server
 import re
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -32,6 +29,7 @@ from osprovider.errors import ImageError
 from osprovider.images import formats
 from osprovider.images.sources import Sources
 from osprovider.paths import Directories
+from tests.support.http_server import serve
 
 IMAGES = Path(__file__).resolve().parents[3] / "images"
 FETCHED = sorted(path for path in IMAGES.glob("*.yaml") if "source:" in path.read_text())
@@ -161,26 +159,6 @@ def _signature(path: Path) -> dict[str, str]:
 
 
 SIGNED = [path for path in FETCHED if _signature(path)]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def serve(files: Path) -> Iterator[str]:
-    """Serve a directory on the loopback interface; gives its URL."""
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *words: _Quiet(*words, directory=str(files))
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
