@@ -119,15 +119,16 @@ class Sources:
             image: the definition, with a source.
 
         Returns:
-            None where it was never obtained as the definition now says, or where a local file has changed.
+            None where it was never obtained as the definition now says, or where a local file has changed. A file that
+            is not there now has not changed: a share that is not mounted keeps nobody from a template.
         """
         pin = self._load_pin(image)
         if pin is None or _is_remote(_source(name, image)):
             return pin
         try:
             return pin if pin.files == _identities(_local_files(name, image)) else None
-        except ImageError:
-            return None
+        except (ImageError, OSError):
+            return pin if not any(os.access(file[0], os.F_OK) for file in pin.files) else None
 
     @contextmanager
     def obtain(self, name: str, image: Image) -> Iterator[Obtained]:
@@ -142,7 +143,8 @@ class Sources:
         """
         if not _is_remote(_source(name, image)):
             paths = _local_files(name, image)
-            pin = self.pinned(name, image) or self._verify_local(name, image, paths)
+            with locks.exclusive(self._lock(_key(image)), _waiting(f"verifies image {name}")):
+                pin = self.pinned(name, image) or self._verify_local(name, image, paths)
             yield Obtained(pin, paths)
             return
         with ExitStack() as stack:

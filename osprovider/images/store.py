@@ -160,6 +160,9 @@ class Store:
             ImageError: it cannot be made; names the image, the cause and the way out.
         """
         self._sweep()
+        pinned = None if force else self._recipe(name, image, variant)
+        if pinned is not None and (ready := self._info(pinned.key())):
+            return ready  # without its source, which may have gone from the cache
         with self._prepared(name, image, variant, force=force) as recipe:
             info = self._info(recipe.key())
         self._make_room(recipe)

@@ -1,0 +1,242 @@
+"""Images of every format, from a definition to a template and not a second time: by the command and by `create`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osprovider.images.manifest import Manifest
+from tests.support import small_system
+from tests.support.image_files import make_tar, template_image
+from tests.support.leftovers import no_leftovers
+from tests.support.template import shared_cache
+from tests.system.create.site import Site, debugfs, sfdisk
+from tests.system.images.conftest import mounted
+
+GIB = 1 << 30
+FORMATS = {
+    "tar.gz": "tar.gzip",
+    "tar.zst": "tar.zstd",
+    "dump": "dump",
+    "dump pair": "dump",
+    "raw": "raw",
+    "qcow2": "qcow2",
+}
+"""What is made, and what it is by its content."""
+
+TREES = {"tar.gz", "tar.zst", "dump", "dump pair"}
+
+
+@pytest.fixture
+def own_site(tmp_path: Path, run_directory: Path) -> Iterator[Site]:
+    """A site with an empty cache, but for the libguestfs appliance."""
+    with tempfile.TemporaryDirectory(dir=run_directory) as directory, no_leftovers([tmp_path]):
+        cache = Path(directory)
+        appliance = run_directory / "appliance"
+        appliance.mkdir(exist_ok=True)
+        (cache / "appliance").symlink_to(appliance)
+        yield Site(tmp_path, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An image file, or a pair.
+
+    Attributes:
+        location: what the definition has.
+        files: what there is of it.
+    """
+
+    location: str
+    files: list[Path]
+
+    @property
+    def digest(self) -> str:
+        """As the manifest has it."""
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in self.files]
+        text = "".join(f"{digest}\n" for digest in digests)
+        return f"sha256:{digests[0] if len(digests) == 1 else hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def define(site: Site, source: Source, **more: str) -> None:
+    lines = {"source": source.location, **more}
+    site.write("images/small.yaml", "".join(f"{key}: {value}\n" for key, value in lines.items()))
+
+
+def build(site: Site, *options: str) -> Manifest:
+    """Have it built, and return the manifest."""
+    outcome = site.command("image", "build", "small", "--json", *options)
+    assert outcome.status == 0, outcome.said
+    (made,) = json.loads(outcome.said[outcome.said.index("[\n") :])
+    return Manifest.from_json((Path(made["directory"]) / "manifest.json").read_bytes())
+
+
+def template(site: Site, manifest: Manifest) -> Path:
+    return site.cache / "templates" / manifest.key / "template.img"
+
+
+@pytest.fixture(params=FORMATS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """A format, as people call it."""
+    return str(request.param)
+
+
+@pytest.fixture
+def source(kind: str, tmp_path: Path) -> Source:
+    """An image of that format."""
+    directory = tmp_path / "images"
+    directory.mkdir()
+    return Source(*small_system.make_image(kind, directory))
+
+
+def test_it_becomes_a_template_whose_manifest_says_where_it_came_from(
+    kind: str, source: Source, own_site: Site, tmp_path: Path
+) -> None:
+    define(own_site, source)
+    manifest = build(own_site)
+    assert manifest.origin is not None
+    assert manifest.origin.location == source.location
+    assert manifest.origin.format == FORMATS[kind]
+    assert manifest.origin.digest == source.digest
+    assert manifest.origin.size_bytes == sum(path.stat().st_size for path in source.files)
+    assert manifest.origin.verified == "nothing"
+    assert manifest.distribution.pretty_name == small_system.PRETTY_NAME
+    assert [kernel.version for kernel in manifest.kernels] == ["6.1.0-1-amd64"]
+    assert manifest.built_here == (kind in TREES)
+    assert (manifest.table is not None) == (kind == "qcow2")
+    made = template(own_site, manifest)
+    assert [path.name for path in sorted(made.parent.iterdir())] == ["manifest.json", "template.img"]
+    assert made.stat().st_size == manifest.size_bytes
+    if manifest.table is None:
+        subprocess.run(["e2fsck", "-fn", made], check=True, capture_output=True)
+        with mounted(made, tmp_path / "tree") as tree:
+            assert (tree / "boot/vmlinuz-6.1.0-1-amd64").read_bytes() == b"kernel"
+            assert (tree / "bin").readlink() == Path("usr/bin")
+    else:
+        root = next(part for part in manifest.table.partitions if part.role == "root")
+        with made.open("rb") as file:
+            assert not any(file.read(34 * 512)), "the table is not in the template"
+            file.seek(root.start_bytes + 1024 + 56)
+            assert file.read(2) == b"\x53\xef", "ext4's magic"
+
+
+def test_the_second_time_nothing_is_read_again(kind: str, source: Source, own_site: Site) -> None:
+    define(own_site, source)
+    first = build(own_site)
+    inode = template(own_site, first).stat().st_ino
+    for path in source.files:
+        _make_unreadable(path)
+    outcome = own_site.command("image", "build", "small")
+    assert outcome.status == 0, outcome.said
+    assert outcome.said.splitlines() == [line for line in outcome.said.splitlines() if "small is ready" in line]
+    assert template(own_site, first).stat().st_ino == inode
+
+
+def _make_unreadable(path: Path) -> None:
+    """Put into a file what no image is, so that whoever reads it fails, and nobody can tell from without."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_source_that_is_gone_keeps_nobody_from_the_template(tmp_path: Path, own_site: Site) -> None:
+    source = Source(*small_system.make_image("tar.gz", tmp_path))
+    define(own_site, source)
+    manifest = build(own_site)
+    own_site.write("variants/small.yaml", "image: small\nboot: {loader: none}\nnetwork: {renderer: none}\n")
+    aside = tmp_path / "aside"
+    source.files[0].rename(aside)
+    outcome = own_site.command("plan", "web1.example.org", "--variant", "small", "--disk", "1G")
+    assert outcome.status == 0, outcome.said
+    assert "small (ready, " in outcome.said
+    assert build(own_site) == manifest
+    shutil.rmtree(own_site.cache / "templates")
+    outcome = own_site.command("image", "build", "small")
+    assert outcome.status == 1
+    assert f"there is no {source.location}" in outcome.last_line
+    aside.rename(source.files[0])
+    assert build(own_site).key == manifest.key
+
+
+def test_a_source_with_other_content_is_prepared_anew(tmp_path: Path, own_site: Site) -> None:
+    define(own_site, source := Source(*small_system.make_image("tar.gz", tmp_path)))
+    first = build(own_site)
+    small_system.make_image("tar.gz", tmp_path, data_bytes=4096)
+    second = build(own_site)
+    assert first.key != second.key
+    assert second.origin is not None
+    assert second.origin.digest == source.digest
+
+
+def test_the_same_content_in_another_place_is_not_prepared_again(tmp_path: Path, own_site: Site) -> None:
+    define(own_site, source := Source(*small_system.make_image("tar.gz", tmp_path)))
+    first = build(own_site)
+    define(own_site, Source(str(source.files[0].rename(tmp_path / "moved.tar.gz")), source.files))
+    outcome = own_site.command("image", "build", "small")
+    assert outcome.status == 0, outcome.said
+    assert "unpack" not in outcome.said
+    assert [path.name for path in (own_site.cache / "templates").iterdir()] == [first.key]
+
+
+def test_it_is_shown_with_its_origin(tmp_path: Path, own_site: Site) -> None:
+    define(own_site, source := Source(*small_system.make_image("tar.zst", tmp_path)))
+    build(own_site)
+    outcome = own_site.command("image", "show", "small", "--json")
+    shown: dict[str, Any] = json.loads(outcome.said)
+    (only,) = shown["templates"]
+    assert only["origin"]["digest"] == source.digest
+    assert only["origin"]["format"] == "tar.zstd"
+    said = own_site.command("image", "show", "small").said
+    assert f"{source.location} (tar.zstd" in said
+    assert source.digest in said
+
+
+# -- side by side -----------------------------------------------------------------------------------------------------
+
+
+def test_eight_creates_of_an_image_that_is_not_prepared_prepare_it_once(
+    own_site: Site, run_directory: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "debian.tar.zst"
+    make_tar(template_image(shared_cache(run_directory)), archive, "zstd", "-3")
+    define(own_site, Source(str(archive), [archive]))
+    own_site.write("variants/small.yaml", "image: small\n")
+    processes = []
+    for number in range(8):
+        disk = own_site.disk(3 * GIB, name=f"disk{number}.raw")
+        nic = {"ip": f"198.51.100.{number + 30}", "link": "lab0"}
+        environment = own_site.environment(disk, name=f"web{number}.example.org", variant="small", nics=[nic])
+        processes.append((disk, own_site.start("create", environment)))
+    logs = [process.communicate()[0] for _, process in processes]
+    assert [process.returncode for _, process in processes] == [0] * 8, "\n\n".join(logs)
+    assert [sum("unpack tar.zstd" in log for log in logs), sum("image small: verify" in log for log in logs)] == [1, 1]
+    for log in logs:
+        waited = log.count("waiting for another osprovider that prepares image small")
+        assert waited == (0 if "unpack tar.zstd" in log else 1), log
+    assert len(list((own_site.cache / "templates").iterdir())) == 1
+    assert len({sfdisk(disk)["id"] for disk, _ in processes}) == 8
+    for number, (disk, _) in enumerate(processes):
+        assert debugfs(disk, "cat /etc/hostname") == f"web{number}.example.org\n"
+
+
+def test_a_warm_create_says_nothing_of_images(own_site: Site, run_directory: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "debian.tar.zst"
+    make_tar(template_image(shared_cache(run_directory)), archive, "zstd", "-3")
+    define(own_site, Source(str(archive), [archive]))
+    own_site.write("variants/small.yaml", "image: small\n")
+    own_site.created(own_site.disk(3 * GIB), variant="small")
+    archive.unlink()
+    outcome = own_site.created(own_site.disk(3 * GIB, name="second.raw"), variant="small")
+    assert not re.search("(?m)^image ", outcome.said), outcome.said
