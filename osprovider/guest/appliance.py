@@ -31,7 +31,7 @@ from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import BASE_ENVIRONMENT
 
-__all__ = ["DRIVERS", "appliance", "require_appliance"]
+__all__ = ["DRIVERS", "appliance", "pack", "require_appliance"]
 
 DRIVERS = {
     "ext4": (DRIVER, MOUNT_OPTIONS),
@@ -99,6 +99,36 @@ def appliance(volumes: Sequence[Volume], directories: Directories, *, read_only:
         GuestError: the appliance does not start, cannot change or mount a file system, lost what was written, or took
             too long.
     """
+    order = _order(volumes, directories, read_only=read_only)
+    with ExitStack() as stack:
+        with reporter.step("start the libguestfs appliance") as detail:
+            server = _launched(stack, order, directories.run, detail)
+            root = server.mounted_root()
+        with opened(root), server.in_use():
+            yield HostGuest(root)
+        server.finish()
+
+
+def pack(volumes: Sequence[Volume], directories: Directories, archive: int) -> None:
+    """Write a guest's tree as a tar archive, by the tar of an appliance: it sees hard links, which FUSE does not show.
+
+    Args:
+        volumes: as for :func:`appliance`.
+        directories: likewise.
+        archive: a descriptor of a file or a pipe.
+
+    Raises:
+        GuestError: as for :func:`appliance`; or the archive cannot be written.
+    """
+    order = _order(volumes, directories, read_only=True)
+    with ExitStack() as stack:
+        with reporter.step("start the libguestfs appliance") as detail:
+            server = _launched(stack, order, directories.run, detail, [archive])
+        server.packed()
+
+
+def _order(volumes: Sequence[Volume], directories: Directories, *, read_only: bool) -> Order:
+    """What the appliance's process is to do."""
     require_appliance()
     for volume in volumes:
         if volume.filesystem not in DRIVERS:
@@ -110,7 +140,7 @@ def appliance(volumes: Sequence[Volume], directories: Directories, *, read_only:
     cache = directories.cache / "appliance"
     cache.mkdir(mode=0o755, parents=True, exist_ok=True)
     mode = "ro" if read_only else "rw"
-    order = Order(
+    return Order(
         drives=tuple(
             Drive(
                 device=str(volume.device.absolute()),
@@ -128,16 +158,11 @@ def appliance(volumes: Sequence[Volume], directories: Directories, *, read_only:
         accelerated=True,
         read_only=read_only,
     )
-    with ExitStack() as stack:
-        with reporter.step("start the libguestfs appliance") as detail:
-            server = _launched(stack, order, directories.run, detail)
-            root = server.mounted_root()
-        with opened(root), server.in_use():
-            yield HostGuest(root)
-        server.finish()
 
 
-def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str], None]) -> _Server:
+def _launched(
+    stack: ExitStack, order: Order, run: Path, detail: Callable[[str], None], fds: Sequence[int] = ()
+) -> _Server:
     """Start the appliance with KVM, or without where that fails; a node where it fails is remembered until it boots.
 
     KVM is tried rather than looked for: there are machines that offer it, and on which every guest hangs.
@@ -148,7 +173,7 @@ def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str],
         with ExitStack() as attempt:
             server = attempt.enter_context(_process(order.drives[0].device))
             try:
-                server.launch(order, _KVM_SECONDS)
+                server.launch(order, _KVM_SECONDS, fds)
             except GuestError as error:
                 failure = str(error)
                 reporter.debug(f"KVM does not work: {failure}")
@@ -156,7 +181,7 @@ def _launched(stack: ExitStack, order: Order, run: Path, detail: Callable[[str],
                 stack.push(attempt.pop_all())
                 return server
     server = stack.enter_context(_process(order.drives[0].device))
-    server.launch(replace(order, accelerated=False), _EMULATED_SECONDS)
+    server.launch(replace(order, accelerated=False), _EMULATED_SECONDS, fds)
     detail("emulated, without KVM")
     if failure is not None:
         run.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -181,15 +206,19 @@ class _Server:
         self._device = device
         self._is_late = False
 
-    def launch(self, order: Order, seconds: float) -> None:
+    def launch(self, order: Order, seconds: float, fds: Sequence[int] = ()) -> None:
         """Boot the appliance within that time."""
-        self._channel.send(order.to_json())
+        socket.send_fds(self._channel, [order.to_json()], fds)
         self._expect("launched", seconds)
 
     def mounted_root(self) -> int:
         """A descriptor of the guest's root directory, once it is mounted; the caller's to close."""
         (root,) = self._expect("mounted", _EMULATED_SECONDS)
         return root
+
+    def packed(self) -> None:
+        """Wait until the guest's tree is packed, and the appliance has ended."""
+        self._expect("done", _USE_SECONDS)
 
     def finish(self) -> None:
         """Store what was written, and end the appliance."""

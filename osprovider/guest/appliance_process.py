@@ -4,9 +4,10 @@ Started by :mod:`osprovider.guest.appliance` alone, in mount, PID, network and I
 process it takes QEMU and everything else with it when it ends, and nobody else sees what it mounts. It speaks over one
 ``SOCK_SEQPACKET`` socket, whose number is its argument:
 
-1. it gets an :class:`Order` as JSON;
+1. it gets an :class:`Order` as JSON, and with it a descriptor where the guest's tree is only to be packed;
 2. it says ``{"stage": "launched"}`` when the appliance runs, and ``{"stage": "mounted"}`` when the guest can be used,
    with a descriptor of the root directory as FUSE shows it;
+   (of a tree that is packed, nothing: tar in the appliance writes to the descriptor, and 3. follows without a word);
 3. it gets ``finish`` when all descriptors below that one are closed, stores everything, and says ``{"stage": "done"}``;
 4. at any time it says ``{"error": …}`` and ends; and where the socket is closed at the other end, it ends at once.
 
@@ -111,7 +112,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started us decides
     try:
-        _serve(channel, Order.from_json(channel.recv(1 << 16)))
+        order, archives, _, _ = socket.recv_fds(channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
+        _serve(channel, Order.from_json(order), *archives)
     except Exception as error:
         channel.send(json.dumps({"error": _one_line(error)}).encode())
         return 1
@@ -119,7 +121,7 @@ def main() -> int:
     return 0
 
 
-def _serve(channel: socket.socket, order: Order) -> None:
+def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> None:
     import guestfs
 
     _make_private_tmp(order)
@@ -133,17 +135,26 @@ def _serve(channel: socket.socket, order: Order) -> None:
     for name, drive in drives:
         _change(handle, name, drive)
     places = _mount_all(handle, drives)
+    if archive is None:
+        _lend(channel, handle, order, listener)
+    else:
+        target = f"/proc/self/fd/{archive}"
+        handle.tar_out("/", target, numericowner=True, xattrs=True, acls=True, excludes=["./lost+found"])
+    if not order.read_only:
+        _store(handle, places)
+    handle.umount_all()
+    handle.shutdown()
+    handle.close()
+
+
+def _lend(channel: socket.socket, handle: guestfs.GuestFS, order: Order, listener: threading.Thread) -> None:
+    """Lend the guest's root directory out, until the word comes that it is done with."""
     handle.mount_local(str(_GUEST), readonly=order.read_only, options=_FUSE_OPTIONS, cachetimeout=_NO_CACHE)
     root = os.open(_GUEST, os.O_PATH | os.O_DIRECTORY)
     socket.send_fds(channel, [b'{"stage": "mounted"}'], [root])
     os.close(root)
     handle.mount_local_run()  # until it is unmounted
     listener.join()
-    if not order.read_only:
-        _store(handle, places)
-    handle.umount_all()
-    handle.shutdown()
-    handle.close()
 
 
 def _make_private_tmp(order: Order) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from osprovider import linux
 from osprovider.disk.copy import DamagedTemplate, copy_extents, sync, write_all
 from osprovider.disk.loop import loop_device
-from osprovider.errors import DeviceError, ImageError, ToolError
+from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
 from osprovider.guest.host import mounted
 from osprovider.images import integrity, rebuilt_table
 from osprovider.images.manifest import Extent
@@ -49,7 +49,7 @@ _CONVERT_MEMORY = 1 << 30
 _TAR = (
     "--create",
     "--format=posix",
-    "--pax-option=delete=atime,delete=ctime",
+    "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/PaxHeaders/%f",
     "--sort=name",
     "--numeric-owner",
     "--xattrs",
@@ -77,12 +77,16 @@ def export(template: Template, kind: Format, output: Path | None, directories: D
     if output is None:
         if kind == "qcow2":
             raise ImageError("qcow2 is not written from its beginning to its end: name a file")
-        _WRITERS[kind](template, _STDOUT, Path(), directories)
+        fd = os.dup(_STDOUT)  # by its own number it would be another one in a program that is run
+        try:
+            _WRITERS[kind](template, fd, Path(), directories)
+        finally:
+            os.close(fd)
         return
     with _new_file(output, force=force) as (fd, new):
         try:
             _WRITERS[kind](template, fd, new, directories)
-        except (DeviceError, ToolError) as error:
+        except (DeviceError, GuestError, ToolError) as error:
             full = os.statvfs(output.parent).f_bavail * os.statvfs(output.parent).f_frsize < _PIECE
             why = "there is no space left" if full else str(error)
             raise ImageError(f"{output}: cannot be written: {why}") from error
@@ -199,25 +203,25 @@ def _write_qcow2(template: Template, fd: int, path: Path, directories: Directori
 
 def _write_tar(template: Template, fd: int, _path: Path, directories: Directories) -> None:
     """The tree, with owners by number, extended attributes, ACLs and capabilities."""
-    with _tree(template, directories) as root, reporter.step(f"image {template.manifest.image}: pack"):
-        words = ["tar", *_TAR, f"--file=/proc/self/fd/{fd}", f"--directory=/proc/self/fd/{root}", "."]
-        run(words, pass_fds=[fd, root])
-
-
-@contextmanager
-def _tree(template: Template, directories: Directories) -> Iterator[int]:
-    """A descriptor of the template's root directory, read-only: on the host where our own mkfs made it."""
     manifest = template.manifest
-    with ExitStack() as stack:
-        if manifest.built_here:
-            linux.private_mount_namespace()
-            loop = stack.enter_context(loop_device(template.path, read_only=True))
-            guest = stack.enter_context(mounted(loop, manifest.filesystem.type, directories.run, read_only=True))
-        else:
-            from osprovider.guest.appliance import appliance  # what was built here needs no libguestfs
+    if not manifest.built_here:
+        from osprovider.guest.appliance import pack  # what was built here needs no libguestfs
 
-            guest = stack.enter_context(appliance(_volumes(stack, template), directories, read_only=True))
-        yield guest.root_fd
+        with ExitStack() as stack, reporter.step(f"image {manifest.image}: pack"):
+            pack(_volumes(stack, template), directories, fd)
+        return
+    linux.private_mount_namespace()
+    with (
+        loop_device(template.path, read_only=True) as loop,
+        mounted(loop, manifest.filesystem.type, directories.run, read_only=True) as guest,
+        reporter.step(f"image {manifest.image}: pack"),
+    ):
+        # Names of sparse files bear tar's process ID, which is the same in a namespace of its own.
+        words = ["unshare", "--pid", "--fork", "--kill-child", "tar", *_TAR]
+        run(
+            [*words, f"--file=/proc/self/fd/{fd}", f"--directory=/proc/self/fd/{guest.root_fd}", "."],
+            pass_fds=[fd, guest.root_fd],
+        )
 
 
 def _volumes(stack: ExitStack, template: Template) -> list[Volume]:

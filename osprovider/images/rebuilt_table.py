@@ -10,6 +10,7 @@ import struct
 import uuid
 import zlib
 
+from osprovider.disk.gpt import ENTRY, HEADER, SIGNATURE, Header
 from osprovider.errors import ImageError
 from osprovider.images.manifest import ImageTable
 
@@ -23,8 +24,6 @@ _NO_CHS = b"\xfe\xff\xff"  # beyond what cylinders, heads and sectors can say
 _PROTECTIVE = 0xEE
 _LARGEST = 0xFFFFFFFF
 
-_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
-_ENTRY = struct.Struct("<16s16sQQQ72s")
 _ENTRIES = 128
 _REVISION = 0x00010000
 
@@ -59,14 +58,14 @@ def _msdos(table: ImageTable) -> list[tuple[int, bytes]]:
 def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     sector = table.sector_size
     last = size_bytes // sector - 1
-    entries = bytearray(_ENTRIES * _ENTRY.size)
+    entries = bytearray(_ENTRIES * ENTRY.size)
     for part in table.partitions:
         if part.number > _ENTRIES:
             raise ImageError(f"partition {part.number} has a number beyond {_ENTRIES}, which is not exported")
         first = part.start_bytes // sector
-        _ENTRY.pack_into(
+        ENTRY.pack_into(
             entries,
-            (part.number - 1) * _ENTRY.size,
+            (part.number - 1) * ENTRY.size,
             uuid.UUID(part.type).bytes_le,
             uuid.UUID(part.guid).bytes_le,
             first,
@@ -77,21 +76,29 @@ def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     length = len(entries) // sector
     protective = _MBR_ENTRY.pack(0, b"\x00\x02\x00", _PROTECTIVE, b"\xff\xff\xff", 1, min(last, _LARGEST))
     mbr = bytes(6) + protective + bytes(_MBR_ENTRY.size * (_MBR_ENTRIES - 1)) + _MBR_SIGNATURE
-    guid = uuid.UUID(table.id).bytes_le
+    primary = Header(
+        signature=SIGNATURE,
+        revision=_REVISION,
+        size=HEADER.size,
+        crc32=0,
+        reserved=0,
+        address=1,
+        other_address=last,
+        first_usable=2 + length,
+        last_usable=last - length - 1,
+        guid=uuid.UUID(table.id).bytes_le,
+        entries_address=2,
+        entry_count=_ENTRIES,
+        entry_size=ENTRY.size,
+        entries_crc32=zlib.crc32(entries),
+    )
+    backup = primary._replace(address=last, other_address=1, entries_address=last - length)
 
-    def header(address: int, other: int, entries_address: int) -> bytes:
-        checksum = 0
-        for _ in range(2):  # it is taken over the header in which it is zero
-            data = _HEADER.pack(
-                *(b"EFI PART", _REVISION, _HEADER.size, checksum, 0),
-                *(address, other, 2 + length, last - length - 1, guid),
-                *(entries_address, _ENTRIES, _ENTRY.size, zlib.crc32(entries)),
-            )
-            checksum = zlib.crc32(data)
-        return data.ljust(sector, b"\0")
+    def packed(header: Header) -> bytes:
+        return HEADER.pack(*header.sealed()).ljust(sector, b"\0")
 
     return [
         (_BOOT_CODE, mbr),
-        (sector, header(1, last, 2) + entries),
-        ((last - length) * sector, bytes(entries) + header(last, 1, last - length)),
+        (sector, packed(primary) + entries),
+        (backup.entries_address * sector, bytes(entries) + packed(backup)),
     ]

@@ -166,18 +166,27 @@ def test_raw_is_the_template(template: Template, directories: Directories, tmp_p
     assert output.stat().st_blocks <= template.path.stat().st_blocks + 8
 
 
+def _without_chs(disk: Path) -> bytes:
+    """A disk's content but for the addresses by cylinder in its protective MBR, which each tool writes differently."""
+    content = bytearray(disk.read_bytes())
+    for entry in range(446, 510, 16):
+        content[entry + 1 : entry + 4] = content[entry + 5 : entry + 8] = bytes(3)
+    return bytes(content)
+
+
 def test_a_disk_gets_its_table_back(published: Template, disk: Path, directories: Directories, tmp_path: Path) -> None:
     output = tmp_path / "out.raw"
     export(published, "raw", output, directories, force=False)
-    assert subprocess.run(["cmp", output, disk], check=False).returncode == 0
+    assert _without_chs(output) == _without_chs(disk)
     assert output.stat().st_blocks * 512 < SIZE
 
 
 def test_qcow2_holds_the_same(published: Template, disk: Path, directories: Directories, tmp_path: Path) -> None:
     output = tmp_path / "out.qcow2"
     export(published, "qcow2", output, directories, force=False)
-    compare: list[str | Path] = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", output, disk]
-    assert "identical" in subprocess.run(compare, capture_output=True, text=True, check=True).stdout
+    raw = tmp_path / "converted.raw"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", output, raw], check=True)
+    assert _without_chs(raw) == _without_chs(disk)
     assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.qcow2"]
     assert sorted(path.name for path in tmp_path.glob(".out*")) == []
 
