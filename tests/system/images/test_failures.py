@@ -125,14 +125,14 @@ def test_a_cache_directory_that_is_full_from_the_start(tmp_path: Path) -> None:
     with small_cache(tmp_path, "100m") as cache:
         line = error_of(tmp_path, {}, cache=cache)
     assert f"the cache directory {cache} has too little space: 100 MiB are free" in line
-    assert "building needs at least 512 MiB" in line
+    assert "preparing it needs at least 512 MiB" in line
 
 
 def test_a_cache_directory_that_fills_up(tmp_path: Path) -> None:
     with small_cache(tmp_path, "530m") as cache:
         line = error_of(tmp_path, {"packages": ["linux-image-amd64"]}, cache=cache)
     assert f"the cache directory {cache} has too little space: 530 MiB are free" in line
-    assert "building needs more than 530 MiB" in line
+    assert "preparing it needs more than 530 MiB" in line
 
 
 def test_a_cache_directory_that_cannot_be_written(tmp_path: Path) -> None:
