@@ -1,9 +1,10 @@
-"""A disk that we write to: looked at, then claimed.
+"""A disk that we write to, or take an image of: looked at, then claimed.
 
 A claim holds, as far as the kernel lets us, everybody else away: for a block device O_EXCL (so no mount, no
 device-mapper, no swap, no second claim), and always the exclusive flock(2) on its node that makes udev leave it alone
 (https://systemd.io/BLOCK_DEVICE_LOCKING). A lock of our own under the run directory tells two runs of osprovider from
-udev, which takes the same flock for a moment and must be waited for.
+udev, which takes the same flock for a moment and must be waited for. A disk that is only read is claimed likewise, and
+QEMU is kept from starting on it meanwhile, by the locks that QEMU itself looks at.
 Not for: writing (:mod:`osprovider.disk.copy`, :mod:`osprovider.disk.wipe`, :mod:`osprovider.disk.table`).
 """
 
@@ -32,8 +33,11 @@ _UDEV_SECONDS = 5.0  # how long udev may hold its shared lock while it looks at 
 _ALIGNMENT = 1 << 20
 _LARGEST_ALIGNMENT = 64 << 20  # what some bridges say beyond this is not a stripe's size but a mistake
 
-# struct flock for F_OFD_GETLK: a write lock from byte 0 to the end
-_WHOLE_FILE = struct.pack("=hhxxxxqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+# struct flock, as F_OFD_GETLK and F_OFD_SETLK take it
+_FLOCK = struct.Struct("=hhxxxxqqixxxx")
+_WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+# Whoever holds this byte suffers no other writer (QEMU's block/file-posix.c: RAW_LOCK_SHARED_BASE + 1, BLK_PERM_WRITE).
+_NO_OTHER_WRITER = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 201, 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Device:
     """A disk that is ours until the claim ends.
 
     Attributes:
-        path: as the operator knows it. fd: open for reading and writing.
+        path: as the operator knows it. fd: open for reading, and for writing unless it was claimed to be read.
         facts: its size and sectors.
         is_block: a block device; a plain file otherwise.
     """
@@ -69,12 +73,13 @@ def probe(path: Path) -> DiskFacts:
 
 
 @contextmanager
-def claim(path: Path, run_dir: Path) -> Iterator[Device]:
-    """Take a disk for writing.
+def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Device]:
+    """Take a disk, so that nobody else writes to it.
 
     Args:
         path: as for :func:`probe`.
         run_dir: where our locks lie; made when missing.
+        read_only: only to read it; it may be write-protected.
 
     Yields:
         the disk.
@@ -82,20 +87,24 @@ def claim(path: Path, run_dir: Path) -> Iterator[Device]:
     Raises:
         DeviceError: as for :func:`probe`; or it is read-only, or in use, with every user named that can be found.
     """
+    mode = os.O_RDONLY if read_only else os.O_RDWR
     with ExitStack() as stack:
-        fd = _open(path, os.O_RDWR)
+        fd = _open(path, mode)
         stack.callback(os.close, fd)
         status = os.fstat(fd)
         stack.enter_context(_lock_of_ours(path, status, run_dir))
         _refuse_if_used(path, fd, status)
         is_block = stat.S_ISBLK(status.st_mode)
         if is_block:
-            fd = _open(path, os.O_RDWR | os.O_EXCL)
+            fd = _open(path, mode | os.O_EXCL)
             stack.callback(os.close, fd)
             if os.fstat(fd).st_rdev != status.st_rdev:
                 raise DeviceError(f"{path}: led to another device a moment ago: something changes it; try again")
         facts = _facts(path, fd)
-        _lock_against_udev(path, fd)
+        if read_only:
+            _keep_writers_away(path, fd)
+        else:
+            _lock_against_udev(path, fd)
         yield Device(path, fd, facts, is_block)
 
 
@@ -194,7 +203,7 @@ def _take_lock(path: Path, lock: Path) -> int:
             owner = os.read(fd, 20).decode().strip() or "?"
             os.close(fd)
             raise DeviceError(
-                f"{path}: another osprovider (process {owner}) is writing to it: wait for its end"
+                f"{path}: another osprovider (process {owner}) is at work on it: wait for its end"
             ) from error
         except BaseException:
             os.close(fd)
@@ -224,6 +233,17 @@ def _locked_by_somebody(fd: int) -> bool:
         (kind,) = struct.unpack_from("=h", answer)
         return int(kind) != fcntl.F_UNLCK
     return False
+
+
+def _keep_writers_away(path: Path, fd: int) -> None:
+    """Have a QEMU that starts refuse to write to the disk, as long as it is open."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _NO_OTHER_WRITER)
+    except BlockingIOError as error:
+        who = ", ".join(openers(path)) or "a process that is not to be seen from here"
+        raise DeviceError(f"{path}: is in use: {who}; end that first") from error
+    except OSError:  # a file system without locks: QEMU does without them there, too
+        pass
 
 
 def _lock_against_udev(path: Path, fd: int) -> None:

@@ -9,6 +9,7 @@ Not for: converting images to raw (:mod:`osprovider.images.diskimage`), reading 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,7 @@ from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["Contents", "examine", "strip_table"]
+__all__ = ["Contents", "examine", "find_partitions", "strip_table", "volumes"]
 
 _MAY_BE_ROOT = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
 _NEVER_ROOT = frozenset({"bios_boot", "esp", "boot", "swap"})
@@ -99,29 +100,66 @@ def examine(raw: Path, name: str, directories: Directories, look: Callable[[Gues
 def _examine(
     raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]
 ) -> tuple[Contents, _Found]:
-    alone = _probe(raw, name, 0, raw.stat().st_size)
-    table = None if alone is not None else read_image_table(raw, name)
-    if table is None:
-        if alone is None:
-            raise ImageError(f"image {name}: has no partition table, and no file system that is known")
-        parts = [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
-    else:
-        parts = [_with_filesystem(part, raw, name) for part in table.partitions]
-    with _loops(raw, parts) as devices:
-        system = _find_system(parts, devices, name, directories)
-        parts = _placed(parts, system, table)
-        volumes = [
-            Volume(devices[part.number], _type(part), part.mount, subvolumes=_subvolumes(part))
-            for part in parts
-            if part.mount is not None
-        ]
-        volumes.sort(key=lambda volume: volume.mount != "/")
-        with appliance(volumes, directories, read_only=True) as guest:
-            found = look(guest)
+    table, parts = find_partitions(raw, name, directories)
+    with volumes(raw, parts) as found, appliance(found, directories, read_only=True) as guest:
+        seen = look(guest)
     root = next(part.filesystem for part in parts if part.role == "root")
     if root is None:
         raise ImageError(f"image {name}: its root has no file system")
-    return Contents(dataclasses.replace(table, partitions=tuple(parts)) if table else None, root), found
+    return Contents(dataclasses.replace(table, partitions=parts) if table else None, root), seen
+
+
+def find_partitions(
+    raw: Path, name: str, directories: Directories
+) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:
+    """Find a disk's file systems, and where the system that is on one of them has the others.
+
+    Args:
+        raw: the disk, a file or a block device; nobody writes to it meanwhile.
+        name: the image definition's name, for messages.
+        directories: for the appliance.
+
+    Returns:
+        its partition table as it is, None where it has none; and its partitions with their file systems, roles and
+        mount points. A disk without a table is one partition, number 0, from its first byte to its last.
+
+    Raises:
+        ImageError: as for :func:`examine`.
+        GuestError: the appliance does not start, or cannot mount a file system that may be the root.
+    """
+    with raw.open("rb", buffering=0) as file:
+        alone = _probe(raw, name, 0, file.seek(0, os.SEEK_END))
+    table = None if alone is not None else read_image_table(raw, name)
+    if table is not None:
+        parts = [_with_filesystem(part, raw, name) for part in table.partitions]
+    elif alone is not None:
+        parts = [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
+    else:
+        raise ImageError(f"image {name}: has no partition table, and no file system that is known")
+    with _loops(raw, parts) as devices:
+        system = _find_system(parts, devices, name, directories)
+    return table, tuple(_placed(parts, system, table))
+
+
+@contextmanager
+def volumes(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool = True) -> Iterator[list[Volume]]:
+    """Devices for a disk's file systems that have a place in its system, the root first.
+
+    Args:
+        raw: the disk.
+        partitions: those of :func:`find_partitions` that are wanted.
+        read_only: nothing can write to them.
+
+    Raises:
+        DeviceError: no loop device can be attached.
+    """
+    placed = sorted((part for part in partitions if part.mount is not None), key=lambda part: part.mount != "/")
+    with _loops(raw, placed, read_only=read_only) as devices:
+        yield [
+            Volume(devices[part.number], _type(part), part.mount, subvolumes=_subvolumes(part))
+            for part in placed
+            if part.number in devices
+        ]
 
 
 # -- superblocks ------------------------------------------------------------------------------------------------------
@@ -129,8 +167,15 @@ def _examine(
 
 def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
     """What is on a range of the image, by its superblock alone; None where nothing known is."""
-    blkid = ["blkid", "--probe", "--output", "export", "--offset", str(offset), "--size", str(size), "/image"]
-    result = run(confine(blkid, read={raw: "/image"}), check=False, timeout=_PROBE_SECONDS)
+    blkid = ["blkid", "--probe", "--output", "export", "--size", str(size)]
+    with ExitStack() as stack:
+        if raw.is_block_device():  # which the sandbox has no device nodes for, and must not be able to write to
+            loop = stack.enter_context(loop_device(raw, offset_bytes=offset, size_bytes=size, read_only=True))
+            fd = stack.enter_context(loop.open("rb", buffering=0)).fileno()
+            boxed, passed = confine([*blkid, f"/proc/self/fd/{fd}"]), [fd]
+        else:
+            boxed, passed = confine([*blkid, "--offset", str(offset), "/image"], read={raw: "/image"}), []
+        result = run(boxed, check=False, timeout=_PROBE_SECONDS, pass_fds=passed)
     if result.status == _WIPE:
         raise ImageError(
             f"image {name}: what begins at byte {offset} looks like more than one file system: wipe the other (wipefs)"
@@ -166,12 +211,12 @@ def _subvolumes(part: ImagePartition) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _loops(raw: Path, partitions: Sequence[ImagePartition]) -> Iterator[dict[int, Path]]:
-    """A read-only device for each partition with a file system that can be mounted, by number."""
+def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool = True) -> Iterator[dict[int, Path]]:
+    """A device for each partition with a file system that can be mounted, by number."""
     with ExitStack() as stack:
         yield {
             part.number: stack.enter_context(
-                loop_device(raw, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=True)
+                loop_device(raw, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=read_only)
             )
             for part in partitions
             if _type(part) in DRIVERS and _type(part) != "swap"

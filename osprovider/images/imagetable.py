@@ -33,7 +33,7 @@ def read_image_table(raw: Path, name: str) -> ImageTable | None:
     """Read an image's partition table.
 
     Args:
-        raw: the image, raw.
+        raw: the image, raw; a file or a block device.
         name: the image definition's name, for messages.
 
     Returns:
@@ -46,12 +46,13 @@ def read_image_table(raw: Path, name: str) -> ImageTable | None:
     try:
         with raw.open("rb", buffering=0) as file:
             table = _read_gpt(file.fileno()) or _read_msdos(file.fileno())
+            size = file.seek(0, os.SEEK_END)  # also of a block device
     except (GptError, msdos.MsdosError) as error:
         raise ImageError(f"image {name}: its partition table is broken: {error}") from error
     except OSError as error:
         raise ImageError(f"image {name}: cannot be read: {error.strerror}") from error
     if table is not None:
-        _check(table, name, raw.stat().st_size)
+        _check(table, name, size)
     return table
 
 

@@ -238,3 +238,37 @@ def test_a_claimed_disk_is_reached_by_its_partitions(disk: Path, run_dir: Path) 
     with claim(disk, run_dir) as device, loop_device(device.path, offset_bytes=MIB, size_bytes=MIB) as partition:
         partition.write_bytes(b"p" * 8192)
     assert disk.open("rb").read(MIB + 8193)[MIB - 1 :] == b"\xa5" + b"p" * 8192 + b"\xa5"
+
+
+def test_a_read_only_device_may_be_claimed_to_be_read(scratch: Path, run_dir: Path) -> None:
+    with (
+        attached(used_disk(scratch / "used"), "--read-only") as device,
+        claim(device, run_dir, read_only=True) as found,
+    ):
+        assert os.pread(found.fd, 4, 0) == b"\xa5" * 4
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.pwrite(found.fd, b"x", 0)
+
+
+@pytest.mark.parametrize(("options", "starts"), [([], False), (["-r"], True)])
+def test_qemu_does_not_write_to_a_disk_that_is_claimed_to_be_read(
+    disk: Path, run_dir: Path, options: list[str], starts: bool
+) -> None:
+    with claim(disk, run_dir, read_only=True):
+        words = ["qemu-io", *options, "-f", "raw", "-c", "read 0 512", str(disk)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ('Failed to get "write" lock' not in done.stdout + done.stderr) == starts, done
+    assert (done.returncode == 0) == starts
+
+
+def test_a_disk_that_qemu_has_open_is_not_claimed_to_be_read_either(disk: Path, run_dir: Path) -> None:
+    with subprocess.Popen(["qemu-io", "-f", "raw", disk], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as qemu:
+        try:
+            wait_for_a_record_lock(disk)
+            with (
+                pytest.raises(DeviceError, match=rf"qemu-io \(process {qemu.pid}\)"),
+                claim(disk, run_dir, read_only=True),
+            ):
+                pass
+        finally:
+            qemu.kill()
