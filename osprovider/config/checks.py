@@ -22,6 +22,7 @@ __all__ = [
     "address",
     "checksums",
     "cidr",
+    "deb",
     "domain",
     "gecos",
     "hook_order",
@@ -37,6 +38,8 @@ __all__ = [
     "name",
     "package",
     "password_hash",
+    "repository_suite",
+    "script",
     "seconds",
     "serial",
     "size",
@@ -150,6 +153,11 @@ package = _Text(
     128,
 )
 suite = _Text("a release's code name, such as bookworm", "^[a-z][a-z0-9.-]*$", 64)
+repository_suite = _Text(
+    "a suite such as bookworm or bookworm/updates, or a path with a slash at its end, such as ./",
+    "^(\\./|/|/?[A-Za-z0-9][A-Za-z0-9._~+-]*(/[A-Za-z0-9][A-Za-z0-9._~+-]*)*/?)$",  # sources.list(5)
+    128,
+)
 hook_order = _Text(
     "'after HOOK' or 'before HOOK'",
     "^(after|before) [A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -192,6 +200,16 @@ checksums = _Text(
 )
 keyring = _Text(
     "a file's name in keys/, such as debian-cloud.gpg, or an absolute path",
+    "^([A-Za-z0-9][A-Za-z0-9._-]*|(/[A-Za-z0-9._+-]+)+)$",
+    256,
+)
+deb = _Text(
+    "a file's name in debs/, such as site-tools_1.0_all.deb, or an absolute path",
+    r"^([A-Za-z0-9][A-Za-z0-9._+~-]*|(/[A-Za-z0-9._+~-]+)+)\.deb$",
+    256,
+)
+script = _Text(
+    "a file's name in scripts/, such as motd, or an absolute path",
     "^([A-Za-z0-9][A-Za-z0-9._-]*|(/[A-Za-z0-9._+-]+)+)$",
     256,
 )

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from osprovider.config import checks
 from osprovider.config.document import Mark, Node
-from osprovider.config.model import Image, InstanceNic, Subnet
+from osprovider.config.model import BootstrapBuild, Image, InstanceNic, Subnet
 from osprovider.config.suggest import enumerate_words, suggest
 from osprovider.errors import Problem
 
@@ -30,6 +30,8 @@ def check_image(image: Image, node: Node, problems: list[Problem]) -> None:
             for key in ("checksums", "signature", "keyring", "format", "max_size")
             if node.at(key) is not node
         )
+    if image.build is not None:
+        _check_build(image.build, node.at("build"), problems)
     if image.source is not None and not image.source.startswith(("/", "http://", "https://")):
         problems.append(node.at("source").mark.problem(f"source: {image.source} is relative; write an absolute path"))
     is_list = image.checksums is not None and not image.checksums.startswith(("sha256:", "sha512:"))
@@ -39,6 +41,25 @@ def check_image(image: Image, node: Node, problems: list[Problem]) -> None:
     if (image.signature is None) != (image.keyring is None):
         message = "signature and keyring belong together: write both, or neither"
         problems.append(node.at("signature" if image.keyring is None else "keyring").mark.problem(message))
+
+
+def _check_build(build: BootstrapBuild, node: Node, problems: list[Problem]) -> None:
+    for index, name in enumerate(build.exclude):
+        if name in build.packages:
+            message = f"build.exclude[{index}]: {name} is among the packages as well; keep one"
+            problems.append(node.at("exclude", index).mark.problem(message))
+    if build.security_mirror is not None and (build.mirror is None or not build.security):
+        message = "build.security_mirror: goes with a mirror and with security; add them, or remove it"
+        problems.append(node.at("security_mirror").mark.problem(message))
+    for name, repository in build.repositories.items():
+        place = node.at("repositories", name)
+        if repository.suite.endswith("/") and repository.components:
+            message = f"{repository.suite} is a path, which has no components; write components: []"
+        elif not repository.suite.endswith("/") and not repository.components:
+            message = f"the suite {repository.suite} has components; write some, or a path such as ./"
+        else:
+            continue
+        problems.append(place.mark.problem(f"build.repositories.{name}: {message}"))
 
 
 def check_subnet(subnet: Subnet, node: Node, problems: list[Problem]) -> None:

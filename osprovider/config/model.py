@@ -23,6 +23,7 @@ __all__ = [
     "InstanceNic",
     "Layout",
     "NetworkSettings",
+    "Repository",
     "Subnet",
     "SubnetMatch",
     "System",
@@ -158,19 +159,66 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A repository of packages beside the distribution's archive."""
+
+    url: Annotated[str, checks.url] = field(metadata=_help("where it is"))
+    suite: Annotated[str, checks.repository_suite] = field(
+        metadata=_help("as in sources.list(5); a path with a slash at its end (./) where it has no suites")
+    )
+    components: tuple[Annotated[str, checks.name], ...] = field(
+        default=("main",), metadata=_help("archive areas; [] with a path")
+    )
+    keyring: Annotated[str, checks.keyring] = field(
+        metadata=_help("whose signature counts: a file in keys/, or an absolute path; for this repository alone")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapBuild:
     """An image that this node builds from a distribution's packages."""
 
     tool: Literal["mmdebstrap", "debootstrap"] = field(
-        default="mmdebstrap", metadata=_help("what installs the packages")
+        default="mmdebstrap", metadata=_help("what lays the minimal system")
+    )
+    distribution: Literal["auto", "debian", "ubuntu"] = field(
+        default="auto", metadata=_help("whose suite it is; auto knows the code names of Ubuntu, all else is Debian's")
     )
     suite: Annotated[str, checks.suite] = field(metadata=_help("the release's code name (bookworm)"))
     mirror: Annotated[str, checks.url] | None = field(
         default=None, metadata=_help("where packages come from; without it the tool's own default")
     )
+    keyring: Annotated[str, checks.keyring] | None = field(
+        default=None,
+        metadata=_help("whose signature counts: a file in keys/, or an absolute path; without it the distribution's"),
+    )
     components: tuple[Annotated[str, checks.name], ...] = field(default=("main",), metadata=_help("archive areas"))
+    updates: bool = field(default=True, metadata=_help("also the release's stable updates (SUITE-updates)"))
+    security: bool = field(default=True, metadata=_help("also its security updates (SUITE-security)"))
+    security_mirror: Annotated[str, checks.url] | None = field(
+        default=None,
+        metadata=_help(
+            "where these are, with a mirror; without it Debian's in MIRROR-security, Ubuntu's in the mirror"
+        ),
+    )
+    repositories: dict[Annotated[str, checks.name], Repository] = field(
+        default_factory=dict, metadata=_help("further repositories, by the name of their file in sources.list.d")
+    )
+    variant: Literal["minbase", "important", "standard"] = field(
+        default="minbase", metadata=_help("the least that is installed: packages of this priority, and above")
+    )
     packages: tuple[Annotated[str, checks.package], ...] = field(
-        default=(), metadata=_help("what the image has beyond the minimal system")
+        default=(), metadata=_help("what the image has beyond that")
+    )
+    exclude: tuple[Annotated[str, checks.package], ...] = field(
+        default=(), metadata=_help("packages that are not installed, whoever recommends or prefers them")
+    )
+    recommends: bool = field(default=False, metadata=_help("recommended packages are installed as well"))
+    debs: tuple[Annotated[str, checks.deb], ...] = field(
+        default=(), metadata=_help("packages that are files: in debs/, or an absolute path")
+    )
+    scripts: tuple[Annotated[str, checks.script], ...] = field(
+        default=(), metadata=_help("run in the new system at last, without network: in scripts/, or an absolute path")
     )
     arch: Literal["amd64"] = field(default="amd64", metadata=_help("the architecture, as dpkg names it"))
 

@@ -191,6 +191,24 @@ TABLE = [
         Image, "build: {suite: bookworm, arch: x86_64}", ('1:32: build.arch: "x86_64" is not known here; write amd64',)
     ),
     Bad(Image, "build: {suite: x, mirror: 'http://u:p@h/'}", ("1:27: build.mirror: this does not fit; write a URL",)),
+    Bad(
+        Image,
+        "build: {suite: x, repositories: {a: {url: 'https://h/', suite: ./}}}",
+        ('1:37: build.repositories.a: the key "keyring" is missing',),
+    ),
+    Bad(
+        Image,
+        "build: {suite: x, repositories: {'a b': {url: 'https://h/', suite: ./, keyring: a.gpg}}}",
+        ('1:34: build.repositories: "a b" does not fit; write a name',),
+    ),
+    Bad(
+        Image,
+        "build: {suite: x, repositories: {a: {url: 'https://h/', suite: 'x [trusted=yes]', keyring: a.gpg}}}",
+        ('1:64: build.repositories.a.suite: "x [trusted=yes]" does not fit; write a suite',),
+    ),
+    Bad(Image, "build: {suite: x, debs: [debs/a.deb]}", ('1:26: build.debs[0]: "debs/a.deb" does not fit; write a',)),
+    Bad(Image, "build: {suite: x, scripts: [../a]}", ('1:29: build.scripts[0]: "../a" does not fit; write a',)),
+    Bad(Image, "build: {suite: x, variant: buildd}", ('1:28: build.variant: "buildd" is not known here',)),
     Bad(Image, "build: {suite: x, packages: ['vim,nano']}", ('1:30: build.packages[0]: "vim,nano" does not fit',)),
     # subnets and instance files
     Bad(
@@ -236,6 +254,8 @@ GOOD = [
     (Variant, "network: {dns: {servers: [198.51.100.53, '2001:db8::53'], search: [example.org]}}"),
     (Image, "build: {suite: bookworm, mirror: 'http://mirror.example.org/debian', components: [main, contrib]}"),
     (Image, "build: {suite: bookworm, mirror: ~}"),
+    (Image, "build: {suite: noble, distribution: ubuntu, variant: standard, recommends: true, exclude: [snapd]}"),
+    (Image, "build: {suite: x, repositories: {a: {url: 'https://h/', suite: ./, components: [], keyring: a.gpg}}}"),
     (Subnet, "networks: [198.51.100.0/24, 2001:db8:1::/64]\ngateways: [203.0.113.1, fe80::1]\nmtu: 9000\n"),
     (Subnet, "match: {link: gnt-br0, network: ~}"),
     (

@@ -83,6 +83,9 @@ GOOD: list[tuple[Check, list[str]]] = [
             "file:///srv/mirror",
         ],
     ),
+    (checks.repository_suite, ["bookworm", "bookworm/updates", "./", "/", "el9-x/", "stable/", "20.04", "bookworm~1"]),
+    (checks.deb, ["a.deb", "site-tools_1.0~rc1+b1_all.deb", "/srv/debs/a_1_amd64.deb"]),
+    (checks.script, ["motd", "10-motd.sh", "/srv/scripts/motd"]),
 ]
 
 INJECTIONS = ["a\nb", "a\n", "\na", "a\r", "a\x00b", "a\x1b[31m", "a\u2028b", "a\x85b"]
@@ -92,6 +95,9 @@ BAD: list[tuple[Check, list[str]]] = [
     (checks.account, ["", "Root", "a:b", "0a", "a b", "-a", "a" * 33, "a,b", "root$"]),
     (checks.package, ["", "a", "Foo", "a,b", "foo=1.0", "foo/bookworm", "-o", "?essential", "a b"]),
     (checks.suite, ["", "12", "Bookworm", "book worm", "../x", "a/b"]),
+    (checks.repository_suite, ["", "a b", "../", "a/../b", "a//b", "[trusted=yes]", "-a", "a\nb", "a;b"]),
+    (checks.deb, ["", "a", ".deb", "a/b.deb", "../a.deb", "a b.deb", "-a.deb", "debs/"]),
+    (checks.script, ["", "a/b", "../a", "-a", "a b", ".hidden", "$(id)"]),
     (checks.hook_order, ["", "after", "network", "after  network", "behind network", "after ../x"]),
     (checks.line, [""]),
     (checks.gecos, ["a:b", "root:x:0:0"]),
