@@ -2,39 +2,40 @@
 
 requests is used for what it knows of HTTP, TLS, proxies and pools; following redirects is done here, so that none leads
 from https to http, and nothing of the caller's environment (proxies, netrc(5)) has a say.
+Messages show addresses without what may be secret in them: users, passwords and queries.
 Not for: whether what was fetched is right (:mod:`osprovider.images.sources`).
-Source: RFC 9110, 13.1.5 (If-Range), 14 (ranges), 15.3.7 (206), 10.2.3 (Retry-After).
+Source: RFC 9110, 13.1.5 (If-Range), 14 (ranges), 15.3.7 (206), 15.5.17 (416), 10.2.3 (Retry-After).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import http.client
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
-from urllib.parse import urljoin, urlsplit
+from typing import TypeVar
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3.exceptions
 
 import osprovider
 from osprovider.errors import ImageError
+from osprovider.images.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
 from osprovider.log import human_bytes, reporter
 
-__all__ = ["Fetched", "Fetcher", "Limits"]
+__all__ = ["Fetched", "Fetcher", "Limits", "shown"]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _MOST_REDIRECTS = 10
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 60.0
 _HEADERS = {"User-Agent": f"osprovider/{osprovider.__version__}", "Accept-Encoding": "identity"}
+_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _Result = TypeVar("_Result")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +55,6 @@ class Limits:
     pause: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file that was fetched whole.
-
-    Attributes:
-        digests: of its content, hexadecimal, by hashlib's name.
-        size_bytes: its size.
-        etag: the server's validator, as it stands in the header; None without one. last_modified: likewise.
-    """
-
-    digests: Mapping[str, str]
-    size_bytes: int
-    etag: str | None
-    last_modified: str | None
-
-
-class _TryAgain(Exception):  # noqa: N818 - never leaves this module
-    """Something that may be better the next time; ``pause`` is how long the server wants us to wait, in seconds."""
-
-    def __init__(self, what: str, pause: float = 0.0) -> None:
-        super().__init__(what)
-        self.pause = pause
-
-
 class Fetcher:
     """Fetches files.
 
@@ -92,7 +69,7 @@ class Fetcher:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers.update(_HEADERS)
-        self._session.verify = str(ca_file) if ca_file else "/etc/ssl/certs/ca-certificates.crt"
+        self._session.verify = str(ca_file or _AUTHORITIES)
         if proxy:
             self._session.proxies = {"http": proxy, "https": proxy}
 
@@ -103,10 +80,13 @@ class Fetcher:
             ImageError: it cannot be had, or is larger.
         """
 
-        def attempt(_: float) -> bytes:
+        def attempt(deadline: float) -> bytes:
             with self._get(url, {}) as response:
-                data = b"".join(self._chunks(response, url, limit_bytes, 0))
-                _check_length(response, len(data))
+                large = f"larger than {human_bytes(limit_bytes)}, which is too much for a list or a signature"
+                data = b"".join(self._chunks(response, url, deadline, limit_bytes, large))
+                length = length_of(response)
+                if length is not None and len(data) < length:
+                    raise TryAgain(f"the connection ended after {len(data)} of {length} bytes")
                 return data
 
         return self._persist(url, attempt, lambda: 0)
@@ -124,7 +104,8 @@ class Fetcher:
 
         Args:
             url: http or https.
-            target: the file that is written; what it is so far lies beside it, in ``TARGET.json``.
+            target: the file that is written; what it is so far lies beside it, in ``TARGET.json``. Neither is left
+                where it cannot be gone on with.
             algorithms: hashlib's names of the digests that are wanted.
             limit_bytes: the most that it may have.
             unless: headers of a conditional request (``If-None-Match``, ``If-Modified-Since``).
@@ -135,212 +116,180 @@ class Fetcher:
         Raises:
             ImageError: it cannot be had; says what the server answered, and what to do.
         """
-        name = urlsplit(url).path.rpartition("/")[2] or url
-        with reporter.step(f"fetch {name}") as detail, _Part(target, algorithms) as part:
+        name = urlsplit(url).path.rpartition("/")[2] or shown(url)
+        try:
+            with reporter.step(f"fetch {name}") as detail, Part(target, algorithms) as part:
 
-            def attempt(deadline: float) -> Fetched | None:
-                return self._download_once(url, part, limit_bytes, dict(unless or {}), deadline)
+                def attempt(deadline: float) -> Fetched | None:
+                    return self._download_once(url, part, limit_bytes, dict(unless or {}), deadline)
 
-            fetched = self._persist(url, attempt, lambda: part.size)
-            detail(human_bytes(fetched.size_bytes) if fetched else "not changed")
+                fetched = self._persist(url, attempt, lambda: part.size)
+                detail(human_bytes(fetched.size_bytes) if fetched else "not changed")
+        except OSError as error:
+            raise ImageError(
+                f"{target}: {error.strerror or error}; the cache directory has to be writable, and not full"
+            ) from error
         return fetched
 
     def _download_once(
-        self, url: str, part: _Part, limit: int, conditions: dict[str, str], deadline: float
+        self, url: str, part: Part, limit: int, unless: dict[str, str], deadline: float
     ) -> Fetched | None:
-        with self._get(url, conditions | part.conditions()) as response:
-            if response.status_code == 304:
+        rest = part.conditions()
+        good = {200, *([304] if unless else []), *([206, 416] if rest else [])}
+        with self._get(url, unless | rest, good) as response:
+            status = response.status_code
+            if status == 304:
                 return None
-            if response.status_code == 206:
+            if status == 416:
+                part.end(response)
+                return part.finished()
+            large = f"larger than {human_bytes(limit)}, the max_size of the definition; raise that if it is right"
+            if status == 206:
                 part.go_on(response)
             else:
                 part.begin(response)
+            if part.expected is not None and part.expected > limit:
+                raise ImageError(f"{shown(url)}: {large}")
             due = time.monotonic() + 10
-            total = part.expected
-            for chunk in self._chunks(response, url, limit, part.size):
+            for chunk in self._chunks(response, url, deadline, limit - part.size, large):
                 part.append(chunk)
-                now = time.monotonic()
-                if now > deadline:
-                    raise ImageError(f"{url}: not done after {self._limits.total:.0f} s: the server is too slow")
-                if now > due:
-                    due = now + 10
-                    share = f"{part.size * 100 // total} % of {human_bytes(total)}" if total else human_bytes(part.size)
-                    reporter.running("fetch", share)
-            if total is not None and part.size < total:
-                raise _TryAgain(f"the connection ended after {part.size} of {total} bytes")
+                if time.monotonic() > due:
+                    due = time.monotonic() + 10
+                    reporter.running("fetch", part.progress())
+        part.check_size()
         return part.finished()
 
     def _persist(self, url: str, attempt: Callable[[float], _Result], progress: Callable[[], int]) -> _Result:
         """Try, and try again as long as that may help."""
         deadline = time.monotonic() + self._limits.total
-        failures, before = 0, progress()
+        failures, most = 0, progress()
         while True:
             try:
                 return attempt(deadline)
-            except _TryAgain as error:
+            except TryAgain as error:
                 what, pause = str(error), error.pause
-            except requests.exceptions.SSLError as error:
-                raise ImageError(f"{url}: the server's certificate is not trusted: {_cause(error)}") from error
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                what, pause = _cause(error), 0.0
-            except OSError as error:
-                raise ImageError(f"{error.filename or url}: {error.strerror}") from error
-            failures = 0 if progress() > before else failures
-            before = progress()
+            if progress() > most:  # than ever: a server that begins anew each time gets nowhere
+                most, failures = progress(), 0
             failures += 1
             if failures >= self._limits.attempts or time.monotonic() > deadline:
-                raise ImageError(
-                    f"{url}: {what}, {failures} times in a row; is the server up, and reachable from here?"
-                )
-            pause = max(min(pause, _LONGEST_PAUSE), self._limits.pause * 2 ** (failures - 1))
-            reporter.info(f"{url}: {what}; trying again in {pause:.0f} s")
+                times = "" if failures == 1 else f", {failures} times in a row"
+                raise UnfinishedError(f"{shown(url)}: {what}{times}; is the server up, and reachable from here?")
+            pause = max(min(pause, _LONGEST_PAUSE), min(self._limits.pause * 2 ** (failures - 1), _LONGEST_PAUSE))
+            reporter.info(f"{shown(url)}: {what}; trying again in {pause:.0f} s")
             time.sleep(pause)
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """Ask for a file, through redirects."""
+    def _get(self, url: str, headers: Mapping[str, str], good: set[int] | None = None) -> requests.Response:
+        """Ask for a file, through redirects; ``good`` are the statuses that are answers."""
         place = url
-        for _ in range(_MOST_REDIRECTS):
-            response = self._session.get(
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = self._ask(url, place, headers)
+            if not response.is_redirect:
+                try:
+                    _check_status(response, url, good or {200})
+                except BaseException:
+                    response.close()
+                    raise
+                return response
+            response.close()
+            place = _next_place(url, place, response.headers["Location"])
+        raise ImageError(f"{shown(url)}: redirects more than {_MOST_REDIRECTS} times, the last time to {shown(place)}")
+
+    def _ask(self, url: str, place: str, headers: Mapping[str, str]) -> requests.Response:
+        """One request; ``place`` is where redirects led."""
+        by_way = "" if place == url else f"redirected to {shown(place)}: "
+        try:
+            return self._session.get(
                 place,
                 headers=dict(headers),
                 stream=True,
                 allow_redirects=False,
                 timeout=(self._limits.connect, self._limits.idle),
             )
-            if not response.is_redirect:
-                _check_status(response, url)
-                return response
-            response.close()
-            place = urljoin(place, response.headers["Location"])
-            if not place.startswith(("http://", "https://")) or (
-                url.startswith("https:") and place.startswith("http:")
-            ):
-                raise ImageError(f"{url}: redirects to {place}, which is less safe; correct the source")
-        raise ImageError(f"{url}: redirects more than {_MOST_REDIRECTS} times, the last time to {place}")
-
-    def _chunks(self, response: requests.Response, url: str, limit: int, size: int) -> Iterator[bytes]:
-        while chunk := response.raw.read(_CHUNK, decode_content=False):
-            size += len(chunk)
-            if size > limit:
+        except ValueError as error:  # of an address, or of the one that the answer redirects to
+            raise ImageError(f"{shown(url)}: {by_way}not an address; correct the source") from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            cause = _cause(error)
+            if isinstance(cause, ssl.SSLCertVerificationError):
                 raise ImageError(
-                    f"{url}: larger than {human_bytes(limit)}, which is what the definition allows; raise its max_size "
-                    "if that is right"
-                )
+                    f"{shown(url)}: {by_way}the server's certificate is not trusted: {cause.verify_message}; "
+                    "correct the address, or add its authority to this node's (update-ca-certificates)"
+                ) from error
+            raise TryAgain(f"{by_way}{_say(cause)}") from error
+        except OSError as error:  # requests looks for the file before it connects
+            raise ImageError(f"{_AUTHORITIES}: {error}; install ca-certificates") from error
+
+    def _chunks(
+        self, response: requests.Response, url: str, deadline: float, limit: int, large: str
+    ) -> Iterator[bytes]:
+        """A body as it comes, not decoded; ``limit`` is the most of it, and ``large`` what is said of more."""
+        # urllib3 does not return what is there before as much is there as was asked for: a server that sends a byte now
+        # and then would never let us look at the clock. http.client does, but does not always know where a body ends.
+        body: http.client.HTTPResponse = response.raw._original_response  # noqa: SLF001
+        left = length_of(response)
+        size = 0
+        while left is None or left > 0:
+            try:
+                chunk = body.read1(_CHUNK if left is None else min(_CHUNK, left))
+            except TimeoutError as error:
+                raise TryAgain(f"nothing came for {self._limits.idle:.0f} s") from error
+            except (OSError, http.client.HTTPException) as error:
+                raise TryAgain(_say(error)) from error
+            if not chunk:
+                break
+            size += len(chunk)
+            left = None if left is None else left - len(chunk)
+            if size > limit:
+                raise ImageError(f"{shown(url)}: {large}")
             yield chunk
+            if time.monotonic() > deadline:
+                raise UnfinishedError(
+                    f"{shown(url)}: not done after {self._limits.total:.0f} s: the server is too slow"
+                )
 
 
-class _Part:
-    """A file as far as it was fetched, and what the server said of it, so that it can be gone on with."""
-
-    def __init__(self, path: Path, algorithms: tuple[str, ...]) -> None:
-        self._path = path
-        self._notes = path.with_name(f"{path.name}.json")
-        self._algorithms = algorithms
-        self._digests = {name: hashlib.new(name) for name in algorithms}
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self._said: dict[str, str | int | None] = {}
-        self.size = 0
-        self.expected: int | None = None
-        self._take_up()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        if not self.size:
-            self._path.unlink()
-            self._notes.unlink(missing_ok=True)
-
-    def conditions(self) -> dict[str, str]:
-        """Headers that ask for the rest, if it is still the rest of the same file; none where there is nothing yet."""
-        validator = self._said.get("etag") or self._said.get("last_modified")
-        if not self.size or not isinstance(validator, str) or validator.startswith("W/"):
-            return {}
-        return {"Range": f"bytes={self.size}-", "If-Range": validator}
-
-    def begin(self, response: requests.Response) -> None:
-        """The server sends all of it."""
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self._digests = {name: hashlib.new(name) for name in self._algorithms}
-        self.size = 0
-        length = response.headers.get("Content-Length", "")
-        self.expected = int(length) if length.isdigit() else None
-        self._said = {
-            "etag": response.headers.get("ETag"),
-            "last_modified": response.headers.get("Last-Modified"),
-            "expected": self.expected,
-        }
-        self._notes.write_text(json.dumps(self._said))
-
-    def go_on(self, response: requests.Response) -> None:
-        """The server sends the rest."""
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != self.size:
-            os.ftruncate(self._fd, 0)
-            self.size = 0
-            self._said = {}
-            raise _TryAgain("the server sent another part than it was asked for")
-        self.expected = int(found[3]) if found[3] != "*" else int(found[2]) + 1
-
-    def append(self, chunk: bytes) -> None:
-        """Store what came."""
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        for digest in self._digests.values():
-            digest.update(chunk)
-        self.size += len(chunk)
-
-    def finished(self) -> Fetched:
-        """All of it is there: have it stored."""
-        os.fsync(self._fd)
-        self._notes.unlink(missing_ok=True)
-        etag, modified = self._said.get("etag"), self._said.get("last_modified")
-        return Fetched(
-            {name: digest.hexdigest() for name, digest in self._digests.items()},
-            self.size,
-            etag if isinstance(etag, str) else None,
-            modified if isinstance(modified, str) else None,
-        )
-
-    def _take_up(self) -> None:
-        """Read what an earlier attempt left."""
-        try:
-            said = json.loads(self._notes.read_bytes())
-            self._said = dict(said)
-        except (OSError, ValueError, TypeError):
-            os.ftruncate(self._fd, 0)
-            return
-        while chunk := os.read(self._fd, _CHUNK):
-            for digest in self._digests.values():
-                digest.update(chunk)
-            self.size += len(chunk)
+def shown(url: str) -> str:
+    """An address for messages and records: without user, password and query, and printable."""
+    try:
+        parts = urlsplit(url)
+        bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return "something that is no address"
+    return _printable(bare)
 
 
-def _check_status(response: requests.Response, url: str) -> None:
+def _printable(text: str) -> str:
+    """A text of somebody else's for a line of ours."""
+    return "".join(each if each.isprintable() else "?" for each in text[:500])
+
+
+def _next_place(url: str, place: str, location: str) -> str:
+    """Where a redirect leads.
+
+    Raises:
+        ImageError: to nothing that is fetched, or from https to what is not.
+    """
+    try:
+        following = urljoin(place, location)
+        scheme = urlsplit(following).scheme
+    except ValueError as error:
+        raise ImageError(f"{shown(url)}: redirects to something that is no address; correct the source") from error
+    if scheme == "https" or (scheme == "http" and urlsplit(place).scheme == "http"):
+        return following
+    raise ImageError(f"{shown(url)}: redirects to {shown(following)}, which is less safe; correct the source")
+
+
+def _check_status(response: requests.Response, url: str, good: set[int]) -> None:
     status = response.status_code
-    if status in (200, 206, 304):
+    if status in good:
         return
-    response.close()
-    said = f"the server answers {status} {response.reason}"
-    if status == 416:
-        raise _TryAgain(said)
+    said = f"the server answers {status} {_printable(response.reason or '')}".rstrip()
     if status in _TRY_AGAIN:
-        after = response.headers.get("Retry-After", "")
-        raise _TryAgain(said, float(after) if after.isdigit() else 0.0)
-    raise ImageError(f"{url}: {said}: correct the address in the definition")
+        raise TryAgain(said, float(number(response.headers.get("Retry-After", "")) or 0))
+    raise ImageError(f"{shown(url)}: {said}: correct the address in the definition")
 
 
-def _check_length(response: requests.Response, size: int) -> None:
-    length = response.headers.get("Content-Length", "")
-    if length.isdigit() and size < int(length):
-        raise _TryAgain(f"the connection ended after {size} of {length} bytes")
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the addresses of Python objects."""
+def _cause(error: BaseException) -> BaseException:
+    """The innermost reason."""
     while isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
         inner = (
             error.__cause__
@@ -351,5 +300,12 @@ def _cause(error: BaseException) -> str:
         if inner is None or inner is error:
             break
         error = inner
+    return error
+
+
+def _say(error: BaseException) -> str:
+    """An error in words, without the addresses of Python objects."""
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection ended in the middle"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return re.sub(r"<[^>]*>: ", "", text).lower()
+    return _printable(re.sub(r"<[^>]*>: ", "", text)).lower()
