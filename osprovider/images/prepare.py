@@ -161,7 +161,7 @@ def _build(job: Job) -> Made:
             facts = tree.inspect(guest)
             detail(f"{facts.packages} packages")
         with reporter.step(f"image {job.name}: clean"):
-            tree.clean(guest, bootstrap.LEFT_FOR_BUILD)
+            tree.clean(guest, (*tree.LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
         return facts
 
     return make_tree(job, min(job.free_bytes, LARGEST_BUILD), fill, {build.tool: bootstrap.tool_version(build.tool)})

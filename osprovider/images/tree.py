@@ -1,32 +1,32 @@
-"""A root file system just made: what a template must not have is taken out, what deployment must know is noted.
+"""A root file system: what a template must not have is taken out, what deployment must know is noted.
 
-Not for: the identity that an instance gets (the hooks); nor for trees that others made.
+Not for: the identity that an instance gets (the hooks); what only a system has that was in use
+(:mod:`osprovider.images.anonymize`).
 """
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from osprovider.guest.identity import FORGOTTEN
 from osprovider.guest.protocol import Guest
 from osprovider.images.manifest import Distribution, Kernel
 
-__all__ = ["Facts", "clean", "inspect", "version_key"]
+__all__ = ["LEFT_BY_BUILD", "Facts", "clean", "inspect", "version_key"]
 
 _REMOVED = (
+    *FORGOTTEN,
     # keys and seeds: one copy of each is one too many
     "/etc/ssh/ssh_host_*_key",
     "/etc/ssh/ssh_host_*_key.pub",
+    "/etc/ssh/ssh_host_*_key-cert.pub",
     "/var/lib/systemd/random-seed",
-    "/var/lib/systemd/credential.secret",
-    "/var/lib/urandom/random-seed",
     "/var/lib/dbus/machine-id",
-    # what fetched and installed the packages
-    "/etc/apt/apt.conf.d/*mmdebstrap",
-    "/etc/apt/apt.conf.d/*proxy*",
-    "/etc/dpkg/dpkg.cfg.d/*mmdebstrap",
+    # what fetched the packages
     "/var/cache/apt/*.bin",
     "/var/cache/apt/archives/*.deb",
     "/var/cache/apt/archives/partial/*",
@@ -36,16 +36,22 @@ _REMOVED = (
     "/var/cache/debconf/*-old",
     "/var/lib/dpkg/*-old",
     "/var/cache/ldconfig/aux-cache",
-    "/debootstrap",
-    # what was written while the packages were installed
+    # what was written while the system was installed or ran
     "/var/log/*.log",
     "/var/log/apt/*",
     "/var/log/journal/*",
-    "/var/lib/dhcp/*.leases",
     "/root/.bash_history",
     "/root/.wget-hsts",
     *(f"{directory}/{names}" for directory in ("/run", "/tmp", "/var/tmp") for names in ("[!.]*", ".*")),  # noqa: S108
 )
+
+LEFT_BY_BUILD = (
+    "/etc/apt/apt.conf.d/*mmdebstrap",
+    "/etc/apt/apt.conf.d/*proxy*",
+    "/etc/dpkg/dpkg.cfg.d/*mmdebstrap",
+    "/debootstrap",
+)
+"""What the tools that install packages leave of their own, and of the node's."""
 
 _RUN_LOCK = "/run/lock"
 """The target of Debian's ``/var/lock`` (Debian policy 9.1.4)."""
@@ -76,21 +82,22 @@ class Facts:
     packages: int
 
 
-def clean(guest: Guest, also: Iterable[str] = ()) -> None:
-    """Take out what belongs to the build or to the node that it ran on, or would be the same in every instance.
+def clean(guest: Guest, also: Iterable[str] = (), *, keep: Collection[str] = ()) -> None:
+    """Take out what would be the same in every instance, and what nobody needs again.
 
     Args:
         guest: the tree.
-        also: further paths to remove.
+        also: patterns of further paths to remove.
+        keep: patterns of paths that stay, with ``*`` for any characters (``/`` too).
 
     Raises:
         GuestError: the file system refuses.
     """
     for pattern in (*_REMOVED, *also):
         for path in guest.glob(pattern):
-            if path != _RUN_LOCK:
+            if path != _RUN_LOCK and not _matches(path, keep):
                 guest.remove(path)
-    for path in (found for pattern in _LOGS for found in guest.glob(pattern)):
+    for path in (found for pattern in _LOGS for found in guest.glob(pattern) if not _matches(found, keep)):
         # wtmp and its like have owners and modes that only packages' scripts know, so they stay.
         if not guest.is_directory(path) and not guest.is_symlink(path):
             guest.write(path, "")
@@ -101,6 +108,10 @@ def clean(guest: Guest, also: Iterable[str] = ()) -> None:
         guest.symlink("/etc/machine-id", "/var/lib/dbus/machine-id")
     if not guest.is_symlink("/etc/resolv.conf"):
         guest.remove("/etc/resolv.conf")
+
+
+def _matches(path: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def inspect(guest: Guest) -> Facts:
