@@ -117,7 +117,10 @@ def _logical(fd: int, extended: Entry, sector_size: int) -> Iterator[Entry]:
         if len(parts) > 1 or len(links) > 1:
             raise MsdosError(f"the boot record in sector {address} has more than one partition")
         for part in parts:
-            yield Entry(number, part.type, address + part.first, part.count, part.is_active, (*part.places, *link))
+            first = address + part.first
+            if not extended.first < first <= first + part.count <= extended.first + extended.count:
+                raise MsdosError(f"its logical partition {number} lies outside of the extended one")
+            yield Entry(number, part.type, first, part.count, part.is_active, (*part.places, *link))
             number += 1
         if not links:
             return
