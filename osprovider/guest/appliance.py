@@ -51,6 +51,7 @@ _PROCESS = "osprovider.guest.appliance_process"
 _KVM_SECONDS = 90.0
 _EMULATED_SECONDS = 300.0
 _FINISH_SECONDS = 300.0
+_PACK_SECONDS = 12 * 3600.0  # of terabytes; or to trim them
 _USE_SECONDS = 900.0
 _END_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 1.0
@@ -84,7 +85,15 @@ def require_appliance() -> None:
 
 
 @contextmanager
-def appliance(volumes: Sequence[Volume], directories: Directories, *, read_only: bool = False) -> Iterator[HostGuest]:
+def appliance(
+    volumes: Sequence[Volume],
+    directories: Directories,
+    *,
+    read_only: bool = False,
+    overlay: bool = False,
+    trim: bool = False,
+    archive: int | None = None,
+) -> Iterator[HostGuest]:
     """Boot an appliance with a guest's file systems, as long as the body runs.
 
     Before they are mounted they get their UUIDs, and grow, as their volumes say.
@@ -93,20 +102,23 @@ def appliance(volumes: Sequence[Volume], directories: Directories, *, read_only:
         volumes: the root, which is mounted at ``/``, and what else belongs to the guest.
         directories: the cache keeps the appliance that libguestfs builds once, 370 MB; the run directory remembers,
             until the node boots again, that KVM does not work on it.
-        read_only: nothing is written to the devices.
+        read_only: the guest cannot be written.
+        overlay: it can, but what is written is kept in memory and lost in the end: the devices are only read.
+        trim: after the body the devices are told what the file systems do not use.
+        archive: after the body the tree is packed to this descriptor, as :func:`pack` does it.
 
     Raises:
         GuestError: the appliance does not start, cannot change or mount a file system, lost what was written, or took
             too long.
     """
-    order = _order(volumes, directories, read_only=read_only)
+    order = replace(_order(volumes, directories, read_only=read_only), overlay=overlay, trim=trim)
     with ExitStack() as stack:
         with reporter.step("start the libguestfs appliance") as detail:
-            server = _launched(stack, order, directories.run, detail)
+            server = _launched(stack, order, directories.run, detail, [] if archive is None else [archive])
             root = server.mounted_root()
         with opened(root), server.in_use():
             yield HostGuest(root)
-        server.finish()
+        server.finish(_FINISH_SECONDS if archive is None and not trim else _PACK_SECONDS)
 
 
 def pack(volumes: Sequence[Volume], directories: Directories, archive: int) -> None:
@@ -120,7 +132,7 @@ def pack(volumes: Sequence[Volume], directories: Directories, archive: int) -> N
     Raises:
         GuestError: as for :func:`appliance`; or the archive cannot be written.
     """
-    order = _order(volumes, directories, read_only=True)
+    order = replace(_order(volumes, directories, read_only=True), lend=False)
     with ExitStack() as stack:
         with reporter.step("start the libguestfs appliance") as detail:
             server = _launched(stack, order, directories.run, detail, [archive])
@@ -218,12 +230,12 @@ class _Server:
 
     def packed(self) -> None:
         """Wait until the guest's tree is packed, and the appliance has ended."""
-        self._expect("done", _USE_SECONDS)
+        self._expect("done", _PACK_SECONDS)
 
-    def finish(self) -> None:
-        """Store what was written, and end the appliance."""
+    def finish(self, seconds: float) -> None:
+        """Store what was written, do what the order says for the end, and end the appliance, within that time."""
         self._channel.send(b"finish")
-        self._expect("done", _FINISH_SECONDS)
+        self._expect("done", seconds)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -4,11 +4,12 @@ Started by :mod:`osprovider.guest.appliance` alone, in mount, PID, network and I
 process it takes QEMU and everything else with it when it ends, and nobody else sees what it mounts. It speaks over one
 ``SOCK_SEQPACKET`` socket, whose number is its argument:
 
-1. it gets an :class:`Order` as JSON, and with it a descriptor where the guest's tree is only to be packed;
+1. it gets an :class:`Order` as JSON, and with it a descriptor where the guest's tree is to be packed;
 2. it says ``{"stage": "launched"}`` when the appliance runs, and ``{"stage": "mounted"}`` when the guest can be used,
    with a descriptor of the root directory as FUSE shows it;
-   (of a tree that is packed, nothing: tar in the appliance writes to the descriptor, and 3. follows without a word);
-3. it gets ``finish`` when all descriptors below that one are closed, stores everything, and says ``{"stage": "done"}``;
+   (of a guest that is not lent, nothing, and 3. follows without a word);
+3. it gets ``finish`` when all descriptors below that one are closed, stores everything, trims the file systems and has
+   tar in the appliance pack the tree where that is wanted, and says ``{"stage": "done"}``;
 4. at any time it says ``{"error": …}`` and ends; and where the socket is closed at the other end, it ends at once.
 
 Not for: the guest protocol; the kernel, through FUSE, asks libguestfs for every file, so that the one implementation on
@@ -28,7 +29,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from osprovider import linux
 from osprovider.linux import MountFlag
@@ -86,13 +87,19 @@ class Order:
         drives: the guest's file systems.
         cache: where libguestfs keeps the appliance that it builds once.
         accelerated: with KVM; else emulated.
-        read_only: nothing is written to the devices.
+        read_only: the guest cannot be written.
+        overlay: what is written stays in this process' memory and is lost with it; the devices are only read.
+        lend: the root directory is lent out.
+        trim: in the end the devices are told what the file systems do not use.
     """
 
     drives: tuple[Drive, ...]
     cache: str
     accelerated: bool
     read_only: bool
+    overlay: bool = False
+    lend: bool = True
+    trim: bool = False
 
     def to_json(self) -> bytes:
         """As it goes over the socket."""
@@ -135,13 +142,16 @@ def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> 
     for name, drive in drives:
         _change(handle, name, drive)
     places = _mount_all(handle, drives)
-    if archive is None:
+    if order.lend:
         _lend(channel, handle, order, listener)
-    else:
+    if not order.read_only and not order.overlay:
+        _store(handle, places)
+    if order.trim:
+        for place in places:
+            handle.fstrim(place)
+    if archive is not None:
         target = f"/proc/self/fd/{archive}"
         handle.tar_out("/", target, numericowner=True, xattrs=True, acls=True, excludes=["./lost+found"])
-    if not order.read_only:
-        _store(handle, places)
     handle.umount_all()
     handle.shutdown()
     handle.close()
@@ -183,8 +193,11 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
     handle.set_recovery_proc(False)  # the PID namespace ends QEMU more surely
     for option, value in _QEMU_OPTIONS.items():
         handle.config(option, value)
+    options: dict[str, Any] = {"readonly": order.read_only or order.overlay}  # what is written goes to a file in /tmp
+    if order.trim:
+        options["discard"] = "besteffort"
     for index in range(len(order.drives)):
-        handle.add_drive_opts(str(_TMP / f"drive{index}"), format="raw", readonly=order.read_only)
+        handle.add_drive_opts(str(_TMP / f"drive{index}"), format="raw", **options)
     try:
         handle.launch()
     except RuntimeError as error:

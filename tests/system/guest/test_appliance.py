@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from osprovider import linux
+from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError
 from osprovider.guest import appliance as module
 from osprovider.guest.appliance import appliance
@@ -186,3 +187,38 @@ def test_a_killed_process_takes_the_appliance_with_it(image: Path, directories: 
     while snapshot([]).processes - others and time.monotonic() < end:
         time.sleep(0.02)
     assert users_of(image) == {}
+
+
+def test_what_is_written_to_an_overlay_is_packed_and_lost(image: Path, directories: Directories) -> None:
+    before = image.read_bytes()
+    with (image.with_name("packed")).open("w+b") as packed:
+        with appliance([Volume(image, "ext4")], directories, overlay=True, archive=packed.fileno()) as guest:
+            guest.write("/written", "once")
+        assert image.read_bytes() == before
+        words = ["tar", "--extract", "--to-stdout", "--file=-", "./written"]
+        packed.seek(0)
+        assert subprocess.run(words, stdin=packed, capture_output=True, check=True).stdout == b"once"
+
+
+def test_a_trimmed_guest_gives_back_what_it_does_not_use(image: Path, directories: Directories) -> None:
+    with loop_device(image) as loop:
+        with appliance([Volume(loop, "ext4")], directories) as guest:
+            guest.write("/large", os.urandom(4 << 20))
+        used = image.stat().st_blocks
+        with appliance([Volume(loop, "ext4")], directories, trim=True) as guest:
+            guest.remove("/large")
+    assert image.stat().st_blocks <= used - (4 << 20) // 512
+    fsck(image)
+
+
+def test_packing_to_a_pipe_that_nobody_reads_any_more_fails(image: Path, directories: Directories) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        with (
+            pytest.raises(GuestError, match="the libguestfs appliance with"),
+            appliance([Volume(image, "ext4")], directories, overlay=True, archive=write),
+        ):
+            pass
+    finally:
+        os.close(write)
