@@ -1,6 +1,7 @@
 """The partition table of a disk image, which anybody may have made: read by rules, and taken out.
 
-A table that is damaged in any way is refused: what it is to become is written anew on every instance's disk.
+A table that is damaged is refused, also where a GPT's backup is sound: which of the two the publisher meant is not ours
+to guess. What it says is written anew on every instance's disk.
 Sources: UEFI Specification 2.10, 5.3 (GPT); Discoverable Partitions Specification; :mod:`osprovider.disk.msdos`.
 Not for: what is on the partitions (:mod:`osprovider.images.contents`).
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from osprovider.disk import msdos
-from osprovider.disk.gpt import SIGNATURE, Gpt, GptError
+from osprovider.disk.gpt import ENTRY, SIGNATURE, Gpt, GptError
 from osprovider.errors import ImageError
 from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.layout import EXTENDED_TYPES, TYPES
@@ -27,6 +28,7 @@ _BOOT_CODE = 440  # of LBA 0; the disk's signature and the msdos table follow
 _MBR_END = 512
 _MOST_PARTITIONS = 64
 _HIGHEST_NUMBER = 128  # of a GPT of the usual size
+_GPT_BYTES = _HIGHEST_NUMBER * ENTRY.size
 
 
 def read_image_table(raw: Path, name: str) -> ImageTable | None:
@@ -163,12 +165,13 @@ def _check(table: ImageTable, name: str, size: int) -> None:
     highest = max(part.number for part in table.partitions)
     if highest > _HIGHEST_NUMBER:
         raise ImageError(f"image {name}: its partitions go up to number {highest}: {_HIGHEST_NUMBER} is the highest")
+    first = 2 * table.sector_size + _GPT_BYTES if table.type == "gpt" else table.sector_size
     for part in table.partitions:
         end = part.start_bytes + part.size_bytes
-        if part.size_bytes <= 0 or part.start_bytes < table.sector_size:
+        if part.size_bytes <= 0 or part.start_bytes < first:
             raise ImageError(
                 f"image {name}: its partition table is broken: partition {part.number} goes from byte "
-                f"{part.start_bytes} to {end}"
+                f"{part.start_bytes} to {end}, and what is before byte {first} is the table's own"
             )
         if end > size:
             raise ImageError(

@@ -195,7 +195,7 @@ def test_whatever_lies_there_is_a_table_or_an_error(disk: Path) -> None:
     original = disk.read_bytes()
     records = [0, 8 * MIB * 512, 19 * MIB * 512, 39 * MIB * 512]
     chance = random.Random(3)
-    outcomes = set()
+    outcomes = set[type[object]]()
     for _ in range(400):
         for record in records:
             content = bytearray(original[record : record + 512])
@@ -205,5 +205,4 @@ def test_whatever_lies_there_is_a_table_or_an_error(disk: Path) -> None:
             outcomes.add(type(table_of(disk)))
         except MsdosError as error:
             outcomes.add(type(error))
-            assert "\n" not in str(error)
     assert outcomes == {Msdos, MsdosError, type(None)}
