@@ -1,0 +1,168 @@
+"""A system that was in use becomes one that anybody may be: what it is, what it was told and what it wrote goes.
+
+What was installed and configured stays: packages, services, accounts with their passwords, files of users. Who could
+log in by a key could log in to every copy, so keys go; a variant says whose come.
+Not for: what has no place in any template, built ones too (:mod:`osprovider.images.tree`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from osprovider.customize.text import split_lines
+from osprovider.guest.identity import without_this_host
+from osprovider.guest.protocol import Guest
+from osprovider.images import tree
+
+__all__ = ["REMOVED", "REMOVED_FROM_HOMES", "anonymize"]
+
+_ROTATED = ("*.gz", "*.xz", "*.zst", "*.bz2", "*.old", "*.[0-9]", "*.[0-9][0-9]", "*-[0-9][0-9][0-9][0-9]*")
+
+REMOVED: dict[str, tuple[str, ...]] = {
+    "network": (
+        "/etc/systemd/network/10-osprovider-*",
+        "/etc/cloud/cloud.cfg.d/99-osprovider-network.cfg",
+        "/etc/netplan/50-cloud-init.yaml",
+        "/etc/network/interfaces.d/50-cloud-init*",
+        "/etc/sysconfig/network-scripts/ifcfg-e*",
+        "/etc/sysconfig/network/ifcfg-e*",
+        "/etc/NetworkManager/system-connections/*",
+        "/etc/udev/rules.d/*-cloud-init-hotplug*.rules",
+        "/etc/udev/rules.d/70-net.rules",
+        "/var/lib/systemd/network/*",
+    ),
+    "memberships": (
+        "/etc/krb5.keytab",
+        "/etc/pki/consumer/*",
+        "/etc/puppetlabs/puppet/ssl",
+        "/etc/salt/minion_id",
+        "/etc/salt/pki/minion",
+        "/etc/sysconfig/rhn/systemid",
+        "/var/lib/puppet/ssl",
+        "/var/lib/samba/private/*",
+        "/var/lib/sss/db/*",
+    ),
+    "notes": ("/etc/osprovider.json",),
+    "logs": (
+        *(f"/var/log/{depth}{name}" for depth in ("", "*/", "*/*/") for name in _ROTATED),
+        "/var/crash/*",
+        "/var/lib/systemd/coredump/*",
+        "/var/lib/systemd/timers/*",
+        "/var/spool/abrt/*",
+    ),
+    "caches": (
+        "/var/cache/apk/*",
+        "/var/cache/dnf/*",
+        "/var/cache/libdnf5/*",
+        "/var/cache/pacman/pkg/*",
+        "/var/cache/yum/*",
+        "/var/cache/zypp/*",
+    ),
+}
+"""Patterns of what goes, by what it is, beyond what :func:`osprovider.images.tree.clean` takes from every template."""
+
+REMOVED_FROM_HOMES = (
+    ".ssh/authorized_keys",
+    ".ssh/authorized_keys2",
+    ".ssh/id_*",
+    ".bash_history",
+    ".zsh_history",
+    ".ash_history",
+    ".python_history",
+    ".mysql_history",
+    ".psql_history",
+    ".lesshst",
+    ".viminfo",
+    ".wget-hsts",
+    ".cache/*",
+)
+"""Likewise, in the home directory of each account."""
+
+_HOSTNAME, _HOSTS, _MAILNAME, _FSTAB = "/etc/hostname", "/etc/hosts", "/etc/mailname", "/etc/fstab"
+_INTERFACES = "/etc/network/interfaces"
+_LOOPBACK = """\
+# Network interfaces; see interfaces(5).
+source /etc/network/interfaces.d/*
+
+auto lo
+iface lo inet loopback
+"""
+_NO_NAME = "localhost\n"  # as in templates that are built here
+_PLAIN_PATH = re.compile(r"/[\w.@+/-]+", re.ASCII)
+
+
+def anonymize(guest: Guest, *, keep: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+    """Take out what makes a system this one.
+
+    Args:
+        guest: the system, with all its file systems.
+        keep: patterns of paths that stay, with ``*`` for any characters.
+        remove: patterns of further paths that go, as a shell's.
+
+    Raises:
+        GuestError: the file system refuses.
+    """
+    names = _names(guest)
+    patterns = [pattern for group in REMOVED.values() for pattern in group]
+    homes = [f"{home}/{name}" for home in _homes(guest) for name in REMOVED_FROM_HOMES]
+    tree.clean(guest, [*patterns, *homes, *remove], keep=tuple(keep))
+    guest.write(_HOSTNAME, _NO_NAME)
+    if guest.exists(_MAILNAME):
+        guest.write(_MAILNAME, _NO_NAME)
+    if guest.exists(_HOSTS):
+        before = guest.read_text(_HOSTS)
+        after = _without_names(without_this_host(before), names)
+        if after != before:
+            guest.write(_HOSTS, after)
+    if guest.exists(_INTERFACES):
+        guest.write(_INTERFACES, _LOOPBACK)
+    _remove_swap_files(guest)
+
+
+def _names(guest: Guest) -> frozenset[str]:
+    """What the system calls itself: its name, and the first label of it."""
+    name = guest.read_text(_HOSTNAME).strip().lower() if guest.exists(_HOSTNAME) else ""
+    return frozenset({name, name.partition(".")[0]} - {"", "localhost"})
+
+
+def _homes(guest: Guest) -> tuple[str, ...]:
+    """The home directories that passwd(5) names."""
+    found = {"/root": None}
+    if guest.exists("/etc/passwd"):
+        for line in split_lines(guest.read_text("/etc/passwd")):
+            fields = line.split(":")
+            home = fields[5].rstrip("/") if len(fields) == 7 else ""
+            if _PLAIN_PATH.fullmatch(home) and guest.is_directory(home):
+                found[home] = None
+    return tuple(found)
+
+
+def _without_names(hosts: str, names: frozenset[str]) -> str:
+    """A hosts(5) in which nobody bears these names; an address that had no other goes."""
+    kept = []
+    for line in split_lines(hosts):
+        words = line.partition("#")[0].split()
+        others = [word for word in words[1:] if word.lower() not in names]
+        if len(words) - 1 == len(others) or not words:
+            kept.append(line)
+        elif others:
+            kept.append(f"{words[0]}\t{' '.join(others)}")
+    return "".join(f"{line}\n" for line in kept)
+
+
+def _remove_swap_files(guest: Guest) -> None:
+    """Remove the files that fstab(5) has the system swap to, with their lines: they hold what was in its memory."""
+    if not guest.exists(_FSTAB):
+        return
+    lines = split_lines(guest.read_text(_FSTAB))
+    kept = []
+    for line in lines:
+        words = line.split()
+        is_file = len(words) > 2 and words[2] == "swap" and _PLAIN_PATH.fullmatch(words[0])
+        if is_file and not words[0].startswith("/dev/"):
+            guest.remove(words[0])
+        else:
+            kept.append(line)
+    if kept != lines:
+        guest.write(_FSTAB, "".join(f"{line}\n" for line in kept))
