@@ -1,10 +1,10 @@
 """The partition table: written whole and last, and read back.
 
-libparted makes the table on a scratch disk, a sparse file in memory as large as the disk and with its sectors. There
-it gets what libparted 3.5 has no way to set (GUIDs of the disk and of its partitions, the root's type) and is compared
-with the plan. Only then are its sectors copied: the backup at the disk's end first, the primary, which makes the disk
-look installed, last. So the disk never holds half a table, or one with GUIDs that nobody planned; and neither libparted
-nor a re-reading kernel touches it.
+libparted makes a GPT on a scratch disk, a sparse file in memory as large as the disk and with its sectors. There it
+gets what libparted 3.5 has no way to set (numbers, GUIDs, any type, attributes, any name) and is compared with the
+plan. Only then are its sectors copied: the backup at the disk's end first, the primary, which makes the disk look
+installed, last. So the disk never holds half a table, or one with GUIDs that nobody planned; and neither libparted nor
+a re-reading kernel touches it. An msdos table, which only disk images bring, is :mod:`osprovider.disk.msdos`'s work.
 Sources: UEFI Specification 2.10, section 5.3 (GPT); Discoverable Partitions Specification; libparted's labels/gpt.c.
 Not for: dividing the disk (:mod:`osprovider.layout`), boot code (:mod:`osprovider.disk.bootloader`).
 """
@@ -18,6 +18,7 @@ import zlib
 from contextlib import ExitStack
 from pathlib import Path
 
+from osprovider.disk import msdos
 from osprovider.disk.copy import sync, write_all
 from osprovider.disk.device import Device, probe
 from osprovider.disk.gpt import ENTRY, Gpt, GptError
@@ -78,8 +79,6 @@ def _write_gpt(device: Device, table: TablePlan) -> None:
 
 
 def _write_msdos(device: Device, table: TablePlan) -> None:
-    from osprovider.disk import msdos  # only disk images have such a table
-
     wanted = msdos.Msdos(
         table.guid,
         tuple(
@@ -117,12 +116,13 @@ def _not_kept(device: Device) -> DeviceError:
 
 
 def _identified(gpt: Gpt, table: TablePlan) -> Gpt:
-    """The same with the numbers, GUIDs, types and attributes of ``table``, whose partitions it has in that order."""
+    """The same with all that ``table`` says of its partitions, whose places it has in that order."""
     entries = bytearray(len(gpt.entries))
     size = gpt.header.entry_size
     for index, part in enumerate(table.partitions):
-        _, _, start, end, _, name = ENTRY.unpack_from(gpt.entries, index * size)
+        _, _, start, end, _, _ = ENTRY.unpack_from(gpt.entries, index * size)
         identity = uuid.UUID(part.type).bytes_le, uuid.UUID(part.guid).bytes_le
+        name = part.name.encode("utf-16-le")
         ENTRY.pack_into(entries, (part.number - 1) * size, *identity, start, end, part.attributes, name)
     header = gpt.header._replace(guid=uuid.UUID(table.guid).bytes_le, entries_crc32=zlib.crc32(entries))
     return Gpt(header.sealed(), bytes(entries))
@@ -210,7 +210,7 @@ def _both(fd: int, device: Device, sector_size: int) -> tuple[Gpt, Gpt]:
 
 
 def _make(fd: int, path: Path, table: TablePlan) -> None:
-    """Have libparted make the table, GUIDs aside, on the scratch disk ``fd``. ``path`` is what errors name."""
+    """Have libparted lay the partitions out on the scratch disk ``fd``. ``path`` is what errors name."""
     import parted  # only here: it takes 10 ms
 
     try:
@@ -225,7 +225,6 @@ def _make(fd: int, path: Path, table: TablePlan) -> None:
                 geometry = parted.Geometry(device=device, start=start, length=length)
                 partition = parted.Partition(disk=disk, type=parted.PARTITION_NORMAL, geometry=geometry)
                 disk.addPartition(partition, parted.Constraint(exactGeom=geometry))
-                partition.set_name(part.name)
             disk.commitToDevice()
     except (
         parted.CreateException,

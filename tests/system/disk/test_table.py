@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import uuid
@@ -95,6 +96,48 @@ def test_a_table_takes_the_place_of_another(disk: Path, run_dir: Path) -> None:
     first = write(disk, run_dir)
     second = write(disk, run_dir)
     assert first != second == read_table(disk)
+
+
+def test_an_images_table_keeps_numbers_places_types_names_and_attributes(disk: Path, run_dir: Path) -> None:
+    lvm = "e6d6d379-f507-44c2-a23c-238f2a3df928"
+    with claim(disk, run_dir) as device:
+        table = TablePlan(
+            str(uuid.uuid4()),
+            device.facts.sector_size,
+            (
+                PartitionPlan(
+                    128, "other", 1 * MIB, MIB, str(uuid.uuid4()), "thirty-six characters, with a Würzel", lvm
+                ),
+                PartitionPlan(
+                    15, "esp", 2 * MIB + 4096, 4 * MIB, str(uuid.uuid4()), "\ufffd\n\t\\", TYPES["esp"], 1 << 2
+                ),
+                PartitionPlan(1, "root", 8 * MIB, 8 * MIB, str(uuid.uuid4()), "\U0001f41f", TYPES["root"], 1 << 59),
+            ),
+        )
+        write_table(device, table)
+    found = read_table(disk)
+    assert sorted(found.partitions, key=lambda part: part.start_bytes) == list(table.partitions)
+    assert found.guid == table.guid
+
+
+def test_an_msdos_table_is_what_util_linux_reads(disk: Path, run_dir: Path) -> None:
+    with disk.open("r+b") as file:
+        file.write(BOOT_CODE)
+    with claim(disk, run_dir) as device:
+        sector = device.facts.sector_size
+        parts = (
+            PartitionPlan(3, "root", 8 * MIB, 16 * MIB, "1234abcd-03", "", "83", 1 << 7),
+            PartitionPlan(1, "boot", 1 * MIB, 4 * MIB, "1234abcd-01", "", "0c"),
+        )
+        write_table(device, TablePlan("1234abcd", sector, parts, "msdos"))
+    dump = subprocess.run(["sfdisk", "--json", disk], check=True, capture_output=True, text=True)
+    table = json.loads(dump.stdout)["partitiontable"]
+    assert (table["label"], table["id"]) == ("dos", "0x1234abcd")
+    assert [
+        (part["start"] * sector, part["size"] * sector, part["type"], part.get("bootable", False))
+        for part in table["partitions"]
+    ] == [(1 * MIB, 4 * MIB, "c", False), (8 * MIB, 16 * MIB, "83", True)]
+    assert disk.read_bytes()[:440] == BOOT_CODE
 
 
 def test_no_loop_device_is_left(disk: Path, run_dir: Path) -> None:
