@@ -8,8 +8,10 @@ Sources: sha256sum(1), "coreutils --tag"; gpgv(1); GnuPG's doc/DETAILS, "Format 
 from __future__ import annotations
 
 import binascii
+import os
 import re
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +19,19 @@ from osprovider.errors import ImageError
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["Checksum", "find_checksum", "is_clear_signed", "parse_checksum", "verify"]
+__all__ = ["Checksum", "dearmoured", "find_checksum", "parse_checksum", "verify"]
 
-_HEX_DIGITS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+_HEX_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 _STRONG = frozenset({"sha256", "sha512"})
 _DIGITS = r"[0-9A-Fa-f]{32,128}"
 _GNU = re.compile(rf"\\?({_DIGITS})[ \t]+\*?(.+)")
-_BSD = re.compile(rf"(\w+) ?\((.+)\) ?= ?({_DIGITS})")
+_BSD = re.compile(rf"([\w/-]+) ?\((.+)\) ?= ?({_DIGITS})")
 _BARE = re.compile(_DIGITS)
 
 _CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
-_ARMOURED = b"-----BEGIN PGP "
+_ARMOUR = re.compile(
+    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t\r]*\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
+)
 
 _WEAK_HASHES = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}  # RFC 9580, 9.5
 _BAD = {
@@ -55,11 +59,6 @@ def parse_checksum(text: str) -> Checksum | None:
     return Checksum(algorithm, digits) if colon and algorithm in _STRONG else None
 
 
-def is_clear_signed(text: bytes) -> bool:
-    """Is this a text with its signature around it."""
-    return _CLEAR_SIGNED in text
-
-
 def find_checksum(text: bytes, name: str, *, where: str) -> Checksum:
     """Look an image up in a list of checksums.
 
@@ -72,8 +71,10 @@ def find_checksum(text: bytes, name: str, *, where: str) -> Checksum:
     Raises:
         ImageError: the image is not in it, is in it twice with different digests, or only with a weak one.
     """
-    entries = list(_entries(text.decode(errors="replace")))
-    found = {checksum for entry, checksum in entries if entry in (name, None)}
+    entries = _entries(text.decode(errors="replace"))
+    found = {checksum for entry, checksum in entries if entry in (name, f"./{name}", None)}
+    if not found:  # as where the list is of a directory further up
+        found = {checksum for entry, checksum in entries if entry and entry.rpartition("/")[2] == name}
     if not found and len(entries) == 1 and where.rpartition("/")[2].startswith(f"{name}."):
         found = {entries[0][1]}
     strong = {checksum for checksum in found if checksum.algorithm in _STRONG}
@@ -92,20 +93,21 @@ def find_checksum(text: bytes, name: str, *, where: str) -> Checksum:
 def _entries(text: str) -> list[tuple[str | None, Checksum]]:
     """The list's entries: a file's name, None where there is none, and its digest."""
     entries: list[tuple[str | None, Checksum]] = []
-    for line in text.splitlines():
-        line = line.strip()  # noqa: PLW2901
+    for each in text.splitlines():
+        line = each.strip()
         name: str | None
+        wanted = None
         if match := _BSD.fullmatch(line):
-            name, digits = match[2], match[3]
+            wanted, name, digits = match[1].lower(), match[2], match[3]
         elif match := _GNU.fullmatch(line):
             name, digits = match[2], match[1]
         elif match := _BARE.fullmatch(line):
             name, digits = None, match[0]
         else:
             continue
-        algorithm = _HEX_DIGITS.get(len(digits))
-        if algorithm:
-            entries.append((name.rpartition("/")[2] if name else None, Checksum(algorithm, digits.lower())))
+        for algorithm, length in _HEX_DIGITS.items():
+            if len(digits) == length and wanted in {None, algorithm}:
+                entries.append((name, Checksum(algorithm, digits.lower())))
     return entries
 
 
@@ -125,24 +127,44 @@ def verify(text: bytes, signature: bytes | None, keyring: Path, *, where: str) -
         ImageError: there is no good signature by one of the keys, or a bad one; says which.
     """
     try:
-        keys = _dearmoured(keyring.read_bytes(), keyring)
+        keys = dearmoured(keyring.read_bytes(), keyring)
     except OSError as error:
         raise ImageError(f"{keyring}: {error.strerror}; put the publisher's keys there") from error
-    with tempfile.TemporaryDirectory(prefix="osprovider-keys-") as name:
-        directory = Path(name)
-        (directory / "keys").write_bytes(keys)
-        (directory / "text").write_bytes(text)
-        if signature is not None:
-            (directory / "signature").write_bytes(signature)
-        files = ["/in/signature", "/in/text"] if signature is not None else ["/in/text"]
-        (directory / "out").mkdir()
-        output = [] if signature is not None else ["--output", "/in/out/signed"]
-        gpgv = ["gpgv", "--homedir", "/tmp", "--status-fd", "1", "--weak-digest", "SHA1", "--keyring", "/in/keys"]  # noqa: S108
-        boxed = confine([*gpgv, *output, *files], write={directory: "/in"})
-        status = run(boxed, check=False, timeout=60).stdout.decode(errors="replace")
+    if signature is None and _CLEAR_SIGNED not in text:
+        raise ImageError(f"{where}: no OpenPGP signature: correct signature")
+    with ExitStack() as stack:
+        ring, *files = [
+            stack.enter_context(_in_memory(data)) for data in (keys, *([] if signature is None else [signature]), text)
+        ]
+        said = stack.enter_context(_in_memory())
+        gpgv = ["gpgv", "--homedir", "/tmp", "--weak-digest", "SHA1", "--status-fd", str(said)]  # noqa: S108 - its own
+        output = ["--output", "-"] if signature is None else []
+        boxed = confine([*gpgv, "--keyring", _path(ring), *output, *map(_path, files)])
+        done = run(boxed, check=False, timeout=60, pass_fds=[ring, *files, said])
+        with open(said, "rb", closefd=False) as file:
+            file.seek(0)
+            status = file.read().decode(errors="replace")
+        if not status and done.status:
+            raise ImageError(f"{where}: gpgv did not check it: {done.stderr.decode(errors='replace').strip()}")
         fingerprint = _judge(status, keyring, where)
-        signed = (directory / "out" / "signed").read_bytes() if signature is None else text
-    return signed, fingerprint
+    return (done.stdout if signature is None else text), fingerprint
+
+
+@contextmanager
+def _in_memory(data: bytes = b"") -> Iterator[int]:
+    """A file that nothing is left of, however this process ends."""
+    fd = os.memfd_create("osprovider")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _path(fd: int) -> str:
+    """The path of an open file for programs that inherit it."""
+    return f"/proc/self/fd/{fd}"
 
 
 def _judge(status: str, keyring: Path, where: str) -> str:
@@ -171,18 +193,26 @@ def _judge(status: str, keyring: Path, where: str) -> str:
     return good
 
 
-def _dearmoured(keys: bytes, path: Path) -> bytes:
-    """A key ring as gpgv(1) takes it, which reads no armour (RFC 9580, 6.2)."""
-    if not keys.lstrip().startswith(_ARMOURED):
+def dearmoured(keys: bytes, path: Path) -> bytes:
+    """A key ring as gpgv(1) takes it, which reads no armour (RFC 9580, 6.2).
+
+    Args:
+        keys: the ring, armoured or not.
+        path: the file that it is from, for messages.
+
+    Raises:
+        ImageError: the armour is damaged, or of something else.
+    """
+    if b"-----BEGIN PGP " not in keys:
         return keys
     packets = b""
-    for block in re.findall(
-        rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\s(.*?)-----END PGP PUBLIC KEY BLOCK-----", keys, re.DOTALL
-    ):
-        body = re.sub(rb"\r", b"", block).partition(b"\n\n")[2] if re.search(rb"\n\s*\n", block) else block
-        lines = [line.strip() for line in body.splitlines() if not line.startswith(b"=")]
+    for block in _ARMOUR.findall(keys):
+        lines = [line.strip() for line in block.splitlines()]
+        body = lines[lines.index(b"") + 1 :] if b"" in lines[:-1] else lines  # behind the headers
         try:
-            packets += binascii.a2b_base64(b"".join(lines), strict_mode=True)
+            packets += binascii.a2b_base64(
+                b"".join(line for line in body if not line.startswith(b"=")), strict_mode=True
+            )
         except binascii.Error as error:
             raise ImageError(f"{path}: damaged armour: {error}; export the keys again") from error
     if not packets:

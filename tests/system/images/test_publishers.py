@@ -30,11 +30,10 @@ from osprovider.images import formats
 from osprovider.images.sources import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import serve
+from tests.support.openpgp import Keys, making_keys
 
 IMAGES = Path(__file__).resolve().parents[3] / "images"
 FETCHED = sorted(path for path in IMAGES.glob("*.yaml") if "source:" in path.read_text())
-
-_KEY = "Test Publisher <publisher@example.org>"
 
 
 def _coreutils(digests: dict[str, str], mark: str = " ") -> str:
@@ -86,7 +85,7 @@ class Site:
     files: Path
     url: str
     directories: Directories
-    gpg_home: Path
+    keys: Keys
 
     def local(self, url: str) -> str:
         """The address here of what a publisher has at `url`."""
@@ -98,19 +97,6 @@ class Site:
         path = self.files / str(parts.hostname) / parts.path.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    def gpg(self, *words: str | Path) -> None:
-        """Run gpg with keys of the test's alone."""
-        command: list[str | Path] = [
-            "gpg",
-            "--homedir",
-            self.gpg_home,
-            "--batch",
-            "--yes",
-            "--quiet",
-            "--pinentry-mode=loopback",
-        ]
-        subprocess.run([*command, "--passphrase=", *words], check=True, capture_output=True)
 
     def publish(self, path: Path) -> Image:
         """Lay out what the definition `path` fetches, and return the definition with its host replaced."""
@@ -132,16 +118,13 @@ class Site:
         lists = urljoin(self._published(path, "source"), self._published(path, "checksums"))
         signature = urljoin(self._published(path, "source"), wanted["signature"])
         plain, signed = self.place(lists), self.place(signature)
+        how, armour = "--detach-sign", ("--armor",) if signature.endswith(".asc") else ()
         if plain == signed:
-            text = plain.with_name("plain")
-            plain.rename(text)
-            self.gpg("--output", signed, "--clearsign", text)
-        else:
-            armour = ["--armor"] if signature.endswith(".asc") else []
-            self.gpg("--output", signed, *armour, "--detach-sign", plain)
+            how, armour = "--clearsign", ()
+        signed.write_bytes(self.keys.sign(plain, how=how, options=armour))
         keyring = self.directories.config / "keys" / wanted["keyring"]
         keyring.parent.mkdir(exist_ok=True)
-        self.gpg("--output", keyring, "--armor", "--export")
+        keyring.write_bytes(self.keys.export(armour=True))
         return dataclasses.replace(image, signature=self.local(signature), keyring=wanted["keyring"])
 
     @staticmethod
@@ -165,13 +148,10 @@ SIGNED = [path for path in FETCHED if _signature(path)]
 def site(tmp_path: Path) -> Iterator[Site]:
     """A publisher of everything."""
     (files := tmp_path / "files").mkdir()
-    (home := tmp_path / "gpg").mkdir(mode=0o700)
     (tmp_path / "etc").mkdir()
     directories = Directories(tmp_path / "etc", tmp_path / "cache", tmp_path / "run")
-    with serve(files) as url:
-        site = Site(files, url, directories, home)
-        yield site
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    with serve(files) as url, making_keys(tmp_path / "gpg") as keys:
+        yield Site(files, url, directories, keys)
 
 
 @pytest.mark.parametrize("path", FETCHED, ids=lambda path: path.stem)
@@ -195,7 +175,7 @@ def test_what_is_not_what_the_list_says_is_refused(site: Site, path: Path) -> No
 
 @pytest.mark.parametrize("path", SIGNED, ids=lambda path: path.stem)
 def test_its_signature_is_checked_as_its_comment_says(site: Site, path: Path) -> None:
-    site.gpg("--quick-generate-key", _KEY, "ed25519", "sign", "never")
+    site.keys.make("publisher")
     image = site.sign(path, site.publish(path))
     with Sources(site.directories).obtain(path.stem, image) as obtained:
         assert "signed by" in obtained.pin.verified
@@ -203,7 +183,7 @@ def test_its_signature_is_checked_as_its_comment_says(site: Site, path: Path) ->
 
 @pytest.mark.parametrize("path", SIGNED, ids=lambda path: path.stem)
 def test_a_list_of_which_the_signed_one_differs_is_refused(site: Site, path: Path) -> None:
-    site.gpg("--quick-generate-key", _KEY, "ed25519", "sign", "never")
+    site.keys.make("publisher")
     image = site.sign(path, site.publish(path))
     assert image.checksums
     lists = site.files / image.checksums.removeprefix(f"{site.url}/")
