@@ -1,10 +1,11 @@
 """Whatever names a file system or partition by what it was called in the image follows it to its new name.
 
-An image's own files do: fstab, crypttab, GRUB's menus and their stubs on the EFI system partition, boot loader entries,
-the kernel's command line, the initramfs' resume device. Only whole names are replaced, so doing it twice changes
-nothing. A file that cannot be read is kept, and told of.
+An image's own files do: fstab, crypttab, mount units, GRUB's menus and their stubs on the EFI system partition, boot
+loader entries, the kernel's command line, the initramfs' resume device. Only whole names are replaced, so doing it
+twice changes nothing. A file that cannot be read is kept, and told of.
 Not for: the UUIDs themselves (:mod:`osprovider.guest.appliance`), nor files that hooks write anew.
-Sources: fstab(5), crypttab(5), the Boot Loader Specification, grub-mkconfig's 10_linux, initramfs-tools(7).
+Sources: fstab(5), crypttab(5), systemd.mount(5), the Boot Loader Specification, grub-mkconfig's 10_linux,
+initramfs-tools(7).
 """
 
 from __future__ import annotations
@@ -26,31 +27,26 @@ _FILES = (
     "/etc/kernel/cmdline",
     "/etc/default/grub",
     "/etc/default/grub.d/*",
+    "/etc/grub.d/*",
     "/etc/initramfs-tools/conf.d/*",
     "/etc/dracut.conf.d/*",
+    "/etc/systemd/system/*.mount",
+    "/etc/systemd/system/*.swap",
     "/etc/extlinux.conf",
     "/etc/update-extlinux.conf",
-    "/boot/grub/grub.cfg",
-    "/boot/grub/grub.conf",
-    "/boot/grub/load.cfg",
-    "/boot/grub/*/load.cfg",
-    "/boot/grub2/grub.cfg",
+    *(
+        f"{directory}/{names}"
+        for directory in ("/boot/grub", "/boot/grub2")
+        for names in ("grub.cfg", "grub.conf", "custom.cfg", "load.cfg", "*/load.cfg", "grubenv")
+    ),
     "/boot/extlinux/*.conf",
     "/boot/extlinux.conf",
     "/boot/syslinux/*.cfg",
     "/boot/loader/entries/*.conf",
-    "/boot/grub/custom.cfg",
-    "/boot/grub/grubenv",
-    "/boot/grub2/grubenv",
     *(
         f"{esp}/{names}"
         for esp in ("/boot/efi", "/efi", "/boot")
-        for names in (
-            "EFI/*/*.cfg",
-            "EFI/*/grubenv",
-            "loader/entries/*.conf",
-            "grub/grub.cfg",
-        )
+        for names in ("EFI/*/*.cfg", "EFI/*/grubenv", "loader/entries/*.conf", "grub/grub.cfg")
     ),
 )
 """Where names of file systems and partitions stand in a guest."""
@@ -65,7 +61,8 @@ def new_names(image: ImageTable, table: TablePlan) -> dict[str, str]:
         image: the image's table.
         table: the instance's.
     """
-    names = {image.id: table.guid}
+    # An msdos table's signature by itself is named nowhere, and eight digits are often something else.
+    names = {image.id: table.guid} if image.type == "gpt" else {}
     planned = {part.number: part for part in table.partitions}
     for part in image.partitions:
         now = planned[part.number]

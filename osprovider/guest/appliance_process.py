@@ -141,7 +141,7 @@ def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> 
     drives = [(_NAMES[index], drive) for index, drive in enumerate(order.drives)]
     for name, drive in drives:
         _change(handle, name, drive)
-    places = _mount_all(handle, drives)
+    places = _mount_all(handle, drives, read_only=order.read_only)
     if order.lend:
         _lend(channel, handle, order, listener)
     if not order.read_only and not order.overlay:
@@ -231,8 +231,11 @@ def _set_volume_id(handle: guestfs.GuestFS, name: str, volume_id: int) -> None:
         handle.pwrite_device(name, struct.pack("<I", volume_id), sector * sector_size + (67 if is_fat32 else 39))
 
 
-def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]]) -> list[str]:
-    """Mount the file systems where the guest has them, and return where that is; those grow that do so mounted."""
+def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read_only: bool) -> list[str]:
+    """Mount the file systems where the guest has them, and return where that is; those grow that do so mounted.
+
+    A mount point that is missing is made, as systemd does when the guest boots.
+    """
     wanted = [
         (place, f"{drive.options},subvol={subvolume}" if subvolume else drive.options, name, drive)
         for name, drive in drives
@@ -241,6 +244,8 @@ def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]]) -> list
     ]
     done = []
     for place, options, name, drive in sorted(wanted, key=lambda each: each[0]):
+        if place != "/" and not read_only and not handle.is_symlink(place) and not handle.exists(place):
+            handle.mkdir_p(place)
         if place == "/" or handle.is_dir(place):
             handle.mount_vfs(options, drive.driver, name, place)
             done.append(place)

@@ -46,6 +46,8 @@ _NOT_A_ROOT = {
     "ntfs": "NTFS",
 }
 
+_MOUNTED = frozenset(DRIVERS) - {"swap"}
+_ESP = ("/boot/efi", "/efi")
 _SYSTEM = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
 _WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
 _PROBE_SECONDS = 60
@@ -72,11 +74,19 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class _System:
-    """A file system that holds one: its fstab, and the subvolume where it does not lie at the top (btrfs)."""
+    """A file system that holds one.
+
+    Attributes:
+        part: where it is.
+        subvolume: where it does not lie at the top (btrfs).
+        fstab: its fstab(5).
+        esp: where it has the EFI system partition, unless its fstab knows better.
+    """
 
     part: ImagePartition
-    fstab: str
-    subvolume: str
+    subvolume: str = ""
+    fstab: str = ""
+    esp: str = _ESP[0]
 
 
 def examine(raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]) -> tuple[Contents, _Found]:
@@ -91,22 +101,14 @@ def examine(raw: Path, name: str, directories: Directories, look: Callable[[Gues
     Raises:
         ImageError: it is damaged, has no root or more than one, or one that is not supported; says which.
     """
-    try:
-        return _examine(raw, name, directories, look)
-    except GuestError as error:
-        raise ImageError(f"image {name}: {error}") from error
-
-
-def _examine(
-    raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]
-) -> tuple[Contents, _Found]:
-    table, parts = find_partitions(raw, name, directories)
-    with volumes(raw, parts) as found, appliance(found, directories, read_only=True) as guest:
-        seen = look(guest)
+    table, parts, seen = _find(raw, name, directories, look)
+    if not seen:
+        with _opened(raw, parts, directories, f"image {name}") as guest:
+            seen.append(look(guest))
     root = next(part.filesystem for part in parts if part.role == "root")
     if root is None:
         raise ImageError(f"image {name}: its root has no file system")
-    return Contents(dataclasses.replace(table, partitions=parts) if table else None, root), seen
+    return Contents(dataclasses.replace(table, partitions=parts) if table else None, root), seen[0]
 
 
 def find_partitions(
@@ -125,20 +127,9 @@ def find_partitions(
 
     Raises:
         ImageError: as for :func:`examine`.
-        GuestError: the appliance does not start, or cannot mount a file system that may be the root.
     """
-    with raw.open("rb", buffering=0) as file:
-        alone = _probe(raw, name, 0, file.seek(0, os.SEEK_END))
-    table = None if alone is not None else read_image_table(raw, name)
-    if table is not None:
-        parts = [_with_filesystem(part, raw, name) for part in table.partitions]
-    elif alone is not None:
-        parts = [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
-    else:
-        raise ImageError(f"image {name}: has no partition table, and no file system that is known")
-    with _loops(raw, parts) as devices:
-        system = _find_system(parts, devices, name, directories)
-    return table, tuple(_placed(parts, system, table))
+    table, parts, _ = _find(raw, name, directories, lambda _: None)
+    return table, parts
 
 
 @contextmanager
@@ -219,30 +210,63 @@ def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool =
                 loop_device(raw, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=read_only)
             )
             for part in partitions
-            if _type(part) in DRIVERS and _type(part) != "swap"
+            if _type(part) in _MOUNTED
         }
 
 
 # -- the root ---------------------------------------------------------------------------------------------------------
 
 
-def _find_system(
-    partitions: Sequence[ImagePartition], devices: Mapping[int, Path], name: str, directories: Directories
-) -> _System:
-    """The root: the partition of that type, or else the only one that holds a system."""
+def _find(
+    raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]
+) -> tuple[ImageTable | None, tuple[ImagePartition, ...], list[_Found]]:
+    """What :func:`find_partitions` returns, and what ``look`` saw, unless the guest has to be opened again for that.
+
+    An appliance starts for seconds, and mostly a guest is right at once where all is mounted by its type.
+    """
+    table, parts = _partitions(raw, name)
+    systems = []
+    for candidate in _candidates(parts):
+        guess = _placed(parts, _System(candidate), table)
+        with _opened(raw, guess, directories, f"image {name}: {_called(candidate)}") as guest:
+            for system in _systems_in(guest, candidate):
+                placed = _placed(parts, system, table)
+                systems.append((system, placed, [look(guest)] if placed == guess else []))
+    if not systems:
+        raise _no_root(parts, name)
+    if len(systems) > 1:
+        raise _several_roots([system for system, _, _ in systems], name)
+    ((_, placed, seen),) = systems
+    return table, placed, seen
+
+
+def _partitions(raw: Path, name: str) -> tuple[ImageTable | None, list[ImagePartition]]:
+    """The disk's table, and what lies on its partitions by their superblocks."""
+    with raw.open("rb", buffering=0) as file:
+        alone = _probe(raw, name, 0, file.seek(0, os.SEEK_END))
+    if alone is not None:
+        return None, [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
+    table = read_image_table(raw, name)
+    if table is None:
+        raise ImageError(f"image {name}: has no partition table, and no file system that is known")
+    return table, [_with_filesystem(part, raw, name) for part in table.partitions]
+
+
+def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:
+    """What may be the root: the partition of that type, or else any that is of no other type."""
     candidates = [part for part in partitions if part.role == "root"]
     candidates = candidates or [part for part in partitions if part.role not in _NEVER_ROOT]
-    systems = []
-    for part in candidates:
-        if _type(part) in _MAY_BE_ROOT:
-            with appliance([Volume(devices[part.number], _type(part))], directories, read_only=True) as guest:
-                systems += _systems_in(guest, part)
-    if len(systems) > 1:
-        places = " and ".join(f"{_called(each.part)} {each.subvolume}".strip() for each in systems)
-        raise ImageError(f"image {name}: {places} could both be the root: set the type of one partition (root-x86-64)")
-    if not systems:
-        raise _no_root(partitions, name)
-    return systems[0]
+    return [part for part in candidates if _type(part) in _MAY_BE_ROOT]
+
+
+@contextmanager
+def _opened(raw: Path, partitions: Sequence[ImagePartition], directories: Directories, what: str) -> Iterator[Guest]:
+    """The guest with all its file systems where they belong, to be read."""
+    try:
+        with volumes(raw, partitions) as found, appliance(found, directories, read_only=True) as guest:
+            yield guest
+    except GuestError as error:
+        raise ImageError(f"{what}: {error}") from error
 
 
 def _systems_in(guest: Guest, part: ImagePartition) -> list[_System]:
@@ -254,12 +278,21 @@ def _systems_in(guest: Guest, part: ImagePartition) -> list[_System]:
         tops = [f"/{top}" for top in sorted(found) if _SUBVOLUME.fullmatch(top)]
     else:
         tops = []
-    return [_System(part, _fstab(guest, top), top.removeprefix("/")) for top in tops]
+    return [_System(part, top.removeprefix("/"), _fstab(guest, top), _esp(guest, top)) for top in tops]
+
+
+def _esp(guest: Guest, top: str) -> str:
+    return next((place for place in _ESP if guest.is_directory(f"{top}{place}")), _ESP[0])
 
 
 def _fstab(guest: Guest, top: str) -> str:
     path = f"{top}/etc/fstab"
     return guest.read_text(path) if guest.exists(path) else ""
+
+
+def _several_roots(systems: Sequence[_System], name: str) -> ImageError:
+    places = " and ".join(f"{_called(each.part)} {each.subvolume}".strip() for each in systems)
+    return ImageError(f"image {name}: {places} could both be the root: set the type of one partition (root-x86-64)")
 
 
 def _no_root(partitions: Sequence[ImagePartition], name: str) -> ImageError:
@@ -282,19 +315,24 @@ def _called(part: ImagePartition) -> str:
 # -- its other file systems -------------------------------------------------------------------------------------------
 
 
-def _placed(partitions: Sequence[ImagePartition], system: _System, table: ImageTable | None) -> list[ImagePartition]:
+def _placed(
+    partitions: Sequence[ImagePartition], system: _System, table: ImageTable | None
+) -> tuple[ImagePartition, ...]:
     """The partitions with what was found out about their places in the system."""
     mounts: dict[int, str] = {}
-    subvolumes = [("/", system.subvolume)] if system.subvolume else []
+    subvolumes: list[tuple[str, str]] = []
     for spelling, place, options in _fstab_lines(system.fstab):
         for part in partitions:
-            if table is None or not _is_named(part, spelling, table) or _type(part) not in DRIVERS:
+            if table is None or not _is_named(part, spelling, table) or _type(part) not in _MOUNTED:
                 continue
-            if part.number != system.part.number:
+            if part.number == system.part.number:
+                if subvolume := _subvolume_of(options):
+                    subvolumes.append((place, subvolume))
+            elif place not in mounts.values():
                 mounts.setdefault(part.number, place)
-            elif place != "/" and (subvolume := _subvolume_of(options)):
-                subvolumes.append((place, subvolume))
-    return [_place(part, system, mounts, tuple(subvolumes)) for part in partitions]
+    if system.subvolume or subvolumes:
+        subvolumes.insert(0, ("/", system.subvolume))
+    return tuple(_place(part, system, mounts, tuple(subvolumes)) for part in partitions)
 
 
 def _place(
@@ -304,21 +342,21 @@ def _place(
         filesystem = part.filesystem and dataclasses.replace(part.filesystem, subvolumes=subvolumes)
         return dataclasses.replace(part, role="root", mount="/", filesystem=filesystem)
     mount = mounts.get(part.number)
-    if mount is None and part.role in ("boot", "esp") and _type(part) in DRIVERS:
-        mount = {"boot": "/boot", "esp": "/boot/efi"}[part.role]
+    if mount is None and part.role in ("boot", "esp") and _type(part) in _MOUNTED:
+        mount = {"boot": "/boot", "esp": system.esp}[part.role]
     role = "boot" if mount == "/boot" else "swap" if _type(part) == "swap" else part.role
     return dataclasses.replace(part, role="other" if role == "root" else role, mount=mount)
 
 
 def _fstab_lines(text: str) -> Iterator[tuple[str, str, str]]:
-    """What is mounted where, with which options; no swap, nothing that is only mounted by hand but for /boot."""
+    """What is mounted where beside the root, with which options; of what is mounted by hand only what boots."""
     for line in text.splitlines():
         words = line.split()
         if len(words) < 3 or words[0].startswith("#") or not words[1].startswith("/"):
             continue
         place, options = words[1].rstrip("/") or "/", words[3] if len(words) > 3 else ""
         is_plain = re.fullmatch(r"[\w./-]+", place, re.ASCII) and ".." not in place.split("/")
-        if is_plain and ("noauto" not in options.split(",") or place.startswith(("/boot", "/efi"))):
+        if is_plain and place != "/" and ("noauto" not in options.split(",") or place.startswith(("/boot", "/efi"))):
             yield words[0], place, options
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.reidentify import rewrite
+from osprovider.disk.reidentify import new_names, rewrite
 from osprovider.guest.host import HostGuest
+from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.layout import PartitionPlan, TablePlan, TableType
 
 ROOT, NEW_ROOT = "11111111-aaaa-4aaa-8aaa-111111111111", "99999999-bbbb-4bbb-8bbb-999999999999"
 ESP, NEW_ESP = "1234-ABCD", "FEDC-9876"
@@ -39,6 +41,10 @@ def guest(tmp_path: Path) -> Iterator[HostGuest]:
         ("/boot/efi/EFI/debian/grub.cfg", f"search.fs_uuid {ROOT} root\n", f"search.fs_uuid {NEW_ROOT} root\n"),
         ("/boot/loader/entries/a.conf", f"options root=PARTUUID={PART}\n", f"options root=PARTUUID={NEW_PART}\n"),
         ("/etc/kernel/cmdline", f"root=UUID={ROOT}", f"root=UUID={NEW_ROOT}"),
+        ("/etc/grub.d/40_custom", f"search --fs-uuid {ROOT}\n", f"search --fs-uuid {NEW_ROOT}\n"),
+        ("/etc/systemd/system/srv.mount", f"What=/dev/disk/by-uuid/{ROOT}\n", f"What=/dev/disk/by-uuid/{NEW_ROOT}\n"),
+        ("/boot/grub2/i386-pc/load.cfg", f"search.fs_uuid {ROOT} root\n", f"search.fs_uuid {NEW_ROOT} root\n"),
+        ("/efi/loader/entries/a.conf", f"options root=UUID={ROOT}\n", f"options root=UUID={NEW_ROOT}\n"),
         ("/etc/initramfs-tools/conf.d/resume", f"RESUME=UUID={ROOT}\n", f"RESUME=UUID={NEW_ROOT}\n"),
     ],
 )
@@ -46,6 +52,28 @@ def test_names_follow_in_any_spelling(path: str, old: str, new: str, guest: Host
     guest.write(path, old)
     assert rewrite(guest, NAMES) == 1
     assert guest.read_text(path) == new
+
+
+def _table(kind: str, name: str, filesystem: str, *, guid: str) -> ImageTable:
+    held = Filesystem("ext4", filesystem, "", 4096, 1 << 20, 1 << 20)
+    part = ImagePartition(1, "root", 1 << 20, 1 << 20, "83", guid, "", 0, held, "/")
+    return ImageTable(kind, name, 512, (part,))
+
+
+def _planned(kind: TableType, name: str, guid: str) -> TablePlan:
+    part = PartitionPlan(1, "root", 1 << 20, 1 << 20, guid, "", "83", 0, "ext4", NEW_ROOT, "/")
+    return TablePlan(name, 512, (part,), kind)
+
+
+def test_a_gpts_names_are_those_of_disk_partitions_and_file_systems() -> None:
+    disk, new_disk = PART.replace("3", "4"), PART.replace("3", "5")
+    names = new_names(_table("gpt", disk, ROOT, guid=PART), _planned("gpt", new_disk, NEW_PART))
+    assert names == {disk: new_disk, PART: NEW_PART, ROOT: NEW_ROOT}
+
+
+def test_an_msdos_tables_signature_alone_is_no_name() -> None:
+    names = new_names(_table("msdos", "00000000", ROOT, guid=""), _planned("msdos", "1234abcd", "1234abcd-01"))
+    assert names == {"00000000-01": "1234abcd-01", ROOT: NEW_ROOT}
 
 
 def test_doing_it_twice_changes_nothing(guest: HostGuest) -> None:
