@@ -119,18 +119,21 @@ def run_lines(
 
 
 @contextmanager
-def running(argv: Sequence[str | Path], *, stdin: int, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of a pipeline, whose standard output is the caller's to read; it is gone afterwards.
+def running(
+    argv: Sequence[str | Path], *, stdin: int, stderr: int, stdout: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program of a pipeline; it is gone afterwards.
 
     Args:
         argv: as for :func:`run`.
         stdin: the descriptor that it reads.
         stderr: the descriptor of a file that gets what it says.
+        stdout: the descriptor that it writes to; without one its standard output is the caller's to read.
 
     Raises:
         ToolError: it could not be started.
     """
-    with _program(argv, env=None, cwd=None, stdin=stdin, stderr=stderr) as process:
+    with _program(argv, env=None, cwd=None, stdin=stdin, stderr=stderr, stdout=stdout) as process:
         yield process
 
 
@@ -165,6 +168,7 @@ def _program(
     cwd: Path | None,
     stdin: int,
     stderr: int,
+    stdout: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program that was started; whatever happens, it is gone afterwards and its pipes are closed."""
@@ -175,7 +179,7 @@ def _program(
             ["setpriv", "--pdeathsig", "KILL", "--", *words],
             env={**BASE_ENVIRONMENT, **(env or {})},
             stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             cwd=cwd or "/",
             pass_fds=pass_fds,

@@ -21,7 +21,7 @@ from osprovider.errors import ConfigurationError, ImageError, Problem, UsageErro
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
-__all__ = ["checksum_of", "write_definition"]
+__all__ = ["checksum_of", "refuse_taken", "write_definition"]
 
 _PIECE = 4 << 20
 
@@ -43,11 +43,7 @@ def write_definition(directories: Directories, name: str, values: Mapping[str, o
         ConfigurationError: the definition is not right; all that is wrong with it.
         ImageError: the file cannot be written.
     """
-    path = directories.config / "images" / f"{name}.yaml"
-    _check_name(name)
-    if not force and name in image_names(directories):
-        whose = path if path.exists() else directories.shipped / "images" / f"{name}.yaml"
-        raise UsageError(f"there is an image {name} already, {whose}; give another name, or use --force")
+    path = refuse_taken(directories, name, force=force)
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=1000)
     _check(text, path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
@@ -63,6 +59,20 @@ def write_definition(directories: Directories, name: str, values: Mapping[str, o
             new.unlink(missing_ok=True)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def refuse_taken(directories: Directories, name: str, *, force: bool) -> Path:
+    """See that an image may be called so; returns the file that will define it.
+
+    Raises:
+        UsageError: the name is none, or is taken and ``force`` is not given.
+    """
+    path = directories.config / "images" / f"{name}.yaml"
+    _check_name(name)
+    if not force and name in image_names(directories):
+        whose = path if path.exists() else directories.shipped / "images" / f"{name}.yaml"
+        raise UsageError(f"there is an image {name} already, {whose}; give another name, or use --force")
     return path
 
 

@@ -9,27 +9,26 @@ Not for: finding or preparing the template (:mod:`osprovider.images.store`).
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from osprovider import linux
-from osprovider.disk.copy import DamagedTemplate, copy_extents, sync, write_all
+from osprovider.disk.copy import DamagedTemplate, copy_extents, write_all
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
 from osprovider.guest.host import mounted
 from osprovider.images import integrity, rebuilt_table
 from osprovider.images.manifest import Extent
+from osprovider.images.newfile import new_file, to_qcow2
 from osprovider.images.store import Template
-from osprovider.log import human_bytes, reporter
+from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import run
-from osprovider.sandbox import confine
 
 if TYPE_CHECKING:
     from osprovider.guest.volume import Volume
@@ -43,7 +42,6 @@ _STDOUT = 1
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
 _CANNOT_CLONE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
-_CONVERT_MEMORY = 1 << 30
 
 # Everything of a file that a file system knows, and nothing that a second run would have otherwise.
 _TAR = (
@@ -83,46 +81,13 @@ def export(template: Template, kind: Format, output: Path | None, directories: D
         finally:
             os.close(fd)
         return
-    with _new_file(output, force=force) as (fd, new):
+    with new_file(output, force=force) as (fd, new):
         try:
             _WRITERS[kind](template, fd, new, directories)
         except (DeviceError, GuestError, ToolError) as error:
             full = os.statvfs(output.parent).f_bavail * os.statvfs(output.parent).f_frsize < _PIECE
             why = "there is no space left" if full else str(error)
             raise ImageError(f"{output}: cannot be written: {why}") from error
-
-
-@contextmanager
-def _new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
-    """A file that gets its name when the body ends well; its descriptor, and what it is called until then."""
-    if output.exists() and not output.is_file():
-        raise ImageError(f"{output}: is there and no file: name a file, and copy it where it is needed")
-    if output.exists() and not force:
-        raise ImageError(f"{output}: is there already; name another file, or use --force")
-    new = output.with_name(f".{output.name}.new")
-    try:
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise ImageError(f"{output}: cannot be written: {error.strerror}") from error
-    with ExitStack() as stack:
-        stack.callback(os.close, fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ImageError(f"{output}: another osprovider is writing it; wait, or name another file") from None
-        os.truncate(fd, 0)
-        try:
-            yield fd, new
-            with reporter.step(f"sync {output}"):
-                sync(fd)
-            if force:
-                new.rename(output)
-            else:
-                output.hardlink_to(new)
-        except FileExistsError as error:
-            raise ImageError(f"{output}: has come into being meanwhile; name another file, or use --force") from error
-        finally:
-            new.unlink(missing_ok=True)
 
 
 def _write_raw(template: Template, fd: int, _path: Path, _directories: Directories) -> None:
@@ -185,7 +150,7 @@ def _put(
     advance(len(data))
 
 
-def _write_qcow2(template: Template, fd: int, path: Path, directories: Directories) -> None:
+def _write_qcow2(template: Template, _fd: int, path: Path, directories: Directories) -> None:
     """Compressed, by qemu-img(1) from the raw file, which is our own."""
     with ExitStack() as stack:
         source = template.path
@@ -195,10 +160,7 @@ def _write_qcow2(template: Template, fd: int, path: Path, directories: Directori
             stack.callback(source.unlink)
             stack.callback(os.close, raw)
             _write_raw(template, raw, source, directories)
-        convert = ["qemu-img", "convert", "-c", "-W", "-f", "raw", "-O", "qcow2", "/source", "/target"]
-        with reporter.step(f"image {template.manifest.image}: compress") as detail:
-            run(confine(convert, read={source: "/source"}, write={path: "/target"}, memory_bytes=_CONVERT_MEMORY))
-            detail(human_bytes(os.fstat(fd).st_size))
+        to_qcow2(source, path, f"image {template.manifest.image}")
 
 
 def _write_tar(template: Template, fd: int, _path: Path, directories: Directories) -> None:

@@ -1,0 +1,86 @@
+"""Files that are written for others to use: under their name when they are whole and stored, and not before.
+
+Until then a file lies beside its place as ``.NAME.new``. What a process that was killed has left there, the next one
+that writes the same file replaces.
+Not for: what is in them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from osprovider.disk.copy import sync
+from osprovider.errors import ImageError
+from osprovider.log import human_bytes, reporter
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+__all__ = ["new_file", "to_qcow2"]
+
+_CONVERT_MEMORY = 1 << 30
+
+
+@contextmanager
+def new_file(output: Path, *, force: bool, mode: int = 0o644) -> Iterator[tuple[int, Path]]:
+    """A file that gets its name when the body ends well.
+
+    Args:
+        output: its path.
+        force: take the place of a file that is there.
+        mode: its permissions.
+
+    Yields:
+        a descriptor for reading and writing, and what the file is called until then.
+
+    Raises:
+        ImageError: there is such a file already, it cannot be written, or somebody else is writing it.
+    """
+    if output.exists() and not output.is_file():
+        raise ImageError(f"{output}: is there and no file: name a file, and copy it where it is needed")
+    if output.exists() and not force:
+        raise ImageError(f"{output}: is there already; name another file, or use --force")
+    new = output.with_name(f".{output.name}.new")
+    try:
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    except OSError as error:
+        raise ImageError(f"{output}: cannot be written: {error.strerror}") from error
+    with ExitStack() as stack:
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ImageError(f"{output}: another osprovider is writing it; wait, or name another file") from None
+        try:
+            os.truncate(fd, 0)
+            yield fd, new
+            with reporter.step(f"sync {output}"):
+                sync(fd)
+            if force:
+                new.rename(output)
+            else:
+                output.hardlink_to(new)
+        except FileExistsError as error:
+            raise ImageError(f"{output}: has come into being meanwhile; name another file, or use --force") from error
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def to_qcow2(raw: Path, target: Path, what: str) -> None:
+    """Write a raw disk as a compressed qcow2, by qemu-img(1).
+
+    Args:
+        raw: the disk, ours.
+        target: a file that is there and empty.
+        what: whose disk it is, for the step's name.
+
+    Raises:
+        ToolError: it cannot be written.
+    """
+    convert = ["qemu-img", "convert", "-c", "-W", "-f", "raw", "-O", "qcow2", "/source", "/target"]
+    with reporter.step(f"{what}: compress") as detail:
+        run(confine(convert, read={raw: "/source"}, write={target: "/target"}, memory_bytes=_CONVERT_MEMORY))
+        detail(human_bytes(target.stat().st_size))
