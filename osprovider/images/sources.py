@@ -12,17 +12,18 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 from osprovider import locks
 from osprovider.config.model import Image
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
+from osprovider.images.localfiles import Identity, digests_of, identities, local_files, regular
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
@@ -32,12 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Download", "Obtained", "Pin", "Sources"]
 
-_CHUNK = 4 << 20
 _DIGEST = "sha256:"
 _PART = ".part"
-
-_PLAIN_SUFFIXES = (".tar.gz", ".img", ".raw", ".qcow2", ".tar", ".tgz")
-_ROOT_DUMP, _BOOT_DUMP = "-root.dump", "-boot.dump"
+_NEW = ".new"
+_LARGEST_LIST = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Pin:
     expected: str | None = None
     etag: str | None = None
     last_modified: str | None = None
-    files: tuple[tuple[str, int, int, int, int], ...] = ()
+    files: tuple[Identity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Obtained:
 
     def still_same(self) -> bool:
         """Has nobody changed the files since they were verified."""
-        return not self.pin.files or self.pin.files == _identities(self.paths)
+        return not self.pin.files or self.pin.files == identities(self.paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class Sources:
         if pin is None or _is_remote(_source(name, image)):
             return pin
         try:
-            return pin if pin.files == _identities(_local_files(name, image)) else None
+            return pin if pin.files == identities(local_files(name, Path(_source(name, image)))) else None
         except (ImageError, OSError):
             return pin if not any(os.access(file[0], os.F_OK) for file in pin.files) else None
 
@@ -142,22 +141,16 @@ class Sources:
             ImageError: it cannot be had, or does not verify; names the file or URL, and what to do.
         """
         if not _is_remote(_source(name, image)):
-            paths = _local_files(name, image)
+            paths = local_files(name, Path(_source(name, image)))
             with locks.exclusive(self._lock(_key(image)), _waiting(f"verifies image {name}")):
                 pin = self.pinned(name, image) or self._verify_local(name, image, paths)
             yield Obtained(pin, paths)
             return
         with ExitStack() as stack:
             with locks.exclusive(self._lock(_key(image)), _waiting(f"fetches image {name}")):
-                found = self._load_pin(image)
-                if found is None or not self._path(found.digest).exists():
-                    found = self._fetch(name, image, unless=None) or found
-                if found is None:
-                    raise ImageError(f"image {name}: {image.source}: the server sent nothing; ask its operator")
-                path = self._path(found.digest)
-                stack.enter_context(locks.shared(self._lock(path.name)))
+                pin, path = self._have(stack, name, image)
             os.utime(path)
-            yield Obtained(found, {"image": path})
+            yield Obtained(pin, {"image": path})
 
     def pull(self, name: str, image: Image) -> Pin:
         """Ask whether the source has changed, and obtain it anew where it has.
@@ -169,14 +162,11 @@ class Sources:
         Raises:
             ImageError: as for :meth:`obtain`.
         """
-        if not _is_remote(_source(name, image)):
-            return self._verify_local(name, image, _local_files(name, image))
-        with locks.exclusive(self._lock(_key(image)), _waiting(f"fetches image {name}")):
+        with locks.exclusive(self._lock(_key(image)), _waiting(f"obtains image {name}")):
+            if not _is_remote(_source(name, image)):
+                return self._verify_local(name, image, local_files(name, Path(_source(name, image))))
             before = self._load_pin(image)
-            unless = before if before and (self._path(before.digest).exists() or before.etag) else None
-            found = self._fetch(name, image, unless=unless) or before
-        if found is None:
-            raise ImageError(f"image {name}: {image.source}: the server sent nothing; ask its operator")
+            found = self._fetch(name, image, before)
         if before is not None and before.digest != found.digest:
             self._discard_path(self._path(before.digest))
         return found
@@ -205,19 +195,19 @@ class Sources:
     # -- files of this node -------------------------------------------------------------------------------------------
 
     def _verify_local(self, name: str, image: Image, paths: Mapping[str, Path]) -> Pin:
-        files = _identities(paths)
-        expected, why = self._expected(name, image)
-        if expected is not None and len(paths) > 1:
+        files = identities(paths)
+        if image.checksums is not None and len(paths) > 1:
             raise ImageError(
                 f"image {name}: checksums are of one file, and {image.source} is a pair of dumps; remove them"
             )
+        expected, why = self._expected(image, next(iter(paths.values())).name)
         algorithms = ("sha256", *([expected.algorithm] if expected else []))
         with reporter.step(f"image {name}: verify") as detail:
-            digests = [_hash(path, algorithms) for path in paths.values()]
+            digests = [digests_of(path, algorithms) for path in paths.values()]
             detail(why)
         for path, found in zip(paths.values(), digests, strict=True):
             _compare(str(path), found, expected)
-        if _identities(paths) != files:
+        if identities(paths) != files:
             raise ImageError(f"image {name}: {image.source} was changed while it was read; try again")
         digest = digests[0]["sha256"]
         if len(digests) > 1:
@@ -231,17 +221,29 @@ class Sources:
 
     # -- files of servers ---------------------------------------------------------------------------------------------
 
-    def _fetch(self, name: str, image: Image, unless: Pin | None) -> Pin | None:
-        """Fetch and verify; None where nothing has changed since ``unless``."""
+    def _have(self, stack: ExitStack, name: str, image: Image) -> tuple[Pin, Path]:
+        """Have what is pinned there, or what the source is now; nobody removes it until ``stack`` is closed."""
+        pin = self._load_pin(image)
+        while True:
+            if pin is not None:
+                path = self._path(pin.digest)
+                stack.enter_context(locks.shared(self._lock(path.name)))
+                if path.exists():
+                    return pin, path
+            pin = self._fetch(name, image)
+
+    def _fetch(self, name: str, image: Image, before: Pin | None = None) -> Pin:
+        """Fetch and verify; ``before`` where nothing has changed since."""
         source = _source(name, image)
-        expected, why = self._expected(name, image)
-        if unless is not None and expected is not None and unless.expected == str(expected):
-            return None
-        if expected is not None and expected.algorithm == "sha256" and self._path(_DIGEST + expected.digits).exists():
-            path = self._path(_DIGEST + expected.digits)
-            pin = Pin(source, _DIGEST + expected.digits, path.stat().st_size, why, str(expected))
-            self._save_pin(image, pin)
-            return pin
+        expected, why = self._expected(image, unquote(urlsplit(source).path.rpartition("/")[2]))
+        if before is not None and expected is not None and before.expected == str(expected):
+            return before
+        if expected is not None and expected.algorithm == "sha256":
+            known = self._path(_DIGEST + expected.digits)
+            if known.exists():
+                pin = Pin(_shown(source), _DIGEST + known.name, known.stat().st_size, why, str(expected))
+                self._save_pin(image, pin)
+                return pin
         target = self._store / f"{_key(image)}{_PART}"
         self._make_store()
         fetched = self._server().download(
@@ -249,27 +251,26 @@ class Sources:
             target,
             algorithms=("sha256", *([expected.algorithm] if expected and expected.algorithm != "sha256" else [])),
             limit_bytes=parse_size(image.max_size),
-            unless=_conditions(unless) if unless and expected is None else None,
+            unless=_conditions(before) if before and expected is None else None,
         )
-        if fetched is None:
-            return None
+        if fetched is None and before is not None:
+            return before
+        if fetched is None or not fetched.size_bytes:
+            target.unlink(missing_ok=True)
+            raise ImageError(f"{_shown(source)}: empty, 0 bytes: is this the right address?")
         try:
-            _compare(source, fetched.digests, expected)
+            _compare(_shown(source), fetched.digests, expected)
         except ImageError:
             target.unlink(missing_ok=True)
             raise
-        if not fetched.size_bytes:
-            raise ImageError(f"{source}: empty, 0 bytes: is this the right address?")
-        return self._keep(image, source, target, fetched, expected, why)
+        return self._keep(image, target, fetched, expected, why)
 
-    def _keep(
-        self, image: Image, source: str, target: Path, fetched: Fetched, expected: Checksum | None, why: str
-    ) -> Pin:
+    def _keep(self, image: Image, target: Path, fetched: Fetched, expected: Checksum | None, why: str) -> Pin:
         """Give a file its name, now that it is verified."""
         digest = _DIGEST + fetched.digests["sha256"]
         target.rename(self._path(digest))
         pin = Pin(
-            source,
+            _shown(str(image.source)),
             digest,
             fetched.size_bytes,
             why,
@@ -289,35 +290,37 @@ class Sources:
 
     # -- checksums and signatures -------------------------------------------------------------------------------------
 
-    def _expected(self, name: str, image: Image) -> tuple[Checksum | None, str]:
-        """The checksum that the source must have, and how it is known, for people."""
+    def _expected(self, image: Image, file: str) -> tuple[Checksum | None, str]:
+        """The checksum that the source must have, which lists call ``file``, and how it is known, for people."""
         from osprovider.images import signatures
 
         if image.checksums is None:
             return None, "nothing"
         if (given := signatures.parse_checksum(image.checksums)) is not None:
             return given, f"{given.algorithm} of the definition"
-        where = _beside(_source(name, image), image.checksums)
+        where = _beside(str(image.source), image.checksums)
         text = self._read(where)
-        leaf = where.rpartition("/")[2]
-        why = leaf
+        why = _shown(where).rpartition("/")[2]
         if image.signature is not None and image.keyring is not None:
-            signed_where = _beside(_source(name, image), image.signature)
+            signed_where = _beside(str(image.source), image.signature)
             detached = None if signed_where == where else self._read(signed_where)
             ring = self._directories.config / "keys" / image.keyring  # an absolute path stays itself
-            text, fingerprint = signatures.verify(text, detached, ring, where=signed_where)
-            why = f"{leaf}, signed by {fingerprint}"
-        image_name = _source(name, image).partition("?")[0].rpartition("/")[2]
-        return signatures.find_checksum(text, image_name, where=where), why
+            text, fingerprint = signatures.verify(text, detached, ring, where=_shown(signed_where))
+            why = f"{why}, signed by {fingerprint}"
+        return signatures.find_checksum(text, file, where=_shown(where)), why
 
     def _read(self, where: str) -> bytes:
-        """A small file, of a server or of this node."""
+        """A list or a signature, of a server or of this node."""
         if _is_remote(where):
             return self._server().small(where)
         try:
-            return Path(where).read_bytes()
+            with regular(Path(where)) as file:
+                data = file.read(_LARGEST_LIST + 1)
         except OSError as error:
             raise ImageError(f"{where}: {error.strerror}; correct checksums or signature in the definition") from error
+        if len(data) > _LARGEST_LIST:
+            raise ImageError(f"{where}: too large for a list or a signature; correct checksums or signature")
+        return data
 
     # -- pins and files -----------------------------------------------------------------------------------------------
 
@@ -331,7 +334,7 @@ class Sources:
     def _save_pin(self, image: Image, pin: Pin) -> None:
         self._make_store()
         path = self._store / f"{_key(image)}.json"
-        new = path.with_name(f"{path.name}.{os.getpid()}.new")
+        new = path.with_suffix(_NEW)  # ours alone: we hold the lock of the definition's source
         with new.open("w") as file:
             json.dump(dataclasses.asdict(pin), file, indent=1)
             file.flush()
@@ -351,7 +354,7 @@ class Sources:
         return self._directories.run / "locks" / f"source-{what}"
 
     def _discard_path(self, path: Path) -> bool:
-        name = path.name.removesuffix(_PART)
+        name = path.name.removesuffix(_PART).removesuffix(_NEW)
         with locks.attempt(self._lock(name)) as free:
             if free:
                 path.unlink(missing_ok=True)
@@ -375,64 +378,20 @@ def _is_remote(where: str) -> bool:
     return where.startswith(("http://", "https://"))
 
 
+def _shown(where: str) -> str:
+    """A path or URL for messages and records."""
+    if not _is_remote(where):
+        return where
+    from osprovider.images.fetch import shown
+
+    return shown(where)
+
+
 def _beside(source: str, where: str) -> str:
     """A path or URL that is relative to another."""
     if _is_remote(source):
-        from urllib.parse import urljoin
-
         return urljoin(source, where)
     return where if _is_remote(where) else str(Path(source).parent / where)
-
-
-def _local_files(name: str, image: Image) -> dict[str, Path]:
-    """The files of a local source: it, or what instance-image would have taken for that name."""
-    path = Path(_source(name, image))
-    if path.is_file():
-        return {"image": path}
-    if path.exists():
-        raise ImageError(f"image {name}: {path} is no regular file: name the image's file")
-    beside = {suffix: path.with_name(path.name + suffix) for suffix in (_ROOT_DUMP, *_PLAIN_SUFFIXES)}
-    found = {suffix: each for suffix, each in beside.items() if each.is_file()}
-    if not found:
-        raise ImageError(
-            f"image {name}: there is no {path}, and no {path.name}{_ROOT_DUMP} or the like; correct source, or put it "
-            "there"
-        )
-    if len(found) > 1:
-        listed = " and ".join(sorted(each.name for each in found.values()))
-        raise ImageError(f"image {name}: {path.parent} has {listed}: name one of them as source")
-    ((suffix, only),) = found.items()
-    if suffix != _ROOT_DUMP:
-        return {"image": only}
-    boot = path.with_name(path.name + _BOOT_DUMP)
-    return {"root": only, **({"boot": boot} if boot.is_file() else {})}
-
-
-def _identities(paths: Mapping[str, Path]) -> tuple[tuple[str, int, int, int, int], ...]:
-    """What tells files from others, and from themselves after a change."""
-    found = []
-    for path in paths.values():
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise ImageError(f"{path}: {error.strerror}") from error
-        found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
-
-
-def _hash(path: Path, algorithms: tuple[str, ...]) -> dict[str, str]:
-    """The digests of a file, by hashlib's name."""
-    digests = {name: hashlib.new(name) for name in algorithms}
-    try:
-        with path.open("rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageError(f"{path}: is no regular file")
-            while chunk := file.read(_CHUNK):
-                for digest in digests.values():
-                    digest.update(chunk)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _compare(where: str, found: Mapping[str, str], expected: Checksum | None) -> None:
