@@ -1,6 +1,17 @@
 """The ``osprovider`` command; importing this gathers its subcommands."""
 
-from osprovider.cli import check, image, image_add, image_export, image_show, image_upkeep, plan, variant
+from osprovider.cli import check, image, image_add, image_capture, image_export, image_show, image_upkeep, plan, variant
 from osprovider.cli.main import main
 
-__all__ = ["check", "image", "image_add", "image_export", "image_show", "image_upkeep", "main", "plan", "variant"]
+__all__ = [
+    "check",
+    "image",
+    "image_add",
+    "image_capture",
+    "image_export",
+    "image_show",
+    "image_upkeep",
+    "main",
+    "plan",
+    "variant",
+]

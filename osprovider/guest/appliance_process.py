@@ -52,6 +52,8 @@ _BUSY_SECONDS = 3.0
 # hard link for files of their own. libguestfs' cache of attributes is off, too (its -1 would mean 60 s).
 _FUSE_OPTIONS = "big_writes,entry_timeout=86400,attr_timeout=0,nosuid,nodev,noexec"
 _NO_CACHE = -2
+# What a check of the file system has found, and earlier states of it (snapper(8)).
+_NOT_PACKED = ["./lost+found", "./.snapshots/*"]
 # A guest that has taken over its QEMU starts no program and gains no privilege; and a write error is the guest's to
 # hear of: it would be a stopped machine else, and we would wait for it.
 _QEMU_OPTIONS = {
@@ -147,11 +149,10 @@ def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> 
     if not order.read_only and not order.overlay:
         _store(handle, places)
     if order.trim:
-        for place in places:
-            handle.fstrim(place)
+        _trim(handle, places)
     if archive is not None:
         target = f"/proc/self/fd/{archive}"
-        handle.tar_out("/", target, numericowner=True, xattrs=True, acls=True, excludes=["./lost+found"])
+        handle.tar_out("/", target, numericowner=True, xattrs=True, acls=True, excludes=_NOT_PACKED)
     handle.umount_all()
     handle.shutdown()
     handle.close()
@@ -263,6 +264,16 @@ def _store(handle: guestfs.GuestFS, places: list[str]) -> None:
             handle.debug("sh", [f"sync --file-system '/sysroot{place}'"])  # syncfs(2)
     except RuntimeError as error:
         raise RuntimeError(f"it lost what was written to the guest ({_one_line(error)})") from error
+
+
+def _trim(handle: guestfs.GuestFS, places: list[str]) -> None:
+    """Have the devices give back what the file systems do not use, where they can."""
+    for place in places:
+        try:
+            handle.fstrim(place)
+        except RuntimeError:
+            if handle.last_errno() != errno.EOPNOTSUPP:
+                raise
 
 
 def _obey(channel: socket.socket) -> None:

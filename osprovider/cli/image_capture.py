@@ -1,0 +1,104 @@
+"""``osprovider image capture``: an image of a disk with an installed system, and its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from osprovider.cli.image import image
+from osprovider.cli.main import as_json, echo_json
+from osprovider.errors import UsageError
+from osprovider.images.definition import refuse_taken, write_definition
+from osprovider.log import human_bytes
+from osprovider.paths import Directories
+
+__all__ = ["capture_image"]
+
+
+@image.command("capture")
+@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.option("--instance", metavar="FQDN", help="The disk of this instance, which is shut down, in place of SOURCE.")
+@click.option("--disk", "index", metavar="N", type=click.IntRange(min=0), help="Which disk of the instance (0).")
+@click.option("--name", required=True, metavar="NAME", help="What variants call the image.")
+@click.option("--description", metavar="WORDS", help="One line for people.")
+@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Where to; images/NAME without this.")
+@click.option("--format", "kind", type=click.Choice(["tar", "qcow2"]), default="tar", help="What to write (tar).")
+@click.option("--keep", metavar="PATTERN", multiple=True, help="Paths that stay though captures leave them out.")
+@click.option("--remove", metavar="PATTERN", multiple=True, help="Further paths of the system to leave out.")
+@click.option("--force", is_flag=True, help="Take the place of an image of this name.")
+@as_json
+@click.pass_obj
+def capture_image(
+    directories: Directories,
+    source: Path | None,
+    instance: str | None,
+    index: int | None,
+    name: str,
+    *,
+    description: str | None,
+    output: Path | None,
+    kind: str,
+    keep: tuple[str, ...],
+    remove: tuple[str, ...],
+    force: bool,
+    json_wanted: bool,
+) -> None:
+    """Make an image of a disk with an installed system, without what makes it that system, and define it.
+
+    SOURCE is a block device or a file, raw: a whole disk with a GPT or msdos table, or a file system. Nothing is
+    written to it, and nobody else may use it: the instance is shut down. With --instance Ganeti activates the disks of
+    one, on its primary node, and deactivates them afterwards.
+
+    tar is the tree, compressed: the variant decides about partitions and file system. qcow2 is the disk with its own.
+    """
+    from osprovider.images.capture import FORMATS, SUFFIXES, Order, capture
+
+    if (source is None) == (instance is None):
+        raise UsageError("name either the disk, SOURCE, or an instance, --instance FQDN")
+    if index is not None and instance is None:
+        raise UsageError("--disk is for --instance: SOURCE is a disk by itself")
+    for pattern in (*keep, *remove):
+        if not pattern.startswith("/"):
+            raise UsageError(f"{pattern!a}: patterns are of paths in the system, so they begin with /")
+    definition = refuse_taken(directories, name, force=force)
+    chosen = next(each for each in FORMATS if each == kind)
+    place = (output or definition.with_name(f"{name}{SUFFIXES[chosen]}")).absolute()
+    if output is None:
+        definition.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _disk(directories, source, instance, index or 0) as (called, disk):
+        captured = capture(Order(name, disk, place, chosen, keep, remove, force), directories)
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    values = {
+        "description": description or f"{captured.system}, captured from {called} on {today}",
+        "source": str(place),
+        "checksums": captured.checksum,
+        "max_size": captured.max_size,
+    }
+    said = {key: value for key, value in values.items() if value is not None}
+    write_definition(directories, name, said, force=force)
+    if json_wanted:
+        echo_json({"name": name, "file": definition, "definition": said, "size_bytes": captured.size_bytes})
+        return
+    click.echo(
+        f"{place} written, {human_bytes(captured.size_bytes)}, and {definition}; "
+        f"osprovider image pull {name} prepares it, and a variant with image: {name} uses it"
+    )
+
+
+@contextmanager
+def _disk(
+    directories: Directories, source: Path | None, instance: str | None, index: int
+) -> Iterator[tuple[str, Path]]:
+    """What to call the disk, and its path."""
+    if instance is None:
+        path = (source or Path()).absolute()
+        yield str(path), path
+        return
+    from osprovider.ganeti.activation import active_disk
+
+    with active_disk(instance, directories.run, index) as found:
+        yield found.instance, found.path

@@ -1,0 +1,79 @@
+"""Whether a file system was put away in order, as it says itself: what was being written would be in its journal.
+
+Told by the few bytes of a superblock, which are read here, and by xfs_logprint(8) in the sandbox.
+Sources: Documentation/filesystems/ext4/super.rst (s_state, s_feature_incompat); fs/btrfs/ctree.h (btrfs_super_block,
+log_root); xfs_logprint(8).
+Not for: repairing it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from osprovider.errors import ImageError
+from osprovider.run import running
+from osprovider.sandbox import confine
+
+__all__ = ["why_unclean"]
+
+_EXT = frozenset({"ext2", "ext3", "ext4"})
+_EXT_SUPERBLOCK = 1024
+_EXT_VALID, _EXT_ERRORS = 1, 2
+_EXT_RECOVER = 4
+_BTRFS_SUPERBLOCK = 64 << 10
+_LINES = 50
+
+
+def why_unclean(device: Path, filesystem: str) -> str | None:
+    """Tell why a file system is not one that was unmounted.
+
+    Args:
+        device: a read-only block device that it fills.
+        filesystem: its type, as blkid(8) has it.
+
+    Returns:
+        words for people; None where it was unmounted, or is of a type that does not tell.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        with device.open("rb", buffering=0) as file:
+            if filesystem in _EXT:
+                return _ext(file.fileno())
+            if filesystem == "btrfs":
+                (log_root,) = struct.unpack("<Q", os.pread(file.fileno(), 8, _BTRFS_SUPERBLOCK + 0x60))
+                return "its log tree is not empty" if log_root else None
+            return _xfs(file.fileno()) if filesystem == "xfs" else None
+    except (OSError, struct.error) as error:
+        raise ImageError(f"{device}: the superblock of {filesystem} cannot be read: {error}") from error
+
+
+def _ext(fd: int) -> str | None:
+    superblock = os.pread(fd, 0x64, _EXT_SUPERBLOCK)
+    (state,) = struct.unpack_from("<H", superblock, 0x3A)
+    (features,) = struct.unpack_from("<I", superblock, 0x60)
+    if state & _EXT_ERRORS:
+        return "the kernel has found errors in it"
+    if features & _EXT_RECOVER:
+        return "its journal is not empty"
+    return None if state & _EXT_VALID else "it is not marked clean"
+
+
+def _xfs(fd: int) -> str | None:
+    """The first lines of xfs_logprint say it; of a log that is not empty there are many more."""
+    said = []
+    with (
+        Path(os.devnull).open("wb") as nothing,
+        running(confine(["xfs_logprint", "-t", "/proc/self/fd/0"]), stdin=fd, stderr=nothing.fileno()) as process,
+    ):
+        for _, line in zip(range(_LINES), process.stdout or (), strict=False):
+            if b"state: <CLEAN>" in line:
+                return None
+            if b"state: <DIRTY>" in line:
+                return "its log is not empty"
+            said.append(line.decode(errors="replace").strip())
+    why = next((line for line in reversed(said) if line), "is xfsprogs installed?")
+    raise ImageError(f"the log of its xfs cannot be read: {why}")
