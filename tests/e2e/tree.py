@@ -19,8 +19,10 @@ from tests.support.template import IMAGE, shared_cache
 
 __all__ = ["NodeTree", "build_node_tree", "shared_node_tree"]
 
-# python3-guestfs is what osprovider recommends, and the kernel what libguestfs makes its appliance of.
+# dump, python3-guestfs and qemu-utils are what osprovider recommends, and the kernel what libguestfs makes its appliance
+# of.
 _PACKAGES = (
+    "dump",
     "ganeti",
     "ganeti-os-noop",
     "ganeti-testsuite",

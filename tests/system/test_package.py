@@ -164,7 +164,7 @@ def test_everything_that_is_shipped_is_there(tree: Path) -> None:
     for directory in ("variants", "images", "hooks", "templates"):
         expected = {path.name for path in (CHECKOUT / directory).iterdir() if path.is_file()}
         assert {path.name for path in (share / directory).iterdir()} == expected
-    assert {path.stem for path in (share / "schema").iterdir()} == {"variant", "image", "subnet", "instance"}
+    assert {path.stem for path in (share / "schema").iterdir()} == {"cache", "image", "instance", "subnet", "variant"}
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "osprovider").rglob("*.py")}
     packages = tree / "usr/lib/python3/dist-packages"
     assert {str(path.relative_to(packages)) for path in (packages / "osprovider").rglob("*.py")} == modules
