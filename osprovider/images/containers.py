@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,16 @@ __all__ = ["check_container"]
 
 _SECTOR = 512
 _LARGEST = 64 << 40
+_ENTRIES_AT_ONCE = 1 << 16
 
 
-def check_container(path: Path, container: Container) -> int:
+def check_container(path: Path, container: Container, *, name: str | None = None) -> int:
     """Read a disk image's header, before any other program does.
 
     Args:
         path: the file, not compressed.
         container: what it is.
+        name: what messages call it, if not by its path.
 
     Returns:
         the size of the disk in it, in bytes.
@@ -41,7 +43,7 @@ def check_container(path: Path, container: Container) -> int:
     if container not in _CHECKS:
         return size
     with path.open("rb", buffering=0) as file:
-        reader = _Reader(path, container, file.fileno(), size)
+        reader = _Reader(name or str(path), container, file.fileno(), size)
         virtual = _CHECKS[container](reader)
     if not 0 < virtual <= _LARGEST:
         raise reader.wrong("the disk's size", f"{virtual} bytes make no sense")
@@ -52,14 +54,14 @@ def check_container(path: Path, container: Container) -> int:
 class _Reader:
     """Fields of a container's header."""
 
-    path: Path
+    name: str
     container: str
     fd: int
     size: int
 
     def wrong(self, field: str, what: str) -> ImageError:
         """The error for a field."""
-        return ImageError(f"{self.path}: {self.container} image, {field}: {what}")
+        return ImageError(f"{self.name}: {self.container} image, {field}: {what}")
 
     def read(self, offset: int, length: int, field: str) -> bytes:
         """A part of the file, which has to be in it whole."""
@@ -77,6 +79,15 @@ class _Reader:
     def numbers(self, layout: str, offset: int, field: str) -> tuple[int, ...]:
         """Numbers at a place, as struct(3) lays them."""
         return struct.unpack(layout, self.read(offset, struct.calcsize(layout), field))
+
+    def table(self, layout: str, offset: int, count: int, field: str) -> Iterator[tuple[int, int]]:
+        """The numbers of a table, each with its index."""
+        size = struct.calcsize(layout)
+        self.inside(offset, count * size, field)
+        for first in range(0, count, _ENTRIES_AT_ONCE):
+            entries = min(_ENTRIES_AT_ONCE, count - first)
+            data = self.read(offset + first * size, entries * size, field)
+            yield from enumerate((entry for (entry,) in struct.iter_unpack(layout, data)), first)
 
 
 # qcow2 (docs/interop/qcow2.txt)
@@ -168,40 +179,64 @@ def _check_qcow2_extensions(reader: _Reader, position: int, cluster: int) -> Non
 
 _VMDK_TYPES = ("monolithicSparse", "streamOptimized")
 _VMDK_AT_END = (1 << 64) - 1
+_VMDK_MAGIC = 0x564D444B  # "KDMV"
+_VMDK_HEADER = "<IIIQQQQIQQ"
+# QEMU looks here for a parent, whatever the header says (block/vmdk.c, vmdk_open() and DESC_SIZE).
+_VMDK_DESCRIPTOR, _VMDK_DESCRIPTOR_SECTORS = 1, 20
 
 
 def _check_vmdk(reader: _Reader) -> int:
-    version, _, capacity, grain, descriptor, descriptor_size, entries, _, directory = reader.numbers(
-        "<IIQQQQIQQ", 4, "the header"
+    _, version, _, capacity, grain, descriptor, descriptor_size, entries, _, directory = reader.numbers(
+        _VMDK_HEADER, 0, "the header"
     )
     if version not in (1, 2, 3):
         raise reader.wrong("version (byte 4)", f"{version} is not known")
-    if grain < 1 or grain > 2048 or grain & (grain - 1) or entries not in (512, 4096):
+    if grain < 1 or grain > 2048 or grain & (grain - 1) or entries != 512:
         raise reader.wrong("grain size (byte 20)", f"{grain} sectors in tables of {entries} make no sense")
+    if capacity > _LARGEST // _SECTOR:
+        raise reader.wrong("capacity (byte 12)", f"{capacity} sectors make no sense")
     if directory != _VMDK_AT_END:
-        reader.inside(directory * _SECTOR, _SECTOR, "grain directory (byte 56)")
-    if not descriptor or not 0 < descriptor_size <= 2048:
-        raise reader.wrong("descriptor (byte 28)", "it has none: convert it to qcow2")
-    text = reader.read(descriptor * _SECTOR, descriptor_size * _SECTOR, "descriptor (byte 28)").partition(b"\0")[0]
-    _check_vmdk_descriptor(reader, text.decode(errors="replace"))
+        length = -(-capacity // (grain * entries)) * 4
+        reader.inside(directory * _SECTOR, length, "grain directory (byte 56)")
+    else:
+        _check_vmdk_footer(reader, capacity, grain)
+    if descriptor != _VMDK_DESCRIPTOR or not 0 < descriptor_size <= 2048:
+        raise reader.wrong("descriptor (byte 28)", f"it is not at sector {_VMDK_DESCRIPTOR}: convert it to qcow2")
+    start = _VMDK_DESCRIPTOR * _SECTOR
+    reader.inside(start, descriptor_size * _SECTOR, "descriptor (byte 28)")
+    length = min(max(descriptor_size, _VMDK_DESCRIPTOR_SECTORS) * _SECTOR, reader.size - start)
+    text = reader.read(start, length, "descriptor (byte 28)").partition(b"\0")[0]
+    _check_vmdk_descriptor(reader, text.decode("latin-1"))
     return capacity * _SECTOR
+
+
+def _check_vmdk_footer(reader: _Reader, capacity: int, grain: int) -> None:
+    """The header's copy before the end, which counts where the header leaves the grain directory's place to it."""
+    place = reader.size - 2 * _SECTOR
+    magic, _, _, its_capacity, its_grain, _, _, entries, _, directory = reader.numbers(_VMDK_HEADER, place, "footer")
+    if magic != _VMDK_MAGIC:
+        raise reader.wrong("footer", f"it is not at byte {place}: cut off?")
+    if (its_capacity, its_grain, entries) != (capacity, grain, 512):
+        raise reader.wrong("footer", f"it contradicts the header: {its_capacity} sectors in grains of {its_grain}")
+    reader.inside(directory * _SECTOR, -(-capacity // (grain * entries)) * 4, "grain directory (of the footer)")
 
 
 def _check_vmdk_descriptor(reader: _Reader, text: str) -> None:
     extents = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         field = f"line {number} of its descriptor"
-        name, equals, value = (part.strip().strip('"') for part in line.partition("="))
+        key, equals, value = (part.strip().strip('"') for part in line.partition("="))
         words = line.split()
-        if equals and name == "createType" and value not in _VMDK_TYPES:
+        if equals and key == "createType" and value not in _VMDK_TYPES:
             raise reader.wrong(field, f"createType {value} is not supported: convert it to qcow2")
-        if equals and name == "parentCID" and value.lower() != "ffffffff":
-            raise reader.wrong(field, "it needs a parent: convert it to one that stands alone")
-        if equals and name == "parentFileNameHint":
+        # QEMU finds these wherever they stand.
+        if "parentFileNameHint" in line:
             raise reader.wrong(field, "it needs another file: convert it to one that stands alone")
+        if "parentCID" in line and not (key == "parentCID" and value.lower() == "ffffffff"):
+            raise reader.wrong(field, "it needs a parent: convert it to one that stands alone")
         if words and words[0] in ("RW", "RDONLY", "NOACCESS"):
             extents += 1
-            if len(words) < 4 or words[2] != "SPARSE" or "/" in words[3]:
+            if len(words) < 4 or words[2] != "SPARSE" or "/" in line:
                 raise reader.wrong(field, "an extent is in another file: convert it to one that stands alone")
     if extents != 1:
         raise reader.wrong("its descriptor", f"{extents} extents, and only its own is allowed")
@@ -209,32 +244,58 @@ def _check_vmdk_descriptor(reader: _Reader, text: str) -> None:
 
 # VHD (Virtual Hard Disk Image Format Specification 1.0)
 
-_VHD_KINDS = {2: "fixed", 3: "dynamic"}
+_VHD_MAGIC = b"conectix"
+_VHD_FIXED, _VHD_DYNAMIC, _VHD_DIFFERENCING = 2, 3, 4
+_VHD_UNUSED = 0xFFFFFFFF
 
 
 def _check_vpc(reader: _Reader) -> int:
-    footer = reader.read(reader.size - _SECTOR, _SECTOR, "footer")
-    if footer[:8] != b"conectix":
-        raise reader.wrong("footer", f"it is not at byte {reader.size - _SECTOR}: cut off?")
-    (header_offset,) = struct.unpack_from(">Q", footer, 16)
-    (size,) = struct.unpack_from(">Q", footer, 48)
-    kind, checksum = struct.unpack_from(">II", footer, 60)
+    place = reader.size - _SECTOR
+    kind, header, size = _read_vhd_footer(reader, place, "footer")
+    # QEMU believes a copy at the beginning before the footer itself.
+    if reader.read(0, 8, "footer's copy") == _VHD_MAGIC:
+        copy = _read_vhd_footer(reader, 0, "footer's copy (byte 0)")
+        if copy != (kind, header, size):
+            raise reader.wrong("footer's copy (byte 0)", f"it contradicts the footer at byte {place}")
+    elif kind == _VHD_DYNAMIC:
+        raise reader.wrong("footer's copy (byte 0)", "there is none")
+    if kind == _VHD_DYNAMIC:
+        _check_vhd_blocks(reader, header, size)
+    elif size > place:
+        raise reader.wrong("footer", f"it says {size} bytes, and the file has {place} before it: cut off?")
+    return size
+
+
+def _read_vhd_footer(reader: _Reader, place: int, field: str) -> tuple[int, int, int]:
+    """Kind of disk, place of the dynamic header, size in bytes."""
+    footer = reader.read(place, _SECTOR, field)
+    if footer[:8] != _VHD_MAGIC:
+        raise reader.wrong(field, f"it is not at byte {place}: cut off?")
+    header, size, kind, checksum = struct.unpack_from(">16xQ24xQ4xII", footer)
     if ~(sum(footer) - sum(footer[64:68])) & 0xFFFFFFFF != checksum:
-        raise reader.wrong("footer", "its checksum is wrong")
-    if kind not in _VHD_KINDS:
-        raise reader.wrong("disk type", "it needs a parent: merge them" if kind == 4 else f"{kind} is not known")
-    if kind == 3:
-        header = reader.read(header_offset, 1024, "dynamic header")
-        if header[:8] != b"cxsparse":
-            raise reader.wrong("dynamic header", f"it is not at byte {header_offset}")
-        (table,) = struct.unpack_from(">Q", header, 16)
-        entries, block = struct.unpack_from(">II", header, 28)
-        if block < _SECTOR or block & (block - 1) or entries * block < size:
-            raise reader.wrong("dynamic header", f"{entries} blocks of {block} bytes do not fit a disk of {size}")
-        reader.inside(table, entries * 4, "block allocation table")
-    elif size > reader.size:
-        raise reader.wrong("footer", f"it says {size} bytes and the file has {reader.size}")
-    return int(size)
+        raise reader.wrong(field, f"its checksum (byte {place + 64}) is wrong")
+    if kind == _VHD_DIFFERENCING:
+        raise reader.wrong("disk type (byte 60 of the footer)", "it needs a parent: merge them")
+    if kind not in (_VHD_FIXED, _VHD_DYNAMIC):
+        raise reader.wrong("disk type (byte 60 of the footer)", f"{kind} is not known")
+    return kind, header, size
+
+
+def _check_vhd_blocks(reader: _Reader, header: int, size: int) -> None:
+    fields = reader.read(header, 1024, "dynamic header")
+    if fields[:8] != b"cxsparse":
+        raise reader.wrong("dynamic header", f"it is not at byte {header}")
+    table, entries, block, checksum = struct.unpack_from(">16xQ4xIII", fields)
+    if ~(sum(fields) - sum(fields[36:40])) & 0xFFFFFFFF != checksum:
+        raise reader.wrong("dynamic header", f"its checksum (byte {header + 36}) is wrong")
+    if block < _SECTOR or block & (block - 1) or entries * block < size:
+        raise reader.wrong("dynamic header", f"{entries} blocks of {block} bytes do not fit a disk of {size}")
+    bitmap = -(-(block // _SECTOR // 8) // _SECTOR) * _SECTOR
+    needed = -(-size // block)
+    for index, sector in reader.table(">I", table, needed, "block allocation table"):
+        if sector != _VHD_UNUSED:
+            left = min(block, -(-(size - index * block) // _SECTOR) * _SECTOR)  # the last block need not be whole
+            reader.inside(sector * _SECTOR, bitmap + left, f"block {index} (byte {table + 4 * index})")
 
 
 # VHDX ([MS-VHDX] 2)
@@ -281,22 +342,30 @@ def _check_vhdx(reader: _Reader) -> int:
 # VDI (VirtualBox, src/VBox/Storage/VDICore.h)
 
 _VDI_KINDS = (1, 2)  # dynamic, fixed
+_VDI_UNUSED = (0xFFFFFFFF, 0xFFFFFFFE)  # never written, and zeros
+_VDI_BLOCK = 1 << 20  # the only one that QEMU reads, and VirtualBox writes
 
 
 def _check_vdi(reader: _Reader) -> int:
     version, _, kind = reader.numbers("<III", 68, "the header")
     blocks_offset, data_offset = reader.numbers("<II", 340, "the header")
-    size, block, _, blocks, _ = reader.numbers("<QIIII", 368, "the header")
+    size, block, extra, blocks, _ = reader.numbers("<QIIII", 368, "the header")
     if version != 0x10001:
         raise reader.wrong("version (byte 68)", f"{version:#x} is not known")
     if kind not in _VDI_KINDS:
         raise reader.wrong("image type (byte 76)", "it needs a parent: merge them" if kind in (3, 4) else f"{kind}?")
     if reader.read(440, 16, "parent").strip(b"\0"):
         raise reader.wrong("parent (byte 440)", "it needs a parent: merge them")
-    if block < _SECTOR or block & (block - 1) or blocks * block < size:
+    if block != _VDI_BLOCK or extra or blocks * block < size:
         raise reader.wrong("blocks (byte 376)", f"{blocks} of {block} bytes do not fit a disk of {size}")
-    reader.inside(blocks_offset, blocks * 4, "block map (byte 340)")
-    reader.inside(data_offset, 0, "data (byte 344)")
+    used: set[int] = set()
+    for index, number in reader.table("<I", blocks_offset, -(-size // block), "block map (byte 340)"):
+        if number not in _VDI_UNUSED:
+            field = f"block {index} (byte {blocks_offset + 4 * index})"
+            reader.inside(data_offset + number * block, block, field)
+            if number in used:
+                raise reader.wrong(field, f"it lies at {number}, as another one does")
+            used.add(number)
     return size
 
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from osprovider.disk.copy import data_ranges, write_all
 from osprovider.errors import DeviceError, ImageError, ToolError
 from osprovider.images.containers import check_container
-from osprovider.images.formats import Format
+from osprovider.images.formats import Format, is_fixed_vhd
+from osprovider.images.programs import require
+from osprovider.images.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source
 from osprovider.images.streams import decompressed
+from osprovider.linux import clone_file
 from osprovider.log import human_bytes
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -24,10 +28,11 @@ from osprovider.sandbox import confine
 __all__ = ["to_raw"]
 
 _BLOCK = 4096
+_SECTOR = 512
 _PIECE = 64 << 10
 _BUFFER = 1 << 20
 _ZEROS = bytes(_PIECE)
-_CONVERT_MEMORY = 1 << 30  # address space that QEMU's tools may fill with data; they take a tenth
+_TABLES = 128 << 20  # what a container may have beside the disk, and an eighth of the disk
 _CONVERT_SECONDS = 4 * 3600.0
 
 
@@ -61,13 +66,17 @@ def to_raw(
             _copy(path, target, limit_bytes, advance)
         elif kind.container == "raw":
             _unpack(path, kind, target, limit_bytes, advance)
+            _cut_footer(target, str(path))
         elif kind.compression == "none":
-            _convert(path, kind, target, limit_bytes)
+            _convert(path, kind, target, limit_bytes, str(path))
+            advance(path.stat().st_size)
         else:
             unpacked = scratch / "unpacked"
-            _unpack(path, kind, unpacked, limit_bytes, advance)
-            _convert(unpacked, kind, target, limit_bytes)
-            unpacked.unlink()
+            try:
+                _unpack(path, kind, unpacked, limit_bytes + limit_bytes // 8 + _TABLES, advance)
+                _convert(unpacked, kind, target, limit_bytes, str(path))
+            finally:
+                unpacked.unlink(missing_ok=True)
     except DeviceError as error:
         raise ImageError(str(error)) from error
     size = -(-target.stat().st_size // _BLOCK) * _BLOCK
@@ -75,49 +84,68 @@ def to_raw(
     return size
 
 
-def _refuse_large(path: Path, size: int, limit: int) -> None:
+def _refuse_large(name: str, size: int, limit: int) -> None:
     if size > limit:
         raise ImageError(
-            f"{path}: a disk of {human_bytes(size)} ({size} bytes), and the definition allows {human_bytes(limit)}; "
+            f"{name}: a disk of {human_bytes(size)} ({size} bytes), and the definition allows {human_bytes(limit)}; "
             "raise its max_size if that is right"
         )
 
 
 def _copy(path: Path, target: Path, limit: int, advance: Callable[[int], None]) -> None:
-    """Copy a raw file by its data; its file system may share the blocks (copy_file_range(2))."""
+    """Copy a raw file, without its zeros; where the file system can, the copy shares its blocks."""
     with path.open("rb", buffering=0) as source, target.open("r+b", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
             raise ImageError(f"{path}: is no regular file")
         size = os.fstat(source.fileno()).st_size
-        _refuse_large(path, size, limit)
-        os.truncate(target, size)
+        _refuse_large(str(path), size, limit)
+        with suppress(OSError):  # other file systems, or one that cannot
+            clone_file(source.fileno(), file.fileno())
+            advance(size)
+            return
+        os.truncate(file.fileno(), size)
+        view = memoryview(bytearray(_BUFFER))
         done = 0
         for offset, length in data_ranges(source.fileno(), 0, size):
-            position, end = offset, min(offset + length, size)
-            while position < end:
-                count = min(_BUFFER * 64, end - position)
-                moved = os.copy_file_range(source.fileno(), file.fileno(), count, position, position)
-                if moved == 0:
-                    raise ImageError(f"{path}: ends at byte {position}, sooner than it said")
-                position += moved
-            advance(end - done)
-            done = end
+            end = min(offset + length, size)
+            for position in range(offset, end, _BUFFER):
+                piece = view[: min(_BUFFER, end - position)]
+                _read(path, source.fileno(), piece, position)
+                _write_data(file.fileno(), piece, position)
+                advance(position + len(piece) - done)
+                done = position + len(piece)
+
+
+def _read(path: Path, fd: int, view: memoryview, offset: int) -> None:
+    """Read a piece of a file whole."""
+    while view:
+        try:
+            count = os.preadv(fd, [view], offset)
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read at byte {offset}: {error.strerror}") from error
+        if count == 0:
+            raise ImageError(f"{path}: ends at byte {offset}, sooner than it said")
+        view, offset = view[count:], offset + count
+
+
+def _write_data(fd: int, view: memoryview, offset: int) -> None:
+    """Write what is not zeros."""
+    for start in range(0, len(view), _PIECE):
+        piece = view[start : start + _PIECE].tobytes()
+        if piece != _ZEROS[: len(piece)]:
+            write_all(fd, piece, offset + start)
 
 
 def _unpack(path: Path, kind: Format, target: Path, limit: int, advance: Callable[[int], None]) -> None:
     """Decompress into a sparse file."""
-    buffer = bytearray(_BUFFER)
-    view = memoryview(buffer)
+    view = memoryview(bytearray(_BUFFER))
     read = position = 0
     with (
         decompressed(path, kind.compression, limit_bytes=limit) as stream,
         target.open("wb", buffering=0) as file,
     ):
         while filled := _fill(stream.fileno(), view):
-            for start in range(0, filled, _PIECE):
-                end = min(start + _PIECE, filled)
-                if buffer[start:end] != _ZEROS[: end - start]:
-                    write_all(file.fileno(), view[start:end], position + start)
+            _write_data(file.fileno(), view[:filled], position)
             position += filled
             advance(stream.position - read)
             read = stream.position
@@ -132,15 +160,29 @@ def _fill(fd: int, view: memoryview) -> int:
     return filled
 
 
-def _convert(path: Path, kind: Format, target: Path, limit: int) -> None:
+def _cut_footer(target: Path, name: str) -> None:
+    """Take the footer off a fixed VHD, which is a raw disk but for it, and shows itself only when it is unpacked."""
+    if is_fixed_vhd(target):
+        os.truncate(target, check_container(target, "vpc", name=name))
+
+
+def _convert(path: Path, kind: Format, target: Path, limit: int, name: str) -> None:
     """Have qemu-img(1) write it, with the format given, in the sandbox."""
-    _refuse_large(path, check_container(path, kind.container), limit)
-    convert = ["qemu-img", "convert", "-W", "-f", kind.container, "-O", "raw", "-S", "64k", "/source", "/target"]
-    boxed = confine(convert, read={path: "/source"}, write={target: "/target"}, memory_bytes=_CONVERT_MEMORY)
+    size = check_container(path, kind.container, name=name)
+    _refuse_large(name, size, limit)
+    require("bwrap", "qemu-img", what=name)
+    check_whole(path, kind.container, name=name)
+    source = ("--image-opts", qemu_source(kind.container))
+    convert = ["qemu-img", "convert", "-W", "-O", "raw", "-S", "64k", *source, "/target"]
+    boxed = confine(convert, read={path: "/source"}, write={target: "/target"}, memory_bytes=QEMU_MEMORY)
     try:
         run(boxed, timeout=_CONVERT_SECONDS)
     except ToolError as error:
-        said = error.tail.splitlines()[-1].removeprefix("qemu-img: ") if error.tail else str(error)
-        if "No space left" in said:
-            raise ImageError(f"{target.parent}: no space left for the disk in {path}") from error
-        raise ImageError(f"{path}: damaged {kind.container} image: {said}") from error
+        if "No space left" in error.tail:
+            raise ImageError(f"{target.parent}: no space left for the disk in {name}") from error
+        raise ImageError(f"{name}: damaged {kind.container} image: {qemu_cause(error.tail, name)}") from error
+    found = target.stat().st_size
+    if found != -(-size // _SECTOR) * _SECTOR:
+        raise ImageError(
+            f"{name}: {kind.container} image: its header speaks of a disk of {size} bytes, and QEMU finds {found}"
+        )

@@ -17,7 +17,7 @@ from typing import Literal
 from osprovider.errors import ImageError
 from osprovider.images.streams import Compression, head
 
-__all__ = ["Container", "Format", "detect"]
+__all__ = ["Container", "Format", "detect", "is_fixed_vhd"]
 
 Container = Literal["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi", "tar", "dump"]
 
@@ -104,13 +104,22 @@ def detect(path: Path, wanted: str = "auto") -> Format:
     compression = _compression(start)
     content = head(path, compression, _HEAD_BYTES) if compression != "none" else start
     container = _container(content)
-    if compression == "none" and container in (None, "raw"):
-        container = _footer(path) or container
+    if compression == "none" and container in (None, "raw") and is_fixed_vhd(path):
+        container = "vpc"
     if container is None:
         raise ImageError(f"{path}: {_name(content, compression)}")
+    if (wanted, container) == ("vpc", "raw") and compression != "none":
+        container = "vpc"  # what makes a raw disk a fixed VHD is its end, which is seen when it is unpacked
     if wanted not in ("auto", container):
         raise ImageError(f"{path}: is {container}, and the definition says {wanted}: correct its format, or the source")
     return Format(container, compression)
+
+
+def is_fixed_vhd(path: Path) -> bool:
+    """Does a file, not compressed, end as a fixed VHD does: a raw disk with a footer."""
+    with path.open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        return size >= _SECTOR and os.pread(file.fileno(), 8, size - _SECTOR) == b"conectix"
 
 
 def _compression(start: bytes) -> Compression:
@@ -157,16 +166,6 @@ def _is_old_tar(content: bytes) -> bool:
     except ValueError:
         return False
     return stated == sum(block[:148]) + 8 * 0x20 + sum(block[156:])
-
-
-def _footer(path: Path) -> Container | None:
-    """A fixed VHD is a raw disk with a footer."""
-    with path.open("rb", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        if size < _SECTOR:
-            return None
-        file.seek(size - _SECTOR)
-        return "vpc" if file.read(8) == b"conectix" else None
 
 
 def _name(content: bytes, compression: Compression) -> str:

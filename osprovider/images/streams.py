@@ -10,33 +10,47 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from subprocess import Popen
 from typing import IO, Literal
 
 from osprovider.background import Task
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, ToolError
+from osprovider.images.programs import require
 from osprovider.log import human_bytes
 from osprovider.run import running
 from osprovider.sandbox import confine
 
-__all__ = ["COMPRESSIONS", "Compression", "Stream", "decompressed", "head"]
+__all__ = ["Compression", "Stream", "decompressed", "head"]
 
 Compression = Literal["none", "gzip", "xz", "zstd", "bzip2", "lz4"]
 
-COMPRESSIONS: dict[Compression, tuple[str, ...]] = {
+_PROGRAMS: dict[Compression, tuple[str, ...]] = {
     "none": (),
-    "gzip": ("pigz", "--decompress", "--stdout"),  # one thread decodes, others read, write and check
-    "xz": ("xz", "--decompress", "--stdout", "--threads=0", "--memlimit-mt-decompress=128MiB"),
+    # One thread decodes, others read, write and check. Only with --verbose does it say what it leaves out.
+    "gzip": ("pigz", "--decompress", "--stdout", "--verbose"),
+    "xz": (
+        *("xz", "--decompress", "--stdout", "--threads=0"),
+        *("--memlimit-mt-decompress=128MiB", "--memlimit-decompress=128MiB"),  # xz -9 takes 65
+    ),
     "zstd": ("zstd", "--decompress", "--stdout", "--quiet"),
     "bzip2": ("lbzip2", "--decompress", "--stdout"),
     "lz4": ("lz4", "--decompress", "--stdout", "--quiet"),
 }
 """What decompresses, from standard input to standard output."""
 
+_PZSTD = ("pzstd", "--decompress", "--stdout", "--quiet", "--processes", "4")
+# What pzstd writes before each of its frames: a skippable frame (RFC 8878, 3.1.2) of 4 bytes, the frame's length.
+_PZSTD_MAGIC = b"\x50\x2a\x4d\x18\x04\x00\x00\x00"
+_PZSTD_LARGEST = 8 << 20  # each of its threads holds a frame, unpacked; a larger one is left to zstd
+
+_BZIP2_LAST = 0x177245385090
+
 _PIPE_BYTES = 1 << 20
+_LOG_BYTES = 1 << 16
+_KILLED = 128  # and the signal's number: the status of bwrap where its program was killed
 
 
 class Stream:
@@ -80,6 +94,7 @@ def decompressed(path: Path, compression: Compression, *, limit_bytes: int) -> I
     """
     with ExitStack() as stack:
         source = stack.enter_context(_opened(path))
+        _require(path, compression)
         log = stack.enter_context(tempfile.TemporaryFile())
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         fcntl.fcntl(read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -115,9 +130,13 @@ def head(path: Path, compression: Compression, size: int) -> bytes:
     with ExitStack() as stack:
         source = stack.enter_context(_opened(path))
         if compression == "none":
-            return source.read(size)
+            try:
+                return source.read(size)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+        _require(path, compression)
         log = stack.enter_context(tempfile.TemporaryFile())
-        process = stack.enter_context(_running(compression, source, log))
+        process = stack.enter_context(_running(_PROGRAMS[compression], source, log))
         return process.stdout.read(size) if process.stdout else b""
 
 
@@ -141,15 +160,17 @@ class _Relay:
             if self._compression == "none":
                 self._move(self._source.fileno())
                 return
-            with _running(self._compression, self._source, self._log) as process:
+            with _running(_words(self._compression, self._source), self._source, self._log) as process:
                 if process.stdout:
                     self._move(process.stdout.fileno())
-                if self.failure is None and (status := process.wait()):
-                    self._fail(status)
+                if self.failure is None:
+                    self.failure = self._verdict(process.wait())
         except BrokenPipeError:
             pass
         except OSError as error:
-            self.failure = ImageError(f"{self._stream.path}: cannot be read: {error.strerror}")
+            self.failure = _unreadable(self._stream.path, error)
+        except ToolError as error:
+            self.failure = ImageError(f"{self._stream.path}: {error}")
         finally:
             os.close(self._target)
 
@@ -164,20 +185,77 @@ class _Relay:
             stream.count += moved
             if stream.count > self._limit:
                 self.failure = ImageError(
-                    f"{stream.path}: unpacks to more than {human_bytes(self._limit)} ({self._limit} bytes), which is "
-                    "what the definition allows; raise its max_size if that is right"
+                    f"{stream.path}: unpacks to more than {human_bytes(self._limit)} ({self._limit} bytes), and "
+                    "the definition does not allow that; raise its max_size if it is right"
                 )
                 return
 
-    def _fail(self, status: int) -> None:
-        self._log.seek(0)
-        said = self._log.read(1 << 16).decode(errors="replace").strip().splitlines()
-        why = said[-1].strip() if said else f"{COMPRESSIONS[self._compression][0]} ended with status {status}"
+    def _verdict(self, status: int) -> ImageError | None:
+        """What is wrong with the file, by the status that its decompressor ended with and by what it left unread."""
         stream = self._stream
-        self.failure = ImageError(
-            f"{stream.path}: damaged or cut off: {self._compression} data ends badly after {stream.count} bytes "
-            f"unpacked (about byte {stream.position} of the file): {why}; fetch or make it again"
+        program = _PROGRAMS[self._compression][0]
+        log = self._said()
+        place = f"after {stream.count} bytes unpacked (about byte {stream.position} of the file)"
+        if status == 0:
+            if not self._ended_early(log):
+                return None
+            return ImageError(
+                f"{stream.path}: damaged, or has more behind its end: {self._compression} data ends {place}, and "
+                "something else follows; fetch or make it again"
+            )
+        if status < 0 or status > _KILLED:
+            number = -status if status < 0 else status - _KILLED
+            return ImageError(f"{stream.path}: {program} was ended by signal {number} {place}; is memory short?")
+        why = log[-1].strip() if log else f"{program} ended with status {status}"
+        if any("emory" in line for line in log):
+            return ImageError(
+                f"{stream.path}: {self._compression} data takes more memory to unpack than images may: {why}; "
+                "compress it again with a smaller dictionary"
+            )
+        return ImageError(
+            f"{stream.path}: damaged or cut off: {self._compression} data ends badly {place}: {why}; "
+            "fetch or make it again"
         )
+
+    def _said(self) -> list[str]:
+        self._log.seek(0)
+        return [line for line in self._log.read(_LOG_BYTES).decode(errors="replace").splitlines() if line.strip()]
+
+    def _ended_early(self, log: list[str]) -> bool:
+        """Did it stop before the file's end, which pigz and lbzip2 do not call a failure."""
+        size = os.fstat(self._source.fileno()).st_size
+        if self._stream.position < size or any("trailing junk" in line for line in log):
+            return True
+        return self._compression == "bzip2" and not _ends_as_bzip2(
+            os.pread(self._source.fileno(), 11, max(0, size - 11))
+        )
+
+
+def _ends_as_bzip2(tail: bytes) -> bool:
+    """Is there a bzip2 stream's last block, which has 80 bits and begins within a byte, right at the end."""
+    bits = int.from_bytes(tail, "big")
+    return any(bits >> padding + 32 & (1 << 48) - 1 == _BZIP2_LAST for padding in range(8))
+
+
+def _words(compression: Compression, source: IO[bytes]) -> tuple[str, ...]:
+    """The program for a file: zstd's other one where its frames can be unpacked side by side."""
+    start = os.pread(source.fileno(), 12, 0)
+    if (
+        compression == "zstd"
+        and start.startswith(_PZSTD_MAGIC)
+        and int.from_bytes(start[8:], "little") < _PZSTD_LARGEST
+    ):
+        return _PZSTD
+    return _PROGRAMS[compression]
+
+
+def _require(path: Path, compression: Compression) -> None:
+    if compression != "none":
+        require("bwrap", _PROGRAMS[compression][0], what=str(path))
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    return ImageError(f"{path}: cannot be read: {error.strerror}")
 
 
 @contextmanager
@@ -185,10 +263,10 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     with file:
         yield file
 
 
-def _running(compression: Compression, source: IO[bytes], log: IO[bytes]) -> AbstractContextManager[Popen[bytes]]:
-    return running(confine(COMPRESSIONS[compression]), stdin=source.fileno(), stderr=log.fileno())
+def _running(words: Sequence[str], source: IO[bytes], log: IO[bytes]) -> AbstractContextManager[Popen[bytes]]:
+    return running(confine(words), stdin=source.fileno(), stderr=log.fileno())

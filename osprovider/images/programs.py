@@ -1,0 +1,32 @@
+"""Programs that images of some kind need, and nothing else: said before they are started, with the package to install.
+
+Not for: running them (:mod:`osprovider.run`).
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from osprovider import run
+from osprovider.errors import ImageError
+
+__all__ = ["require"]
+
+_PACKAGES = {"bwrap": "bubblewrap", "pzstd": "zstd", "qemu-img": "qemu-utils", "xz": "xz-utils"}
+"""Of Debian; a program that is not here has a package of its own name."""
+
+
+def require(*programs: str, what: str) -> None:
+    """See that programs are installed.
+
+    Args:
+        programs: their names.
+        what: the file that needs them, for the message.
+
+    Raises:
+        ImageError: one is missing; names its package.
+    """
+    for program in programs:
+        if shutil.which(program, path=run.BASE_ENVIRONMENT["PATH"]) is None:
+            package = _PACKAGES.get(program, program)
+            raise ImageError(f"{what}: {program}, which it takes to read this, is missing; apt install {package}")

@@ -1,0 +1,131 @@
+"""Whether a disk image is whole and its tables agree, which QEMU does not look after while it converts.
+
+It takes what lies beyond a file's end for zeros, without a word, so that an image that was cut off would become a disk
+with holes. So QEMU is asked where in the file everything lies, and qcow2's compressed clusters are looked up here.
+Not for: headers (:mod:`osprovider.images.containers`), which are checked before.
+Sources: qemu-img(1), QEMU's docs/interop/qcow2.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import sys
+from array import array
+from pathlib import Path
+
+from osprovider.errors import ImageError, ToolError
+from osprovider.images.formats import Container
+from osprovider.run import run, run_lines
+from osprovider.sandbox import confine
+
+__all__ = ["QEMU_MEMORY", "check_whole", "qemu_cause", "qemu_source"]
+
+QEMU_MEMORY = 1 << 30
+"""Address space in bytes that QEMU's tools may fill with data; they take a tenth."""
+
+_SECTOR = 512
+_SOUND = frozenset({0, 3, 63})  # qemu-img(1), "check": sound; leaked clusters only; nothing to check in this format
+
+
+def qemu_source(container: Container) -> str:
+    """How ``--image-opts`` names the image that lies at ``/source`` of a sandbox; QEMU guesses nothing.
+
+    Args:
+        container: what it is. The size of a VHD's disk is the one it states, not the one of its geometry.
+    """
+    size = ",force_size_calc=current_size" if container == "vpc" else ""
+    return f"driver={container}{size},file.driver=file,file.filename=/source"
+
+
+def qemu_cause(said: str, name: str) -> str:
+    """The line of what QEMU's tools said that tells most, for people."""
+    lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
+    return re.sub(r"'(driver=[^']*|/source)'", name.replace("\\", r"\\"), lines[0].removeprefix("qemu-img: ")).strip()
+
+
+def check_whole(path: Path, container: Container, *, name: str) -> None:
+    """See that all of a disk is in its image, and that its tables agree.
+
+    Args:
+        path: the image, whose header was checked.
+        container: what it is.
+        name: what messages call it.
+
+    Raises:
+        ImageError: it is cut off, or its tables are damaged; with the byte, or with what QEMU says.
+    """
+    size = path.stat().st_size
+    if size % _SECTOR and container == "vhdx":
+        raise ImageError(f"{name}: vhdx image, cut off: its {size} bytes are no whole sectors")
+    _check_extents(path, container, name, size)
+    if container == "qcow2":
+        _check_compressed(path, name, size)
+    done = run(_qemu_img(path, container, "check", "--output=json"), check=False)
+    if done.status not in _SOUND:
+        raise _damaged(name, container, done.stderr.decode(errors="replace"))
+
+
+def _check_extents(path: Path, container: Container, name: str, size: int) -> None:
+    """See that everything that is not compressed lies in the file."""
+
+    def look(line: str) -> None:
+        text = line.strip().strip("[],")
+        extent = json.loads(text) if text.startswith("{") else {}
+        if extent.get("data") and "offset" in extent and extent["offset"] + extent["length"] > size:
+            start, end = extent["offset"], extent["offset"] + extent["length"]
+            raise ImageError(
+                f"{name}: {container} image, cut off: byte {extent['start']} of the disk and what follows lie at bytes "
+                f"{start} to {end} of the file, which has {size}; fetch or make it again"
+            )
+
+    try:
+        run_lines(_qemu_img(path, container, "map", "--output=json"), look)
+    except ToolError as error:
+        raise _damaged(name, container, error.tail) from error
+    except ValueError as error:
+        raise ImageError(f"{name}: {container} image: what qemu-img map says is not understood: {error}") from error
+
+
+def _check_compressed(path: Path, name: str, size: int) -> None:
+    """See that qcow2's compressed clusters lie in the file; ``qemu-img map`` does not tell where they are."""
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        version, cluster_bits, disk = struct.unpack(">I12xIQ", os.pread(fd, 28, 4))
+        l1_size, l1_offset = struct.unpack(">IQ", os.pread(fd, 12, 36))
+        extended = version == 3 and struct.unpack(">Q", os.pread(fd, 8, 72))[0] & 1 << 4
+        cluster, step = 1 << cluster_bits, 2 if extended else 1
+        needed = min(l1_size, -(-disk // (cluster // (8 * step) * cluster)))
+        offset_bits = 62 - (cluster_bits - 8)
+        for table in {entry & 0xFFFFFFFFFFFE00 for entry in _entries(fd, l1_offset, needed * 8)} - {0}:
+            for entry in _entries(fd, table, cluster)[::step]:
+                if not entry & 1 << 62:
+                    continue
+                start = entry & (1 << offset_bits) - 1
+                sectors = (entry & (1 << 62) - 1) >> offset_bits
+                end = start // _SECTOR * _SECTOR + (sectors + 1) * _SECTOR
+                if end > size:
+                    raise ImageError(
+                        f"{name}: qcow2 image, cut off: a compressed cluster lies at bytes {start} to {end} of the "
+                        f"file, which has {size}; fetch or make it again"
+                    )
+
+
+def _entries(fd: int, offset: int, length: int) -> array[int]:
+    """Numbers of 8 bytes, the first byte the highest; fewer where the file ends, which QEMU finds."""
+    data = os.pread(fd, length, offset)
+    entries = array("Q", data[: len(data) // 8 * 8])
+    if sys.byteorder == "little":
+        entries.byteswap()
+    return entries
+
+
+def _qemu_img(path: Path, container: Container, command: str, *options: str) -> list[str]:
+    words = ["qemu-img", command, *options, "--image-opts", qemu_source(container)]
+    return confine(words, read={path: "/source"}, memory_bytes=QEMU_MEMORY)
+
+
+def _damaged(name: str, container: Container, said: str) -> ImageError:
+    return ImageError(f"{name}: damaged {container} image: {qemu_cause(said, name)}")
