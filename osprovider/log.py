@@ -81,8 +81,8 @@ class Reporter:
         details: list[str] = []
         start = time.monotonic()
         self._end_line()
+        self._open_line = what  # before it stands there: a signal may raise in between
         self._write(what)
-        self._open_line = what
         try:
             yield details.append
         except BaseException:

@@ -1,0 +1,317 @@
+"""Preparations that are killed, run out of room, or meet a damaged source: nothing is left, and the next succeeds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import small_system
+from tests.support.leftovers import no_leftovers
+from tests.support.memory import peak_of
+from tests.support.template import CHECKOUT
+from tests.system.create.site import Outcome, Site
+
+MIB = 1 << 20
+COMMAND = CHECKOUT / "tools" / "osprovider"
+
+
+@pytest.fixture
+def site(tmp_path: Path, run_directory: Path) -> Iterator[Site]:
+    """A site with an empty cache, but for the libguestfs appliance."""
+    with tempfile.TemporaryDirectory(dir=run_directory) as directory, no_leftovers([tmp_path, Path(directory)]):
+        yield with_appliance(Site(tmp_path, Path(directory) / "cache"), run_directory)
+
+
+def with_appliance(site: Site, run_directory: Path) -> Site:
+    """Have the cache share the run's appliance, which takes seconds to build."""
+    appliance = run_directory / "appliance"
+    appliance.mkdir(exist_ok=True)
+    site.cache.mkdir(exist_ok=True)
+    (site.cache / "appliance").symlink_to(appliance)
+    return site
+
+
+def define(site: Site, kind: str, *, data_bytes: int = 0, **more: str) -> Path:
+    """Define the image ``small`` of a new file of that kind, and return the file."""
+    if kind == "raw.zst":
+        _, (raw,) = small_system.make_image("raw", site.directory, data_bytes=data_bytes)
+        subprocess.run(["zstd", "-q", "-1", "--rm", raw], check=True)
+        path = raw.with_name(f"{raw.name}.zst")
+    else:
+        _, (path,) = small_system.make_image(kind, site.directory, data_bytes=data_bytes)
+    configure(site, path, **more)
+    return path
+
+
+def configure(site: Site, path: Path, **more: str) -> None:
+    lines = {"source": str(path), **more}
+    site.write("images/small.yaml", "".join(f"{key}: {value}\n" for key, value in lines.items()))
+
+
+def build(site: Site, *options: str) -> Outcome:
+    return site.command("image", "build", "small", *options)
+
+
+def built(site: Site) -> None:
+    """Build, which has to succeed and to leave the template alone."""
+    outcome = build(site)
+    assert outcome.status == 0, outcome.said
+    assert [re.sub("^[0-9a-f]{64}", "KEY", name) for name in entries(site)] == ["KEY"]
+    assert [path.suffix for path in (site.cache / "sources").iterdir()] == [".json"]
+
+
+def entries(site: Site) -> list[str]:
+    """What lies in the store."""
+    templates = site.cache / "templates"
+    return sorted(path.name for path in templates.iterdir()) if templates.exists() else []
+
+
+# -- killed -----------------------------------------------------------------------------------------------------------
+
+PHASES = [
+    ("tar.gz", "verify"),
+    ("tar.gz", "unpack tar.gzip"),
+    ("tar.gz", "check and shrink"),
+    ("tar.gz", "checksums"),
+    ("dump", "unpack dump"),
+    ("raw.zst", "raw.zstd to raw"),
+    ("qcow2", "qcow2 to raw"),
+    ("qcow2", "look inside\nstart the libguestfs appliance"),
+]
+"""What is prepared, and the step of which it is in the middle."""
+
+
+def interrupted(site: Site, step: str, sign: signal.Signals) -> tuple[int, str]:
+    """Send a signal to a preparation as soon as it says that it is at a step; returns its status and what it said.
+
+    Where it was done before the signal came, it is tried again.
+    """
+    for _ in range(20):
+        process = subprocess.Popen(
+            [COMMAND, "image", "build", "small"],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **site.directories()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        said = b""
+        while f"image small: {step}".encode() not in said:
+            chunk = os.read(process.stderr.fileno(), 1 << 16)
+            assert chunk, said.decode()
+            said += chunk
+        process.send_signal(sign)
+        said += process.stderr.read()
+        process.stderr.close()
+        if process.wait() != 0:
+            return process.returncode, said.decode()
+        shutil.rmtree(site.cache / "templates")
+        shutil.rmtree(site.cache / "sources")
+    raise AssertionError("it was always done before the signal came")
+
+
+@pytest.mark.parametrize(("kind", "step"), PHASES)
+def test_killed_in_the_middle_of_a_step_it_leaves_nothing_after_the_next_run(kind: str, step: str, site: Site) -> None:
+    define(site, kind, data_bytes=256 * MIB)
+    with no_leftovers([site.directory, site.cache]):
+        status, said = interrupted(site, step, signal.SIGKILL)
+    assert status == -signal.SIGKILL, said
+    assert [re.sub("^[0-9a-f]{64}", "", name) for name in entries(site)] in ([], [".new"])
+    built(site)
+
+
+@pytest.mark.parametrize(("kind", "step"), PHASES)
+def test_asked_to_stop_in_the_middle_of_a_step_it_leaves_nothing_at_once(kind: str, step: str, site: Site) -> None:
+    define(site, kind, data_bytes=256 * MIB)
+    with no_leftovers([site.directory, site.cache]):
+        status, said = interrupted(site, step, signal.SIGTERM)
+    assert status == 1, said
+    assert said.splitlines()[-1] == "osprovider: ended by SIGTERM; everything taken was given back, run it again"
+    assert entries(site) == []
+    built(site)
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(site: Site) -> Path:
+    """A tree with 256 MiB of data, and a file of 20 GiB of which 1 MiB is there."""
+    tree = site.directory / "tree"
+    small_system.lay_out(tree, data_bytes=256 * MIB)
+    with (tree / "sparse").open("wb") as file:
+        os.truncate(file.fileno(), 20 << 30)
+        os.pwrite(file.fileno(), os.urandom(MIB), 10 << 30)
+    return tree
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "tar.zst", "qcow2", "raw.zst"])
+def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site, large: Path) -> None:
+    """The virtual machine that looks into disks does not count: it is as large for each of them."""
+    path = site.directory / f"large.{kind}"
+    if kind.startswith("tar"):
+        program = {"tar.gz": "gzip -1", "tar.xz": "xz -T0 -1", "tar.zst": "zstd -1"}[kind]
+        subprocess.run(["tar", "--sparse", "-I", program, "-cf", path, "-C", large, "."], check=True)
+    else:
+        filesystem, disk = site.directory / "filesystem", site.directory / "disk"
+        small_system.make_filesystem(large, filesystem, size_bytes=(20 if kind == "qcow2" else 4) << 30)
+        small_system.make_disk(filesystem, disk)
+        if kind == "qcow2":
+            subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", disk, path], check=True)
+        else:
+            subprocess.run(["zstd", "-q", "-1", disk, "-o", path], check=True)
+    configure(site, path)
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **site.directories()}
+    words = [str(COMMAND), "image", "build", "small"]
+    peak, done = peak_of(words, environment, without=lambda command: "qemu-system" in command)
+    assert done.returncode == 0, done.stderr
+    assert peak.processes, "nothing was seen"
+    assert peak.bytes < 200 * MIB, peak.processes
+
+
+# -- no room ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_cache(site: Site, size: str) -> Iterator[Path]:
+    """Put the templates on a file system of their own."""
+    templates = site.cache / "templates"
+    templates.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", templates], check=True)
+    try:
+        yield templates
+    finally:
+        subprocess.run(["umount", templates], check=True)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "dump", "raw", "qcow2", "raw.zst"])
+def test_a_cache_that_fills_is_said_in_one_line_and_nothing_stays(kind: str, site: Site) -> None:
+    define(site, kind, data_bytes=600 * MIB)
+    with small_cache(site, "560m") as templates:
+        outcome = build(site)
+        assert outcome.status == 1
+        assert outcome.last_line.startswith(
+            f"osprovider: image small: the cache directory {site.cache} has too little space: 560 MiB are free, and "
+            "preparing it needs more than 560 MiB; make room"
+        )
+        assert "Traceback" not in outcome.said
+        assert list(templates.iterdir()) == []
+    built(site)
+
+
+def test_a_cache_that_is_full_from_the_start_is_said_before_the_work(site: Site) -> None:
+    define(site, "tar.gz")
+    with small_cache(site, "100m"):
+        outcome = build(site)
+    assert outcome.status == 1
+    assert "has too little space: 100 MiB are free, and preparing it needs at least 512 MiB" in outcome.last_line
+    assert "unpack" not in outcome.said
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "raw"])
+def test_an_image_that_unpacks_to_more_than_it_may_is_refused(kind: str, site: Site) -> None:
+    path = define(site, kind, data_bytes=64 * MIB, max_size="32MiB")
+    outcome = build(site)
+    assert outcome.status == 1
+    assert "raise its max_size" in outcome.last_line, outcome.said
+    assert str(path) in outcome.last_line or "image small" in outcome.last_line
+    assert entries(site) == []
+
+
+# -- damaged sources --------------------------------------------------------------------------------------------------
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """Change a bit in the middle."""
+    with path.open("r+b") as file:
+        offset = path.stat().st_size // 2
+        (byte,) = os.pread(file.fileno(), 1, offset)
+        os.pwrite(file.fileno(), bytes([byte ^ 1]), offset)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        *((kind, cut_off) for kind in ("tar.gz", "tar.zst", "dump", "raw.zst", "qcow2", "raw")),
+        *((kind, flip) for kind in ("tar.gz", "tar.zst", "raw.zst")),
+        *((kind, empty) for kind in ("tar.gz", "qcow2")),
+    ],
+)
+def test_a_damaged_source_stays_nowhere_and_a_whole_one_is_prepared_after_it(
+    kind: str, damage: object, site: Site
+) -> None:
+    path = define(site, kind, data_bytes=4 * MIB)
+    whole = path.read_bytes()
+    assert callable(damage)
+    damage(path)
+    outcome = build(site)
+    assert outcome.status == 1, outcome.said
+    assert outcome.last_line.startswith("osprovider: "), outcome.said
+    assert str(path) in outcome.last_line or "image small: " in outcome.last_line
+    assert "Traceback" not in outcome.said
+    assert entries(site) == []
+    path.write_bytes(whole)
+    built(site)
+
+
+def test_a_source_with_another_checksum_is_not_even_looked_at(site: Site) -> None:
+    path = define(site, "tar.gz", checksums=f"sha256:{'0' * 64}")
+    outcome = build(site)
+    assert outcome.status == 1
+    assert f"{path}: has sha256 " in outcome.last_line
+    assert f"should have {'0' * 64}" in outcome.last_line
+    assert "unpack" not in outcome.said
+    assert entries(site) == []
+    assert not list((site.cache / "sources").glob("*")) if (site.cache / "sources").exists() else True
+
+
+def test_a_preparation_that_fails_leaves_the_template_of_before(site: Site) -> None:
+    path = define(site, "tar.gz", data_bytes=MIB)
+    built(site)
+    before = entries(site)
+    whole, status = path.read_bytes(), path.stat()
+    flip(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # so that it is still taken for the same
+    outcome = build(site, "--force")
+    assert outcome.status == 1
+    assert entries(site) == before
+    path.write_bytes(whole)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    outcome = build(site)
+    assert outcome.status == 0
+    assert "unpack" not in outcome.said
+
+
+# -- damaged templates ------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_of_a_template_is_found_and_the_template_made_again(site: Site) -> None:
+    define(site, "tar.gz", data_bytes=MIB)
+    built(site)
+    (key,) = entries(site)
+    flip(site.cache / "templates" / key / "template.img")
+    outcome = site.command("image", "verify", "small")
+    assert outcome.status == 1
+    assert re.search(r"(?m)^small +" + key[:12] + r"  damaged and removed: .*byte \d+", outcome.said), outcome.said
+    assert "1 of 1 templates" in outcome.last_line
+    assert entries(site) == []
+    built(site)
+    outcome = site.command("image", "verify")
+    assert outcome.status == 0, outcome.said
+    assert f"{key[:12]}  whole" in outcome.said
