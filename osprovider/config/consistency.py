@@ -53,7 +53,9 @@ def _check_build(build: BootstrapBuild, node: Node, problems: list[Problem]) -> 
         problems.append(node.at("security_mirror").mark.problem(message))
     for name, repository in build.repositories.items():
         place = node.at("repositories", name)
-        if repository.suite.endswith("/") and repository.components:
+        if name == "archive":
+            message = "archive is what the distribution's own keys are called; choose another name"
+        elif repository.suite.endswith("/") and repository.components:
             message = f"{repository.suite} is a path, which has no components; write components: []"
         elif not repository.suite.endswith("/") and not repository.components:
             message = f"the suite {repository.suite} has components; write some, or a path such as ./"

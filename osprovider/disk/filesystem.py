@@ -22,13 +22,25 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.errors import DeviceError
 from osprovider.run import run
 
-__all__ = ["Superblock", "check", "grow", "make", "read_superblock", "set_uuid", "shrink", "type_of", "used_bytes"]
+__all__ = [
+    "Superblock",
+    "check",
+    "clock",
+    "grow",
+    "make",
+    "read_superblock",
+    "set_uuid",
+    "shrink",
+    "type_of",
+    "used_bytes",
+]
 
 _FEATURES = {
     "ext2": "none,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file",
@@ -70,8 +82,24 @@ class Superblock:
     used_bytes: int
 
 
-def make(path: Path, type: str, *, uuid: str, label: str, size_bytes: int) -> None:  # noqa: A002 - mkfs calls it so
-    """Make an empty file system, which can grow to at least 16 TiB (the most that ext2 and ext3 can).
+def clock(epoch: int | None) -> dict[str, str]:
+    """The environment in which e2fsprogs take a time (in seconds since 1970) for the present; the real one for None."""
+    names = ("E2FSPROGS_FAKE_TIME", "E2FSCK_TIME", "SOURCE_DATE_EPOCH")
+    return {} if epoch is None else dict.fromkeys(names, str(epoch))
+
+
+def make(
+    path: Path,
+    type: str,  # noqa: A002 - mkfs calls it so
+    *,
+    uuid: str,
+    label: str,
+    size_bytes: int,
+    tree: Path | None = None,
+    hash_seed: str | None = None,
+    epoch: int | None = None,
+) -> None:
+    """Make a file system, which can grow to at least 16 TiB (the most that ext2 and ext3 can).
 
     Args:
         path: a file, made or enlarged as needed, or a device. What is there is lost.
@@ -79,10 +107,14 @@ def make(path: Path, type: str, *, uuid: str, label: str, size_bytes: int) -> No
         uuid: its UUID.
         label: at most 16 bytes, may be empty.
         size_bytes: its size.
+        tree: a directory whose content it gets; None for an empty one.
+        hash_seed: a UUID that its directories are hashed with; by chance when None.
+        epoch: see :func:`clock`.
 
     Raises:
         ToolError: mke2fs failed.
     """
+    seed = f",hash_seed={hash_seed}" if hash_seed else ""
     run(
         [
             *("mke2fs", "-q", "-F", "-t", type),
@@ -90,10 +122,12 @@ def make(path: Path, type: str, *, uuid: str, label: str, size_bytes: int) -> No
             *("-O", _FEATURES[type]),
             *(["-J", f"size={_JOURNAL_MIB}"] if "has_journal" in _FEATURES[type] else []),
             # Inode tables are zeroed by the guest, a little at a time, as on any Debian.
-            *("-E", f"lazy_itable_init=1,nodiscard,resize={_RESIZE_BLOCKS}"),
+            *("-E", f"lazy_itable_init=1,nodiscard,resize={_RESIZE_BLOCKS}{seed}"),
+            *(["-d", str(tree)] if tree else []),
             *("-U", uuid, *(["-L", label] if label else [])),
             *(path, f"{size_bytes // 1024}k"),
-        ]
+        ],
+        env=clock(epoch),
     )
 
 
@@ -127,12 +161,16 @@ def check(path: Path) -> bool:
     return _e2fsck(path, [])
 
 
-def shrink(path: Path) -> int:
+def shrink(path: Path, *, epoch: int | None = None) -> int:
     """Make an image file with a file system, unmounted, as small as a template should be.
 
     Its free blocks become holes and its journal a new and empty one, so that no deployment copies what was deleted; the
     rest is moved together, with 32 MiB and the journal's size to spare. The file ends where the file system ends, and
     is checked.
+
+    Args:
+        path: the file.
+        epoch: see :func:`clock`.
 
     Returns:
         its size in bytes.
@@ -141,17 +179,18 @@ def shrink(path: Path) -> int:
         DeviceError: the file system is broken.
         ToolError: one of e2fsprogs failed.
     """
-    check(path)
+    env = clock(epoch)
+    _e2fsck(path, [], env)
     journal = (_JOURNAL_MIB << 20) if type_of(path) != "ext2" else 0
     if journal:
-        run(["tune2fs", "-O", "^has_journal", path])
-    run(["resize2fs", "-M", path])
+        run(["tune2fs", "-O", "^has_journal", path], env=env)
+    run(["resize2fs", "-M", path], env=env)
     # Tune2fs makes a journal only where twice its size is free ("Total journal size too big for filesystem").
     size = read_superblock(path).size_bytes + 2 * journal + _SPARE_BYTES
-    run(["resize2fs", path, f"{size // 1024}k"])
+    run(["resize2fs", path, f"{size // 1024}k"], env=env)
     if journal:
-        run(["tune2fs", "-J", f"size={_JOURNAL_MIB}", path])
-    _e2fsck(path, ["-E", "discard"])
+        run(["tune2fs", "-J", f"size={_JOURNAL_MIB}", path], env=env)
+    _e2fsck(path, ["-E", "discard"], env)
     # resize2fs may leave a last group out that is too small to be one.
     size = read_superblock(path).size_bytes
     os.truncate(path, size)
@@ -224,9 +263,9 @@ def _type(compatible: int, incompatible: int) -> str:
     return "ext3" if compatible & _HAS_JOURNAL else "ext2"
 
 
-def _e2fsck(path: Path, options: list[str]) -> bool:
+def _e2fsck(path: Path, options: list[str], env: Mapping[str, str] | None = None) -> bool:
     """Check and repair. Returns whether there was nothing to repair."""
-    result = run(["e2fsck", "-f", "-y", *options, path], check=False)
+    result = run(["e2fsck", "-f", "-y", *options, path], check=False, env=env)
     # e2fsck(8): 1 and 2 are bits for "errors corrected", everything above means that it did not get there.
     if result.status < 0 or result.status & ~3:
         said = (result.text or result.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]

@@ -1,44 +1,55 @@
 """Packages into an empty tree, by mmdebstrap or debootstrap, isolated and with progress.
 
-Both give the same system: Debian's minimal one, the packages asked for with their dependencies but without recommended
-packages (the definition says all; the image's own apt keeps its default), and, from the tool's own default mirror, all
-updates. mmdebstrap does it in one apt transaction. debootstrap's own resolver knows neither alternatives nor versions,
-so it only lays the minimal system, and apt does the rest from outside the tree, as mmdebstrap has it do.
-
-Isolation: the programs run as root, in PID, mount, IPC and UTS namespaces of their own, with an environment that holds
-nothing of ours; no daemon is started (policy-rc.d(8), a start-stop-daemon(8) that does nothing), and what one leaves
-running ends with the PID namespace. The network is the node's: apt fetches through it.
+Either tool lays the least that apt can work with. All else is one transaction of apt's, run from outside of the tree as
+mmdebstrap itself does it: so both give the same system, and repositories, files and exclusions mean the same. (And
+debootstrap's own resolver knows neither alternatives nor versions.) At last the site's scripts run in the tree.
+No daemon is started: policy-rc.d(8), and a start-stop-daemon(8) that does nothing.
 Not for: file systems, cleaning, or the store.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import osprovider
-from osprovider.config.model import BootstrapBuild
 from osprovider.errors import ImageError, ToolError
 from osprovider.guest.protocol import Guest
-from osprovider.images import causes
+from osprovider.images import archives, causes, reproducible
+from osprovider.images.archives import Source
+from osprovider.images.distributions import KEYRINGS, UNMERGED, distribution
+from osprovider.images.isolation import Fetching, run_isolated
 from osprovider.images.recipe import Recipe
 from osprovider.images.watch import Watch
-from osprovider.run import BASE_ENVIRONMENT, run, run_lines
+from osprovider.run import BASE_ENVIRONMENT, run
 
-__all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "run_isolated", "tool_version"]
+__all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "tool_version"]
 
 _INITRAMFS = "/etc/initramfs-tools/conf.d/osprovider"
 _POLICY = "/usr/sbin/policy-rc.d"
 _DEBOOTSTRAP_LOG = "/debootstrap/debootstrap.log"
 _SOURCES = "/etc/apt/sources.list"
+_KEYS = Path("/etc/apt/keyrings")
+_SCRIPT = "/run/osprovider-script"
 
 LEFT_FOR_BUILD = (_INITRAMFS, _POLICY)
 """What is in the tree for the time of the build only."""
 
 # Lays the merged /usr at the start, as debootstrap does; else Debian 12's apt would install usrmerge, and so Perl.
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+_DEBOOTSTRAP_SCRIPTS = Path("/usr/share/debootstrap/scripts")
+_ANY_SUITE = {"debian": "sid", "ubuntu": "gutsy"}
+"""Debootstrap's script for the suites of a distribution that it does not know; those that it knows are links to it."""
+
+_PRIORITIES = {
+    "minbase": ("required",),
+    "important": ("required", "important"),
+    "standard": ("required", "important", "standard"),
+}
 
 _HOSTS = """\
 127.0.0.1	localhost
@@ -54,28 +65,81 @@ _PREPARED = {
     "/etc/resolv.conf": "",
 }
 
-_WITHOUT_UPDATES = frozenset({"sid", "unstable", "experimental", "rc-buggy", "testing"})
-
 
 class OutOfSpace(ImageError):  # noqa: N818 - its name is what it is
     """The tree's file system filled up."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """What every step needs.
+
+    Attributes:
+        recipe: what of.
+        guest: the tree. root: where it is mounted.
+        scratch: a directory of the build's own, not in the tree.
+        fetching: how packages are fetched.
+        watch: is told what the tools say.
+        local: the repository of the local packages, where there are any. wanted: these, as apt takes them.
+        sources: all that packages come from, as soon as it is known.
+    """
+
+    recipe: Recipe
+    guest: Guest
+    root: Path
+    scratch: Path
+    fetching: Fetching
+    watch: Watch
+    local: tuple[Source, ...]
+    wanted: tuple[str, ...]
+    sources: list[Source] = field(default_factory=list)
+
+    def apt(self, *words: str, **env: str) -> None:
+        """Run apt-get on the tree."""
+        argv = ["apt-get", "--yes", *words]
+        env["APT_CONFIG"] = str(self.scratch / "apt.conf")
+        run_isolated(argv, self.watch.line, furnish=self.root, fetching=self.fetching, env=env)
+
+    def chroot(self, *argv: str, **env: str) -> None:
+        """Run a program of the tree's in it."""
+        run_isolated(["chroot", self.root, *argv], self.watch.line, furnish=self.root, env=env)
+
+
 def require_tools(recipe: Recipe) -> None:
-    """See that what the build needs is installed.
+    """See that what the build needs is there, and is what it should be.
 
     Raises:
-        ImageError: the tool or the archive's keys are missing.
+        ImageError: the tool, keys or a file is missing or wrong, or the definition contradicts the variant.
     """
-    image, build = recipe.image, recipe.build
+    image, build, file = recipe.image, recipe.build, f"images/{recipe.image}.yaml"
     if shutil.which(build.tool, path=BASE_ENVIRONMENT["PATH"]) is None:
         other = "debootstrap" if build.tool == "mmdebstrap" else "mmdebstrap"
         raise ImageError(
             f"image {image}: {build.tool} is not installed; apt install {build.tool}, "
-            f"or say build.tool: {other} in images/{image}.yaml"
+            f"or say build.tool: {other} in {file}"
         )
     if not recipe.keyring.is_file():
-        raise ImageError(f"image {image}: {recipe.keyring} is missing; apt install debian-archive-keyring")
+        way_out = "put the keys there"
+        if build.keyring is None:
+            package = KEYRINGS[distribution(build)].package
+            way_out = f"apt install {package}, or put the keys into keys/ and name the file in build.keyring of {file}"
+        raise ImageError(f"image {image}: {recipe.keyring} is missing; {way_out}")
+    named = {
+        **{f"build.repositories.{name}.keyring": path for name, path in recipe.repository_keyrings.items()},
+        **{f"build.debs[{number}]": path for number, path in enumerate(recipe.debs)},
+        **{f"build.scripts[{number}]": path for number, path in enumerate(recipe.scripts)},
+    }
+    for key, path in named.items():
+        if not path.is_file():
+            raise ImageError(f"image {image}: {path} is missing; put it there, or correct {key} of {file}")
+    for path in recipe.scripts:
+        with path.open("rb") as script:
+            if script.read(2) != b"#!":
+                raise ImageError(
+                    f"image {image}: {path} does not say what runs it; begin it with #!/bin/sh or the like"
+                )
+    if both := sorted({*build.exclude} & {*build.packages}):
+        raise ImageError(f"image {image}: {both[0]} is among build.exclude of {file}, and the variant's packages")
 
 
 def tool_version(tool: str) -> str:
@@ -83,14 +147,18 @@ def tool_version(tool: str) -> str:
     return run([tool, "--version"]).text.split()[-1]
 
 
-def install(recipe: Recipe, guest: Guest, root: Path, scratch: Path) -> None:
+def install(recipe: Recipe, guest: Guest, root: Path, scratch: Path, *, proxy: str | None = None) -> int:
     """Install the system into a tree.
 
     Args:
         recipe: what of.
         guest: the tree, empty.
         root: where it is mounted, with device nodes and programs allowed.
-        scratch: an empty directory for files of the build's own, not in the tree.
+        scratch: an empty directory for files of the build's own, not in the tree, which apt's user can pass through.
+        proxy: an HTTP proxy's URL, for what is fetched.
+
+    Returns:
+        when the newest of the repositories was made, in seconds since the epoch: no file has to be younger.
 
     Raises:
         OutOfSpace: the file system is too small.
@@ -101,135 +169,228 @@ def install(recipe: Recipe, guest: Guest, root: Path, scratch: Path) -> None:
     # An initramfs for any machine, which can check its root and looks for no swap of the node's (/proc/swaps shows that
     # in every namespace).
     guest.write(_INITRAMFS, f"MODULES=most\nFSTYPE={recipe.filesystem}\nRESUME=none\n")
-    image, build = recipe.image, recipe.build
-    watch = Watch(f"image {image}")
+    for name in ("network", "keys", "debs", "no-further-keys"):
+        (scratch / name).mkdir()
+    _write_keys(recipe, scratch / "keys")
+    local, wanted = _local_packages(recipe, scratch / "debs")
+    watch = Watch(f"image {recipe.image}")
+    build = _Build(recipe, guest, root, scratch, Fetching(scratch / "network", proxy), watch, local, wanted)
+    lay = _mmdebstrap if recipe.build.tool == "mmdebstrap" else _debootstrap
     try:
-        if build.tool == "mmdebstrap":
-            _mmdebstrap(recipe, root, scratch, watch)
-        else:
-            _debootstrap(recipe, guest, root, scratch, watch)
+        lay(build)
+        with _no_daemons(build):
+            epoch = _complete(build)
     except ToolError as error:
-        if guest.exists(_DEBOOTSTRAP_LOG):  # it says what wget, tar and dpkg said there and nowhere else
-            watch.lines.extend(guest.read_text(_DEBOOTSTRAP_LOG).splitlines())
-        last = error.tail.splitlines()[-1].strip() if error.tail else str(error)
-        if causes.is_out_of_space(watch.lines):
-            raise OutOfSpace(f"image {image}: {last}") from error
-        cause = causes.explain(
-            watch.lines, image=image, mirror=build.mirror, suite=build.suite, keyring=str(recipe.keyring), last=last
-        )
-        raise ImageError(f"image {image}: {cause}") from error
+        raise _explained(build, error) from error
+    for script in recipe.scripts:
+        _run_script(build, script, epoch)
+    _keep_sources(build)
+    _require_absent(recipe, guest)
+    return epoch
 
 
-def run_isolated(
-    argv: Sequence[str | Path], on_line: Callable[[str], None], *, furnish: Path | None = None, **env: str
-) -> None:
-    """Run a program in PID, mount, IPC and UTS namespaces of its own; what it leaves running ends with it, or with us.
-
-    Args:
-        argv: the program and its arguments.
-        on_line: called with each line that it prints.
-        furnish: a tree that gets ``/dev``, ``/proc`` and an empty ``/sys`` mounted for it.
-        env: further environment variables.
-
-    Raises:
-        ToolError: it failed.
-    """
-    inside = [sys.executable, "-m", "osprovider.images.inside", furnish or "-", *argv]
-    package = str(Path(osprovider.__file__).resolve().parent.parent)
-    namespaces = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--ipc", "--uts"]
-    run_lines([*namespaces, "--", *inside], on_line, env={**env, "PYTHONPATH": package})
+def _write_keys(recipe: Recipe, directory: Path) -> None:
+    for name, path in {**recipe.repository_keyrings, "archive": recipe.keyring}.items():
+        try:
+            (directory / f"{name}.gpg").write_bytes(archives.public_keys(path))
+        except ImageError as error:
+            raise ImageError(f"image {recipe.image}: {error}") from error
 
 
-def _mmdebstrap(recipe: Recipe, root: Path, scratch: Path, watch: Watch) -> None:
-    build = recipe.build
-    no_further_keys = scratch / "no-further-keys"
-    no_further_keys.mkdir()
+def _local_packages(recipe: Recipe, directory: Path) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+    if not recipe.debs:
+        return (), ()
+    try:
+        source, wanted = archives.local_packages(recipe.debs, directory, recipe.build.arch)
+    except ImageError as error:
+        raise ImageError(f"image {recipe.image}: {error}") from error
+    return (source,), wanted
+
+
+def _mmdebstrap(build: _Build) -> None:
+    """Lay the essential packages and apt."""
+    said = build.recipe.build
+    mirror, security = said.mirror, said.security_mirror
+    if mirror is None:
+        mirror, security = _default_mirrors(build)
+    lines = _write_settings(build, mirror, security)
+    merging = [f"--hook-directory={_MERGED_USR}"] if _MERGED_USR.is_dir() else []
+    if said.suite in UNMERGED:
+        merging = []
+        for name in _MERGED:
+            build.guest.mkdir(f"/usr/{name}")
+            build.guest.symlink(f"usr/{name}", f"/{name}")
     run_isolated(
         [
-            "mmdebstrap",
-            "--mode=root",
-            "--format=directory",
-            "--variant=minbase",
-            f"--architectures={build.arch}",
-            f"--components={','.join(build.components)}",
-            *([f"--include={','.join(build.packages)}"] if build.packages else []),
+            *("mmdebstrap", "--mode=root", "--format=directory", "--variant=apt", "--verbose"),
+            f"--architectures={said.arch}",
+            f'--aptopt=Dir::Etc::Preferences "{build.scratch}/preferences"',
             # A file takes the place of the node's trusted.gpg, a directory that of its trusted.gpg.d.
-            f"--keyring={recipe.keyring}",
-            f"--keyring={no_further_keys}",
-            *([f"--hook-directory={_MERGED_USR}"] if _MERGED_USR.is_dir() else []),
-            "--skip=check/empty",
-            "--skip=check/signed-by",
-            "--skip=chroot/mount/sys",
-            "--verbose",
-            build.suite,
-            root,
-            *([build.mirror] if build.mirror else []),
+            f"--keyring={build.scratch}/keys/archive.gpg",
+            f"--keyring={build.scratch}/no-further-keys",
+            *merging,
+            *("--skip=check/empty", "--skip=check/signed-by", "--skip=chroot/mount/sys", "--skip=cleanup/apt"),
+            *(said.suite, str(build.root), *lines),
         ],
-        watch.line,
+        build.watch.line,
+        fetching=build.fetching,
     )
 
 
-def _debootstrap(recipe: Recipe, guest: Guest, root: Path, scratch: Path, watch: Watch) -> None:
-    build = recipe.build
+def _default_mirrors(build: _Build) -> tuple[str, str | None]:
+    """Mmdebstrap's mirror for the suite, and where that has security updates. Nothing is fetched."""
+    probe = build.scratch / "probe"
+    quickly = ["--mode=root", "--format=directory", "--variant=custom", "--skip=update", "--skip=cleanup"]
+    run_isolated(["mmdebstrap", *quickly, build.recipe.build.suite, probe], build.watch.line)
+    found = archives.mirrors_of((probe / _SOURCES[1:]).read_text(), build.recipe.build.suite)
+    shutil.rmtree(probe)
+    return found
+
+
+def _debootstrap(build: _Build) -> None:
+    """Lay the required packages and apt."""
+    said = build.recipe.build
+    target = [said.suite, str(build.root), *([said.mirror] if said.mirror else [])]
+    if not (_DEBOOTSTRAP_SCRIPTS / said.suite).exists():
+        target = [*target[:2], said.mirror or "", str(_DEBOOTSTRAP_SCRIPTS / _ANY_SUITE[distribution(said)])]
     run_isolated(
         [
-            "debootstrap",
-            "--variant=minbase",
-            f"--arch={build.arch}",
-            f"--components={','.join(build.components)}",
-            f"--keyring={recipe.keyring}",
-            build.suite,
-            root,
-            *([build.mirror] if build.mirror else []),
+            *("debootstrap", "--variant=minbase", f"--arch={said.arch}", f"--components={','.join(said.components)}"),
+            f"--keyring={build.scratch}/keys/archive.gpg",
+            *([f"--exclude={','.join(said.exclude)}"] if said.exclude else []),
+            *target,
         ],
-        watch.line,
+        build.watch.line,
+        fetching=build.fetching,
     )
-    _complete_sources(build, guest)
-    settings = scratch / "apt.conf"
-    settings.write_text(_apt_settings(recipe, root))
-    guest.write(_POLICY, "#!/bin/sh\nexit 101\n", mode=0o755)
-    starter = _daemon_starter(guest)
-    _divert(root, watch, "--add", starter)
-    guest.write(starter, "#!/bin/sh\nexit 0\n", mode=0o755)
-    for words in (["update"], ["dist-upgrade"], ["install", *build.packages]):
-        run_isolated(["apt-get", "--yes", *words], watch.line, furnish=root, APT_CONFIG=str(settings))
-    guest.remove(starter)
-    _divert(root, watch, "--remove", starter)
+    mirror = said.mirror or archives.mirrors_of(build.guest.read_text(_SOURCES), said.suite)[0]
+    _write_settings(build, mirror, said.security_mirror)
 
 
-def _apt_settings(recipe: Recipe, root: Path) -> str:
+def _write_settings(build: _Build, mirror: str, security_mirror: str | None) -> list[str]:
+    """Write what apt goes by. Returns the lines of the sources."""
+    keys = build.scratch / "keys"
+    build.sources[:] = [*archives.sources(build.recipe.build, mirror, security_mirror, keys), *build.local]
+    lines = [archives.one_line(source, signed_by=source.keyring, copying=True) for source in build.sources]
+    (build.scratch / "sources.list").write_text("".join(f"{line}\n" for line in lines))
+    pins = (f"Package: {name}\nPin: release *\nPin-Priority: -1\n" for name in build.recipe.build.exclude)
+    (build.scratch / "preferences").write_text("\n".join(pins))
+    (build.scratch / "apt.conf").write_text(_apt_settings(build))
+    return lines
+
+
+def _apt_settings(build: _Build) -> str:
     """An apt.conf(5) for an apt of the node that works on the tree and sees nothing of the node's configuration."""
+    root, scratch, said = build.root, build.scratch, build.recipe.build
+    recommends = str(said.recommends).lower()
     return f"""\
 Dir "{root}";
 Dir::State::Status "{root}/var/lib/dpkg/status";
-Dir::Etc::Trusted "{recipe.keyring}";
+Dir::Etc::SourceList "{scratch}/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "{scratch}/preferences";
+Dir::Etc::Trusted "/dev/null";
 Dir::Etc::TrustedParts "/dev/null";
-APT::Architecture "{recipe.build.arch}";
-APT::Architectures {{ "{recipe.build.arch}"; }};
-APT::Install-Recommends "false";
+APT::Architecture "{said.arch}";
+APT::Architectures {{ "{said.arch}"; }};
+APT::Install-Recommends "{recommends}";
+APT::Get::Fix-Policy-Broken "{recommends}";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
+Dir::Bin::dpkg "env";
+DPkg::Options {{ "--unset=APT_CONFIG"; "dpkg"; }};
 DPkg::Chroot-Directory "{root}";
 """
 
 
-def _complete_sources(build: BootstrapBuild, guest: Guest) -> None:
-    """Add the updates of a release to what debootstrap wrote, as mmdebstrap does for its default mirror."""
-    if build.mirror is not None or build.suite in _WITHOUT_UPDATES:
-        return
-    kind, mirror, suite, *components = guest.read_text(_SOURCES).split()
-    more = [(mirror, f"{suite}-updates"), (f"{mirror.rstrip('/')}-security", f"{suite}-security")]
-    lines = [" ".join([kind, *place, *components]) for place in [(mirror, suite), *more]]
-    guest.write(_SOURCES, "\n".join(lines) + "\n")
+def _complete(build: _Build) -> int:
+    """Install all that the definition says. Returns when the newest of the repositories was made."""
+    said = build.recipe.build
+    build.apt("update")
+    epoch = reproducible.newest_release(build.guest)
+    env = {"SOURCE_DATE_EPOCH": str(epoch)}
+    if said.tool == "debootstrap":  # it knows neither updates nor the other repositories
+        build.apt("dist-upgrade", **env)
+    build.apt("install", _base(build.recipe), *said.packages, *build.wanted, **env)
+    return epoch
 
 
-def _daemon_starter(guest: Guest) -> str:
-    """Where dpkg has its start-stop-daemon(8)."""
-    owned = guest.read_text("/var/lib/dpkg/info/dpkg.list").splitlines()
-    return next(line for line in owned if line.endswith("/sbin/start-stop-daemon"))
+def _base(recipe: Recipe) -> str:
+    """The packages of the variant's priorities in the release itself, as apt-patterns(7) has it."""
+    said = recipe.build
+    of_release = f"?or(?archive(^{said.suite}$),?codename(^{said.suite}$)),?architecture({said.arch})"
+    priority = ",".join(f"?priority({name})" for name in _PRIORITIES[said.variant])
+    without = "".join(f",?not(?exact-name({name}))" for name in said.exclude)
+    return f"?narrow({of_release},?and(?or({priority}),?not(?essential){without}))"
 
 
-def _divert(root: Path, watch: Watch, action: str, path: str) -> None:
+@contextmanager
+def _no_daemons(build: _Build) -> Iterator[None]:
+    """Keep packages from starting daemons, as long as nothing fails; a tree that failed is thrown away."""
+    build.guest.write(_POLICY, "#!/bin/sh\nexit 101\n", mode=0o755)
+    owned = build.guest.read_text("/var/lib/dpkg/info/dpkg.list").splitlines()
+    starter = next(line for line in owned if line.endswith("/sbin/start-stop-daemon"))
+    _divert(build, "--add", starter)
+    build.guest.write(starter, "#!/bin/sh\nexit 0\n", mode=0o755)
+    yield
+    build.guest.remove(starter)
+    _divert(build, "--remove", starter)
+
+
+def _divert(build: _Build, action: str, path: str) -> None:
     """Move a program out of the way, or back, so that an upgrade of its package respects it (dpkg-divert(1))."""
-    divert = ["dpkg-divert", "--local", "--rename", "--divert", f"{path}.real", action, path]
-    run_isolated(["chroot", str(root), *divert], watch.line, furnish=root)
+    build.chroot("dpkg-divert", "--local", "--rename", "--divert", f"{path}.real", action, path)
+
+
+def _run_script(build: _Build, script: Path, epoch: int) -> None:
+    """Run a script of the site's in the tree."""
+    build.guest.write(_SCRIPT, script.read_bytes(), mode=0o755)
+    try:
+        build.chroot(_SCRIPT, HOME="/root", SOURCE_DATE_EPOCH=str(epoch))
+    except ToolError as error:
+        said = error.tail.strip().splitlines()
+        how = said[-1].strip() if said else f"exit status {error.status}"
+        raise ImageError(f"image {build.recipe.image}: the script {script} failed: {how}") from error
+    finally:
+        build.guest.remove(_SCRIPT)
+
+
+def _keep_sources(build: _Build) -> None:
+    """Let the image's own apt go on with the same sources, each with its keys."""
+    guest, said = build.guest, build.recipe.build
+    own_keys = said.keyring is not None
+    archive = [source for source in build.sources if not source.key.startswith(("repositories.", "debs"))]
+    key = _KEYS / "archive.gpg"
+    lines = [archives.one_line(source, signed_by=key if own_keys else None) for source in archive]
+    guest.write(_SOURCES, "".join(f"{line}\n" for line in lines))
+    if own_keys:
+        guest.write(str(key), (build.scratch / "keys" / key.name).read_bytes())
+    for source in build.sources:
+        if source.key.startswith("repositories."):
+            name = source.key.partition(".")[2]
+            key = _KEYS / f"{name}.gpg"
+            guest.write(str(key), (build.scratch / "keys" / key.name).read_bytes())
+            guest.write(f"/etc/apt/sources.list.d/{name}.sources", archives.stanza(source, signed_by=key))
+
+
+def _require_absent(recipe: Recipe, guest: Guest) -> None:
+    """See that what is excluded is not there; the least that a tool lays takes no notice of it."""
+    excluded = {*recipe.build.exclude}
+    for paragraph in guest.read_text("/var/lib/dpkg/status").split("\n\n") if excluded else ():
+        name = paragraph.partition("\n")[0].removeprefix("Package: ")
+        if name in excluded and "\nStatus: install ok installed" in paragraph:
+            raise ImageError(
+                f"image {recipe.image}: {name} is excluded, and no system of this release is without it; "
+                f"correct build.exclude of images/{recipe.image}.yaml"
+            )
+
+
+def _explained(build: _Build, error: ToolError) -> ImageError:
+    """Why the tools failed."""
+    recipe, watch = build.recipe, build.watch
+    if build.guest.exists(_DEBOOTSTRAP_LOG):  # it says what wget, tar and dpkg said there and nowhere else
+        watch.lines.extend(build.guest.read_text(_DEBOOTSTRAP_LOG).splitlines())
+    last = error.tail.splitlines()[-1].strip() if error.tail else str(error)
+    if causes.is_out_of_space(watch.lines):
+        return OutOfSpace(f"image {recipe.image}: {last}")
+    return ImageError(f"image {recipe.image}: {causes.explain(watch.lines, recipe, build.sources, last)}")

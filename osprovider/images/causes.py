@@ -11,6 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from osprovider.images.archives import Source
+from osprovider.images.recipe import Recipe
+
 __all__ = ["explain", "is_out_of_space"]
 
 
@@ -43,12 +46,12 @@ _CAUSES = (
     ),
     _Cause(
         (r"Temporary failure resolving", r"Could not resolve", r"unable to resolve host", r"Name or service not known"),
-        "the name of {mirror} cannot be resolved ({line}); check the node's name servers, and build.mirror of {file}",
+        "the name of {mirror} cannot be resolved ({line}); check the node's name servers, and {key} of {file}",
     ),
     _Cause(
         (r"NO_PUBKEY", r"EXPKEYSIG", r"BADSIG", r"is not signed", r"unknown key", r"Invalid Release signature"),
-        "what {mirror} offers is not signed by a key of {keyring} ({line}); install a newer keyring package, or choose "
-        "another build.mirror in {file}",
+        "what {mirror} offers is not signed by a key of {keyring} ({line}); get its newer keys, or correct {key} of "
+        "{file}",
     ),
     _Cause(
         (
@@ -58,7 +61,7 @@ _CAUSES = (
             r"ERROR 404: ",
             r"Invalid Release file",
         ),
-        "{mirror} has no suite {suite}: it answers 404; check build.suite, build.components and build.mirror of {file}",
+        "{mirror} has no suite {suite}: it answers 404; check {place}",
     ),
     _Cause(
         (
@@ -70,7 +73,7 @@ _CAUSES = (
             r"Failed getting release file",
             r"Couldn't download",
         ),
-        "{mirror} cannot be reached ({line}); check the node's network, and build.mirror of {file}",
+        "{mirror} cannot be reached ({line}); check the node's network, and {key} of {file}",
     ),
     _Cause(
         (r"dpkg: error processing (?:package|archive) (\S+)",),
@@ -79,28 +82,57 @@ _CAUSES = (
 )
 
 _FULL = re.compile(r"No space left on device|don't have enough free space")
+_NEEDS = re.compile(r"\b(\S+) : (?:Pre)?-?(?:Depends): ([^\s:]+).* but it is not (?:installable|going to be installed)")
 
 
-def explain(lines: Sequence[str], *, image: str, mirror: str | None, suite: str, keyring: str, last: str) -> str:
+def explain(lines: Sequence[str], recipe: Recipe, sources: Sequence[Source], last: str) -> str:
     """The cause, and the way out.
 
     Args:
         lines: what the tools said, in order.
-        image: the definition's name.
-        mirror: its mirror; None for the tool's own.
-        suite: as the definition says.
-        keyring: the file whose keys are trusted.
+        recipe: what was built.
+        sources: where packages come from, as far as that was known.
         last: what to say where no cause is found.
     """
-    values = {"file": f"images/{image}.yaml", "mirror": mirror or "the default mirror", "suite": suite}
+    file = f"images/{recipe.image}.yaml"
+    for found in filter(None, map(_NEEDS.search, lines)):
+        if found[2] in recipe.build.exclude:
+            return f"{found[1]} needs {found[2]}, which is excluded; correct build.exclude of {file}"
     for cause in _CAUSES:
         for number, line in enumerate(lines):
-            found = next((match for match in (re.search(wording, line) for wording in cause.wordings) if match), None)
-            if found:
-                what = (found.groups() or ("",))[0] or ""
+            match = next((match for match in (re.search(wording, line) for wording in cause.wordings) if match), None)
+            if match:
+                what = (match.groups() or ("",))[0] or ""
                 after = lines[number + 1].strip() if number + 1 < len(lines) else "no reason was given"
-                return cause.message.format(**values, keyring=keyring, what=what, line=_plain(line), next=after)
+                values = _values(recipe, _source(line, sources), file)
+                return cause.message.format(**values, file=file, what=what, line=_plain(line), next=after)
     return f"{last}; --debug shows what the build said"
+
+
+def _source(line: str, sources: Sequence[Source]) -> Source | None:
+    """Which source a line is about: apt names it by URL and suite, or by the URL of a file beneath."""
+    named = [source for source in sources if f"{source.url} {source.suite}" in line]
+    named = named or [source for source in sources if f"{source.url}/dists/{source.suite}/" in line]
+    named = named or [source for source in sources if f"{source.url}/" in line]
+    return max(named, key=lambda source: len(f"{source.url} {source.suite}")) if named else None
+
+
+def _values(recipe: Recipe, source: Source | None, file: str) -> dict[str, str]:
+    """What messages say of a source; of the distribution's release itself where none is known."""
+    build = recipe.build
+    if source is None or (source.key == "mirror" and source.switch is None):
+        return {
+            "mirror": build.mirror or "the default mirror",
+            "suite": build.suite,
+            "key": "build.mirror",
+            "keyring": str(recipe.keyring),
+            "place": f"build.suite, build.components and build.mirror of {file}",
+        }
+    keyring = recipe.repository_keyrings.get(source.key.removeprefix("repositories."), recipe.keyring)
+    key = f"build.{source.key}"
+    instead = f", or say build.{source.switch}: false there" if source.switch else ""
+    place = f"{key} of {file}{instead}"
+    return {"mirror": source.url, "suite": source.suite, "key": key, "keyring": str(keyring), "place": place}
 
 
 def is_out_of_space(lines: Sequence[str]) -> bool:

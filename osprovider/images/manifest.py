@@ -178,6 +178,8 @@ class Manifest:
         tools: versions of what made it, by name (``mmdebstrap: 1.3.5``).
         definition: what was built, as JSON-ready data.
         origin: where it came from; None for what was built here from packages.
+        digest: of the template (``sha256:`` and 64 hexadecimal digits), which is the same wherever the same definition
+            was built from the same packages; None for what came from elsewhere.
     """
 
     format: int
@@ -199,6 +201,7 @@ class Manifest:
     tools: Mapping[str, str]
     definition: Mapping[str, Any]
     origin: Origin | None = None
+    digest: str | None = None
 
     @property
     def data_bytes(self) -> int:

@@ -1,8 +1,9 @@
 """Makes a template: whatever an image is, its bits become one sparse file and a manifest.
 
 - Packages are installed, and archives unpacked, into a file system made by our own mkfs: a sparse file, mounted through
-  a loop device in a mount namespace of this process, so that nothing is packed or copied twice and file capabilities,
-  ACLs and other attributes stay as they are. Then it is trimmed, checked and shrunk: small, and it grows well.
+  a loop device in a mount namespace of this process, so that file capabilities, ACLs and other attributes stay as they
+  are. Of an archive, that file is the template: trimmed, checked and shrunk, it is small, and grows well. What packages
+  made is packed into another one, the same each time (:mod:`osprovider.disk.pack`).
 - A file system or a disk that somebody else made stays as it is. This machine's kernel never mounts it.
 
 Not for: where templates lie, and who waits for whom (:mod:`osprovider.images.store`); where sources come from
@@ -12,8 +13,10 @@ Not for: where templates lie, and who waits for whom (:mod:`osprovider.images.st
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,12 +26,14 @@ from typing import TYPE_CHECKING
 
 import osprovider
 from osprovider import linux
+from osprovider.config.load import load_cache
 from osprovider.disk import filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
+from osprovider.disk.pack import pack
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images import bootstrap, tree
+from osprovider.images import bootstrap, reproducible, tree
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.images.recipe import Recipe
 from osprovider.log import human_bytes, reporter
@@ -44,7 +49,8 @@ LARGEST_BUILD = 16 << 30
 """Of the file system while packages are installed into it; sparse. What fits into it fits an image."""
 
 _LEAST_FREE = 512 << 20
-"""What the smallest system takes while it is built, its fetched packages included."""
+"""What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
+anything is unpacked into, since an ext4 has to have room for its journal."""
 
 _NEARLY_FULL = 32 << 20
 _BLOCK = 4096
@@ -82,6 +88,7 @@ class Made:
     built_here: bool
     tools: dict[str, str]
     origin: Origin | None = None
+    digest: str | None = None
 
 
 def prepare(
@@ -115,6 +122,9 @@ def prepare(
     except (ImageError, OSError) as error:
         if _free_bytes(scratch) < _NEARLY_FULL:
             raise _too_little_space(job, f"more than {human_bytes(free)}") from error
+        if isinstance(error, OSError):
+            where = error.filename or directories.cache
+            raise ImageError(f"image {job.name}: cannot be prepared: {where}: {error.strerror or error}") from error
         raise
     with reporter.step(f"image {job.name}: checksums") as detail, image.open("rb") as file:
         extents = scan_extents(file.fileno(), made.size_bytes)
@@ -148,23 +158,37 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
         tools={**made.tools, "osprovider": osprovider.__version__},
         definition=job.recipe.to_json(),
         origin=made.origin,
+        digest=made.digest,
     )
 
 
 def _build(job: Job) -> Made:
-    """Install packages into a file system of ours."""
-    build = job.recipe.build
-
-    def fill(guest: HostGuest, root: Path) -> tree.Facts:
+    """Install packages, and pack the tree: from the same packages comes the same file."""
+    build, began = job.recipe.build, time.time() - 1  # a file's time may be behind the clock's by a tick
+    materials = job.scratch / "materials"
+    materials.mkdir()
+    with _filling(job, job.scratch / "system.img", min(job.free_bytes, LARGEST_BUILD)) as (guest, root):
         with reporter.step(f"image {job.name}: {build.suite} by {build.tool}") as detail:
-            bootstrap.install(job.recipe, guest, root, job.scratch)
+            proxy = load_cache(job.directories).proxy
+            epoch = bootstrap.install(job.recipe, guest, root, materials, proxy=proxy)
             facts = tree.inspect(guest)
             detail(f"{facts.packages} packages")
         with reporter.step(f"image {job.name}: clean"):
             tree.clean(guest, (*tree.LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
-        return facts
+            reproducible.settle(guest, root, began=began, epoch=epoch)
+        with reporter.step(f"image {job.name}: pack") as detail:
+            pack(root, job.image, job.recipe.filesystem, identity=_identity(job), epoch=epoch)
+            made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
+            detail(human_bytes(made.size_bytes))
+    tools: dict[str, str] = {build.tool: bootstrap.tool_version(build.tool)}
+    with reporter.step(f"image {job.name}: digest"), job.image.open("rb") as file:
+        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools, digest=digest)
 
-    return make_tree(job, min(job.free_bytes, LARGEST_BUILD), fill, {build.tool: bootstrap.tool_version(build.tool)})
+
+def _identity(job: Job) -> str:
+    """The UUID of a file system that is made here; each instance gets another."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, job.key))
 
 
 def _take(job: Job, obtained: Obtained) -> Made:
@@ -185,19 +209,8 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
     Raises:
         ImageError: it does not fit, or ``fill`` failed.
     """
-    template_uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, job.key))  # each instance gets another
-    kind = job.recipe.filesystem
-    filesystem.make(job.image, kind, uuid=template_uuid, label="", size_bytes=size_bytes - size_bytes % _BLOCK)
-    linux.private_mount_namespace()
-    root = job.scratch / "root"
-    root.mkdir()
-    with _mounted(job.image, kind, root) as guest:
-        try:
-            facts = fill(guest, root)
-        except (ImageError, OSError) as error:
-            if isinstance(error, bootstrap.OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
-                raise _full(job, size_bytes) from error
-            raise
+    with _filling(job, job.image, size_bytes) as (guest, root):
+        facts = fill(guest, root)
         # Not every error of a write shows up at the unmounting; this says them all (syncfs(2)).
         run(["sync", "--file-system", root])
         run(["fstrim", root])
@@ -206,6 +219,24 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
         made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
         detail(human_bytes(made.size_bytes))
     return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools)
+
+
+@contextmanager
+def _filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest, Path]]:
+    """Make a file system in a file, and mount it while it is filled."""
+    kind = job.recipe.filesystem
+    size_bytes = max(size_bytes - size_bytes % _BLOCK, _LEAST_FREE)
+    filesystem.make(image, kind, uuid=_identity(job), label="", size_bytes=size_bytes)
+    linux.private_mount_namespace()
+    root = job.scratch / "root"
+    root.mkdir()
+    with _mounted(image, kind, root) as guest:
+        try:
+            yield guest, root
+        except (ImageError, OSError) as error:
+            if isinstance(error, bootstrap.OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
+                raise _full(job, size_bytes) from error
+            raise
 
 
 @contextmanager

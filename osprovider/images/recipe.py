@@ -1,10 +1,11 @@
 """What a template is made from, and the key that follows from it.
 
 The key is a digest over all that the result depends on and that we decide: the definition and its name, the packages
-that the variant adds, the file system, the keys that are trusted, and the way we build. What is not in it: the state of
-the mirror, which changes daily and would make every look-up a download; and the version of mmdebstrap or debootstrap,
-which does not change what a definition means and would cost a program's start at each create. The manifest notes the
-version. A template is made anew on demand when the mirror has news.
+that the variant adds, the file system, the content of the files that the definition names (keys, packages, scripts),
+and the way we build. What is not in it: the state of the mirror, which changes daily and would make every look-up a
+download; and the version of mmdebstrap or debootstrap, which does not change what a definition means and would cost a
+program's start at each create. The manifest notes the version. A template is made anew on demand when the mirror has
+news.
 Not for: building.
 """
 
@@ -20,15 +21,16 @@ from typing import Any
 from osprovider.config.model import BootstrapBuild, Image, Variant
 from osprovider.errors import ImageError
 from osprovider.images import manifest
+from osprovider.images.distributions import KEYRINGS, distribution
+from osprovider.paths import Directories
 
-__all__ = ["KEYRING", "Recipe"]
+__all__ = ["Recipe"]
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-"""The keys whose signatures are trusted, whatever else this node's apt trusts."""
-
-_REVISION = 2
+_REVISION = 3
 """Of what this package does to a tree, and of the file systems that :func:`osprovider.disk.filesystem.make` makes; a
 higher one makes every template anew."""
+
+_SITE = Directories().config
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +42,17 @@ class Recipe:
         definition: it, with the variant's packages among those that its build installs, sorted.
         filesystem: the root's type, where the image does not bring its own.
         digest: of the definition's source (``sha256:`` and 64 hexadecimal digits); None where it is built.
-        keyring: the file whose keys a build trusts.
+        site: the directory of the site's configuration, which holds the files that a build names.
     """
 
     image: str
     definition: Image
     filesystem: str
     digest: str | None = None
-    keyring: Path = KEYRING
+    site: Path = _SITE
 
     @classmethod
-    def of(cls, name: str, image: Image, variant: Variant, digest: str | None = None) -> Recipe:
+    def of(cls, name: str, image: Image, variant: Variant, digest: str | None = None, *, site: Path = _SITE) -> Recipe:
         """The recipe for a variant's root.
 
         Args:
@@ -58,11 +60,12 @@ class Recipe:
             image: the definition.
             variant: merged.
             digest: of the definition's source.
+            site: see above.
         """
         if image.build is not None:
             packages = tuple(sorted({*image.build.packages, *variant.packages}))
             image = dataclasses.replace(image, build=dataclasses.replace(image.build, packages=packages))
-        return cls(name, image, variant.layout.filesystem, digest)
+        return cls(name, image, variant.layout.filesystem, digest, site)
 
     @property
     def build(self) -> BootstrapBuild:
@@ -75,6 +78,28 @@ class Recipe:
             raise ImageError(f"image {self.image} is not built from packages")
         return self.definition.build
 
+    @property
+    def keyring(self) -> Path:
+        """The file of the keys that have to have signed the distribution's archive."""
+        if self.build.keyring is not None:
+            return self._file("keys", self.build.keyring)
+        return KEYRINGS[distribution(self.build)].path
+
+    @property
+    def repository_keyrings(self) -> dict[str, Path]:
+        """Likewise of the further repositories, by their names."""
+        return {name: self._file("keys", found.keyring) for name, found in self.build.repositories.items()}
+
+    @property
+    def debs(self) -> tuple[Path, ...]:
+        """The packages that are files."""
+        return tuple(self._file("debs", name) for name in self.build.debs)
+
+    @property
+    def scripts(self) -> tuple[Path, ...]:
+        """What runs in the new system, in this order."""
+        return tuple(self._file("scripts", name) for name in self.build.scripts)
+
     def to_json(self) -> dict[str, Any]:
         """What the key is taken over, JSON-ready."""
         common = {
@@ -84,7 +109,13 @@ class Recipe:
             "filesystem": self.filesystem,
         }
         if self.definition.build is not None:
-            return {**common, "build": dataclasses.asdict(self.build), "keyring": self._keyring_digest()}
+            files = {
+                "keyring": _digest(self.keyring),
+                "repositories": {name: _digest(path) for name, path in self.repository_keyrings.items()},
+                "debs": [_digest(path) for path in self.debs],
+                "scripts": [_digest(path) for path in self.scripts],
+            }
+            return {**common, "build": dataclasses.asdict(self.build), "files": files}
         return {**common, "format": self.definition.format, "arch": self.definition.arch, "digest": self.digest}
 
     def key(self) -> str:
@@ -92,9 +123,15 @@ class Recipe:
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def _keyring_digest(self) -> str | None:
-        """None without the file; then nothing can be built either, which the build says."""
-        try:
-            return hashlib.sha256(self.keyring.read_bytes()).hexdigest()
-        except FileNotFoundError:
-            return None
+    def _file(self, directory: str, name: str) -> Path:
+        """A file that the definition names: the site's, or one with a path of its own."""
+        return Path(name) if name.startswith("/") else self.site / directory / name
+
+
+def _digest(path: Path) -> str | None:
+    """Of a file's content; None without the file: then nothing can be built either, which the build says."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

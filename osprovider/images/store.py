@@ -173,7 +173,7 @@ class Store:
     def _recipe(self, name: str, image: Image, variant: Variant) -> Recipe | None:
         """What the image's template is made from; None while its source has to be obtained to know."""
         if image.source is None:
-            return Recipe.of(name, image, variant)
+            return Recipe.of(name, image, variant, site=self._directories.config)
         pin = self._sources().pinned(name, image)
         return Recipe.of(name, image, variant, pin.digest) if pin else None
 
@@ -286,7 +286,8 @@ class Store:
             obtained = None
             if image.source is not None:
                 obtained = stack.enter_context(self._sources(cache.proxy).obtain(name, image))
-            recipe = Recipe.of(name, image, variant, obtained.pin.digest if obtained else None)
+            digest = obtained.pin.digest if obtained else None
+            recipe = Recipe.of(name, image, variant, digest, site=self._directories.config)
             key = recipe.key()
             stack.enter_context(locks.exclusive(self._lock(key, "prepare"), _waiting(f"prepares image {name}")))
             if force or self._manifest(key) is None:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
+from osprovider.config.model import BootstrapBuild, Image, Repository
+from osprovider.images.archives import sources
 from osprovider.images.causes import explain, is_out_of_space
+from osprovider.images.recipe import Recipe
 
 MIRROR = "http://mirror.example.org/debian"
 
 
+BUILD = BootstrapBuild(
+    suite="bookworm",
+    mirror=MIRROR,
+    keyring="/keys.gpg",
+    exclude=("nano",),
+    repositories={"shop": Repository(url="https://shop.example.org/apt", suite="stable", keyring="/shop.gpg")},
+)
+
+
 def cause(*lines: str, mirror: str | None = MIRROR) -> str:
-    return explain(lines, image="web", mirror=mirror, suite="bookworm", keyring="/keys.gpg", last="the last line")
+    build = dataclasses.replace(BUILD, mirror=mirror)
+    found = sources(build, mirror or "http://default.example.org/debian", None, Path("/keys"))
+    return explain(lines, Recipe("web", Image(build=build), "ext4"), found, "the last line")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +75,30 @@ def test_a_refused_connection_is_told_without_the_tools_marks() -> None:
 def test_a_signature_by_an_unknown_key() -> None:
     message = cause("W: GPG error: The following signatures couldn't be verified: NO_PUBKEY 0123456789ABCDEF")
     assert message.startswith(f"what {MIRROR} offers is not signed by a key of /keys.gpg")
+
+
+def test_the_source_that_a_line_names_is_the_one_to_correct() -> None:
+    missing = "E: The repository '{}' does not have a Release file."
+    assert cause(missing.format(f"{MIRROR}-security bookworm-security Release")) == (
+        f"{MIRROR}-security has no suite bookworm-security: it answers 404; "
+        "check build.mirror of images/web.yaml, or say build.security: false there"
+    )
+    assert cause(missing.format(f"{MIRROR} bookworm-updates Release")).endswith("or say build.updates: false there")
+    assert cause(missing.format("https://shop.example.org/apt stable Release")) == (
+        "https://shop.example.org/apt has no suite stable: it answers 404; "
+        "check build.repositories.shop of images/web.yaml"
+    )
+
+
+def test_a_repository_is_not_signed_by_its_own_key() -> None:
+    message = cause("W: GPG error: https://shop.example.org/apt stable InRelease: NO_PUBKEY 0123456789ABCDEF")
+    assert message.startswith("what https://shop.example.org/apt offers is not signed by a key of /shop.gpg")
+    assert message.endswith("or correct build.repositories.shop of images/web.yaml")
+
+
+def test_an_excluded_package_that_is_needed() -> None:
+    message = cause(" mc : Depends: nano (>= 2) but it is not installable", "E: Unable to correct problems")
+    assert message == "mc needs nano, which is excluded; correct build.exclude of images/web.yaml"
 
 
 def test_a_package_whose_script_fails() -> None:

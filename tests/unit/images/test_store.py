@@ -11,10 +11,11 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from osprovider.config.model import BootstrapBuild, Image, Layout, Variant
+from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import ImageError
 from osprovider.images import prepare
 from osprovider.images.manifest import FORMAT, Distribution, Extent, Filesystem, Manifest
@@ -157,11 +158,36 @@ def test_what_the_result_does_not_depend_on_leaves_the_key(store: Store, image: 
 
 
 def test_other_trusted_keys_change_the_key(tmp_path: Path) -> None:
-    (tmp_path / "one").write_bytes(b"1")
-    (tmp_path / "two").write_bytes(b"2")
-    recipe = Recipe.of("debian-12", IMAGE, VARIANT)
-    keys = {dataclasses.replace(recipe, keyring=tmp_path / name).key() for name in ("one", "two", "none")}
+    build = BootstrapBuild(suite="bookworm", keyring="archive.gpg")
+    keys = set()
+    for site in ("one", "two", "none"):
+        (tmp_path / site / "keys").mkdir(parents=True)
+        if site != "none":
+            (tmp_path / site / "keys" / "archive.gpg").write_text(site)
+        keys.add(Recipe.of("debian-12", Image(build=build), VARIANT, site=tmp_path / site).key())
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "build"),
+    [
+        ("debs/a.deb", {"debs": ("a.deb",)}),
+        ("scripts/a", {"scripts": ("a",)}),
+        ("keys/a.gpg", {"repositories": {"a": Repository(url="https://h.example", suite="x", keyring="a.gpg")}}),
+    ],
+)
+def test_a_file_that_the_definition_names_is_in_the_key_by_its_content(
+    file: str, build: dict[str, Any], tmp_path: Path
+) -> None:
+    image = Image(build=BootstrapBuild(suite="bookworm", **build))
+    path = tmp_path / file
+    path.parent.mkdir()
+    keys = [Recipe.of("web", image, VARIANT, site=tmp_path).key()]
+    for content in ("one", "two", "one"):
+        path.write_text(content)
+        keys.append(Recipe.of("web", image, VARIANT, site=tmp_path).key())
+    assert keys[1] == keys[3]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no image", "no manifest", "no JSON", "other format", "other key"])
