@@ -45,13 +45,13 @@ def add_image(
         values["source"] = str(path)
         if path.is_file():
             values["checksums"] = given["checksums"] or checksum_of(path)
-    elif given["checksums"] is None:
-        reporter.warning(f"image {name} will not be verified: whoever can change {source} decides what instances are")
     for key in ("checksums", "signature", "keyring", "max_size"):
         values.setdefault(key, given[key])
     values["format"] = given["kind"]
     said = {key: value for key, value in values.items() if value is not None}
     path = write_definition(directories, name, said, force=force)
+    if "checksums" not in said and source.startswith(("http://", "https://")):
+        reporter.warning(f"image {name} will not be verified: whoever can change {source} decides what instances are")
     if json_wanted:
         echo_json({"name": name, "file": path, "definition": said})
         return

@@ -181,7 +181,7 @@ def _checksums(value: str) -> None:
 
 def _image_source(value: str) -> None:
     if re.match(r"https?://[^/?#]*@", value):
-        raise ValueError(f"{quote(value)} holds a password, which logs would show; write the URL without it")
+        raise ValueError("this URL holds a password, which logs would show; write it without user and password")
     if "://" in value and not value.startswith(("http://", "https://")):
         raise ValueError(f"{quote(value)} cannot be fetched; write an http or https URL, or a path")
 

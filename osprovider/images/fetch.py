@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3.exceptions
+from urllib3.util.ssl_match_hostname import CertificateError
 
 import osprovider
 from osprovider.errors import ImageError
@@ -209,10 +210,11 @@ class Fetcher:
             raise ImageError(f"{shown(url)}: {by_way}not an address; correct the source") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             cause = _cause(error)
-            if isinstance(cause, ssl.SSLCertVerificationError):
+            if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
                 raise ImageError(
-                    f"{shown(url)}: {by_way}the server's certificate is not trusted: {cause.verify_message}; "
-                    "correct the address, or add its authority to this node's (update-ca-certificates)"
+                    f"{shown(url)}: {by_way}the server's certificate is not trusted: "
+                    f"{getattr(cause, 'verify_message', '') or _say(cause)}; correct the address, or add its authority "
+                    "to this node's (update-ca-certificates)"
                 ) from error
             raise TryAgain(f"{by_way}{_say(cause)}") from error
         except OSError as error:  # requests looks for the file before it connects

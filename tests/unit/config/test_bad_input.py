@@ -173,7 +173,7 @@ TABLE = [
     # images
     Bad(Image, "source: /a b", ('1:9: source: "/a b" does not fit; write an absolute path, or a URL',)),
     Bad(Image, "source: 'ftp://h/f'", ('1:9: source: "ftp://h/f" cannot be fetched; write an http',), seen=False),
-    Bad(Image, "source: 'https://u:p@h/f'", ('1:9: source: "https://u:p@h/f" holds a password, which',), seen=False),
+    Bad(Image, "source: 'https://u:p@h/f'", ("1:9: source: this URL holds a password, which",), seen=False),
     Bad(Image, "checksums: md5:00", ('1:12: checksums: "md5:00" is MD5',), seen=False),
     Bad(Image, "checksums: sha256:00", ('1:12: checksums: "sha256:00" does not fit; write sha256:DIGITS',)),
     Bad(Image, "keyring: a/b", ('1:10: keyring: "a/b" does not fit; write a file\'s name in keys/',)),
