@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +11,15 @@ import click
 
 from osprovider.cli.image import image
 from osprovider.cli.main import as_json, echo_json
+from osprovider.config import checks
 from osprovider.errors import UsageError
 from osprovider.images.definition import refuse_taken, write_definition
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
 __all__ = ["capture_image"]
+
+_LONGEST_TEXT = 256  # of a description
 
 
 @image.command("capture")
@@ -57,13 +60,7 @@ def capture_image(
     """
     from osprovider.images.capture import FORMATS, SUFFIXES, Order, capture
 
-    if (source is None) == (instance is None):
-        raise UsageError("name either the disk, SOURCE, or an instance, --instance FQDN")
-    if index is not None and instance is None:
-        raise UsageError("--disk is for --instance: SOURCE is a disk by itself")
-    for pattern in (*keep, *remove):
-        if not pattern.startswith("/"):
-            raise UsageError(f"{pattern!a}: patterns are of paths in the system, so they begin with /")
+    _refuse(source, instance, index, (*keep, *remove), description or "")
     definition = refuse_taken(directories, name, force=force)
     chosen = next(each for each in FORMATS if each == kind)
     place = (output or definition.with_name(f"{name}{SUFFIXES[chosen]}")).absolute()
@@ -73,7 +70,7 @@ def capture_image(
         captured = capture(Order(name, disk, place, chosen, keep, remove, force), directories)
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     values = {
-        "description": description or f"{captured.system}, captured from {called} on {today}",
+        "description": description or f"{captured.system}, captured from {called} on {today}"[:_LONGEST_TEXT],
         "source": str(place),
         "checksums": captured.checksum,
         "max_size": captured.max_size,
@@ -89,6 +86,23 @@ def capture_image(
     )
 
 
+def _refuse(
+    source: Path | None, instance: str | None, index: int | None, patterns: Sequence[str], description: str
+) -> None:
+    """Refuse what makes no sense, before anything is looked at."""
+    if (source is None) == (instance is None):
+        raise UsageError("name either the disk, SOURCE, or an instance, --instance FQDN")
+    if index is not None and instance is None:
+        raise UsageError("--disk is for --instance: SOURCE is a disk by itself")
+    for pattern in patterns:
+        if not pattern.startswith("/"):
+            raise UsageError(f"{pattern!a}: patterns are of paths in the system, so they begin with /")
+    try:
+        checks.text(description)
+    except ValueError as error:
+        raise UsageError(f"--description: {error}") from error
+
+
 @contextmanager
 def _disk(
     directories: Directories, source: Path | None, instance: str | None, index: int
@@ -96,7 +110,7 @@ def _disk(
     """What to call the disk, and its path."""
     if instance is None:
         path = (source or Path()).absolute()
-        yield str(path), path
+        yield "".join(each for each in str(path) if each.isprintable()), path
         return
     from osprovider.ganeti.activation import active_disk
 

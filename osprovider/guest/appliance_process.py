@@ -211,7 +211,7 @@ def _change(handle: guestfs.GuestFS, name: str, drive: Drive) -> None:
     if is_ext and (drive.uuid or drive.grow):
         handle.e2fsck(name, forceall=True)  # replays the journal; tune2fs and resize2fs want it checked
     if drive.uuid and drive.filesystem in ("xfs", "btrfs"):
-        handle.mount_vfs(drive.options, drive.driver, name, "/")  # replays the log; its tools change none with one
+        _mount(handle, name, drive, "/", drive.options)  # replays the log; its tools change none with one
         handle.umount("/")
     if drive.uuid and drive.filesystem == "vfat":
         _set_volume_id(handle, name, int(drive.uuid.replace("-", ""), 16))
@@ -248,13 +248,23 @@ def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read
         if place != "/" and not read_only and not handle.is_symlink(place) and not handle.exists(place):
             handle.mkdir_p(place)
         if place == "/" or handle.is_dir(place):
-            handle.mount_vfs(options, drive.driver, name, place)
+            _mount(handle, name, drive, place, options)
             done.append(place)
             if drive.grow and drive.filesystem == "xfs":
                 handle.xfs_growfs(place)
             elif drive.grow and drive.filesystem == "btrfs":
                 handle.btrfs_filesystem_resize(place)
     return done
+
+
+def _mount(handle: guestfs.GuestFS, name: str, drive: Drive, place: str, options: str) -> None:
+    """Mount a file system; mount(8) does not say why it cannot, but the appliance's kernel does."""
+    try:
+        handle.mount_vfs(options, drive.driver, name, place)
+    except RuntimeError as error:
+        said = [line for line in handle.dmesg().splitlines() if f"({name.removeprefix('/dev/')})" in line]
+        why = said[-1].partition("] ")[2] if said else _one_line(error)
+        raise RuntimeError(f"its {drive.filesystem} cannot be mounted at {place}: {why}") from error
 
 
 def _store(handle: guestfs.GuestFS, places: list[str]) -> None:

@@ -52,6 +52,7 @@ _SWAP_HEADER = 4096  # mkswap(8): the first page says what it is; the others are
 _GPT_BACKUP = 1 << 20
 _MOST_THREADS = 8  # of zstd, which takes 10 MiB for each
 _SPARE = 1.1
+_LONGEST_NAME = 100
 _GIB = 1 << 30
 _LABELLED = "/etc/selinux/config"
 
@@ -161,7 +162,8 @@ def _naming(order: Order) -> Iterator[None]:
 def _take_identity(order: Order, guest: Guest) -> str:
     """Take out what makes the system this one; returns what it calls itself."""
     with reporter.step(f"image {order.name}: take out its identity") as detail:
-        system = tree.inspect(guest).distribution.pretty_name
+        named = tree.inspect(guest).distribution.pretty_name
+        system = "".join(each for each in named if each.isprintable())[:_LONGEST_NAME]
         anonymize(guest, keep=order.keep, remove=order.remove)
         detail(system)
     return system
