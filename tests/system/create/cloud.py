@@ -96,7 +96,7 @@ def system(fstab: str, *, kernel: bool = True, top: str = "", **further: str) ->
         further: contents of more files; in their names ``__`` stands for ``/``.
     """
     files = {
-        "/etc/os-release": 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian in a nutshell"\n',
+        "/etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian in a nutshell"\n',
         "/etc/fstab": fstab,
         "/etc/machine-id": f"{MACHINE_ID}\n",
         "/etc/hostname": "published\n",
@@ -188,6 +188,7 @@ def make_filesystem(path: Path, part: Part) -> None:
                 target.symlink_to(text[2:])
             else:
                 target.write_text(text)
+        mkfs: list[str | Path]
         label = ["-n" if part.filesystem == "vfat" else "-L", part.label] if part.label else []
         match part.filesystem:
             case "ext4" | "ext3" | "ext2":
@@ -211,8 +212,8 @@ def make_filesystem(path: Path, part: Part) -> None:
 def install_filesystem(path: Path, commands: str, options: str = "loop") -> str:
     """Run shell commands where a file system is mounted at ``root``, in namespaces of their own; what they print."""
     script = f"set -o errexit -o pipefail; mount -t tmpfs none /mnt; cd /mnt; mkdir root; mount -o {options} $0 root; "
-    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", script + commands, path]
-    return subprocess.run(words, check=True, capture_output=True, text=True, env=_ENVIRONMENT).stdout
+    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", script + commands]
+    return subprocess.run([*words, path], check=True, capture_output=True, text=True, env=_ENVIRONMENT).stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,5 +258,3 @@ def read_partition(disk: Path, start_bytes: int, size_bytes: int, tree: Path) ->
         block, count = map(int, re.findall(r"\d+", said))
         size = block * count
     return Found(tags.get("UUID", ""), tags.get("LABEL", ""), tree, size)
-
-

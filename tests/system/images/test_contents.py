@@ -1,0 +1,341 @@
+"""What is found in disk images, and how those are refused that hold nothing to install, or what is not supported."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from osprovider.errors import ImageError
+from osprovider.guest.protocol import Guest
+from osprovider.images.contents import Contents, examine
+from osprovider.images.manifest import ImagePartition
+from osprovider.paths import Directories
+from tests.support.leftovers import no_leftovers
+from tests.support.runs import loop_devices
+from tests.system.create.cloud import (
+    BIOS_BOOT,
+    ESP,
+    LINUX,
+    MIB,
+    ROOT,
+    SWAP,
+    Part,
+    install_filesystem,
+    make_disk,
+    make_filesystem,
+    system,
+)
+from tests.system.create.site import attached
+
+
+@pytest.fixture
+def scratch(run_directory: Path) -> Iterator[Path]:
+    """A directory of the test's own; nothing else may be left."""
+    with tempfile.TemporaryDirectory(dir=run_directory, prefix="contents-") as name:
+        path = Path(name)
+        with no_leftovers([path]):
+            yield path
+
+
+@pytest.fixture
+def directories(run_directory: Path) -> Directories:
+    """The run's appliance, which takes long to build."""
+    found = Directories(cache=run_directory, run=run_directory / "run")
+    found.run.mkdir(exist_ok=True)
+    return found
+
+
+@pytest.fixture
+def disk(scratch: Path) -> Callable[..., Path]:
+    """Make a disk image, or (label ``none``) a file system by itself."""
+
+    def make(*parts: Part, label: str = "gpt") -> Path:
+        path = scratch / "image"
+        if label == "none":
+            make_filesystem(path, parts[0])
+        else:
+            make_disk(path, parts, label=label)
+        return path
+
+    return make
+
+
+def kernels(guest: Guest) -> list[str]:
+    return guest.glob("/boot/vmlinuz-*") + guest.glob("/boot/efi/EFI/*")
+
+
+def places(contents: Contents) -> dict[int, tuple[str, str, str | None]]:
+    """Role, type of the file system and mount point of each partition."""
+    assert contents.table is not None
+    return {part.number: (part.role, _type(part), part.mount) for part in contents.table.partitions}
+
+
+def _type(part: ImagePartition) -> str:
+    return part.filesystem.type if part.filesystem else ""
+
+
+@contextmanager
+def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
+    """Collect what this machine's kernel mounts of the files beneath a directory while the body runs."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            ours = {device for device, file in loop_devices().items() if str(directory) in file}
+            seen.update(device for kind in ("ext4", "xfs") for device in ours if Path("/sys/fs", kind, device).exists())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+# -- what is found ----------------------------------------------------------------------------------------------------
+
+
+def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_system(
+    disk: Callable[..., Path], directories: Directories
+) -> None:
+    """No type says what is what, and every line names its partition in another way."""
+    boot, root = Part(5, LINUX, 16, "ext4", label="boot"), Part(4, LINUX, 32, "ext4")
+    esp, swap = Part(2, ESP, 40, "vfat"), Part(3, LINUX, 8, "swap")
+    boot.files = {"/vmlinuz-6.1.0-9-amd64": "", "/efi/.empty": ""}
+    esp.files = {"/EFI/debian/grub.cfg": ""}
+    root.files = system(
+        f"/dev/vda4 / ext4 defaults 0 1\n"
+        f"LABEL=boot /boot ext4 defaults 0 2\n"
+        f"UUID={esp.uuid.lower()} /boot/efi vfat noauto 0 2\n"
+        f"UUID={boot.uuid} / ext4 defaults 0 0\n"
+        f"UUID={root.uuid} /data ext4 noauto 0 0\n"
+        f"UUID={swap.uuid} /swap ext4 defaults 0 0\n",
+        kernel=False,
+        boot__empty="",
+    )
+    contents, found = examine(disk(esp, boot, swap, root), "x", directories, kernels)
+    assert found == ["/boot/vmlinuz-6.1.0-9-amd64", "/boot/efi/EFI/debian"]
+    assert places(contents) == {
+        2: ("esp", "vfat", "/boot/efi"),
+        5: ("boot", "ext4", "/boot"),
+        3: ("swap", "swap", None),
+        4: ("root", "ext4", "/"),
+    }
+    assert contents.filesystem.uuid == root.uuid
+
+
+def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
+    disk: Callable[..., Path], scratch: Path, directories: Directories
+) -> None:
+    """As openSUSE has it; the EFI system partition is where there is a directory for it."""
+    esp, root = Part(1, ESP, 40, "vfat"), Part(2, ROOT, 128, "btrfs", subvolumes=("@", "@/root", "@/snap"))
+    esp.files = {"/EFI/opensuse/grub.cfg": ""}
+    root.files = system(f"UUID={root.uuid} / btrfs defaults 0 0\nUUID={root.uuid} /root btrfs subvol=/@/root 0 0\n")
+    root.files = {f"/@/snap{path}": text for path, text in root.files.items() if not path.startswith("/root")} | {
+        "/@/snap/root/.empty": "",
+        "/@/snap/efi/.empty": "",
+        "/@/root/.profile": "",
+    }
+    image = disk(esp, root)
+    place = f"loop,offset={41 * MIB},sizelimit={128 * MIB}"
+    install_filesystem(image, "btrfs subvolume set-default root/@/snap", place)
+    contents, found = examine(image, "x", directories, lambda guest: guest.glob("/root/.*") + guest.glob("/efi/EFI/*"))
+    assert found == ["/root/.profile", "/efi/EFI/opensuse"]
+    assert contents.filesystem.subvolumes == (("/", ""), ("/root", "@/root"))
+    assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "btrfs", "/")}
+
+
+def test_a_file_system_by_itself_is_the_root(disk: Callable[..., Path], directories: Directories) -> None:
+    root = Part(1, "", 64, "ext4", files=system("/dev/vda / ext4 defaults 0 1\n"), label="cloudimg-rootfs")
+    contents, found = examine(disk(root, label="none"), "x", directories, kernels)
+    assert found == ["/boot/vmlinuz-6.1.0-9-amd64"]
+    assert contents.table is None
+    assert (contents.filesystem.type, contents.filesystem.uuid) == ("ext4", root.uuid)
+    assert (contents.filesystem.label, contents.filesystem.size_bytes) == ("cloudimg-rootfs", 64 * MIB)
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refusal(image: Path, directories: Directories) -> str:
+    """What is said of an image that is refused, in one line."""
+    with pytest.raises(ImageError) as caught:
+        examine(image, "x", directories, kernels)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+NO_SYSTEM = "no file system holds a system (/etc/os-release or /usr/lib/os-release or /etc/fstab)"
+
+NOWHERE = Directories(cache=Path("/dev/null/cache"), run=Path("/dev/null/run"))
+"""What is refused by its superblocks alone never starts an appliance, which has no place to run here."""
+
+
+def luks(part: Path) -> None:
+    words = ["cryptsetup", "luksFormat", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+    subprocess.run([*words, part], input=b"secret", check=True, capture_output=True)
+
+
+def lvm(part: Path) -> None:
+    with attached(part) as device:
+        subprocess.run(["pvcreate", "--devices", device, device], check=True, capture_output=True)
+
+
+def raid(part: Path) -> None:
+    """A superblock of version 1.2 (the kernel's raid/md_p.h); making one takes a kernel that knows RAID."""
+    superblock = struct.pack("<IIII16s32sQIIQII", 0xA92B4EFC, 1, 0, 0, b"\x11" * 16, b"node:0", 0, 1, 0, 8, 0, 2)
+    superblock = superblock.ljust(128, b"\0") + struct.pack("<QQQ", 2048, 8192, 8)
+    checksum = sum(struct.unpack("<64I", superblock.ljust(256, b"\0")))
+    superblock = superblock.ljust(216, b"\0") + struct.pack("<I", (checksum & 0xFFFFFFFF) + (checksum >> 32))
+    write(part, 4096, superblock)
+
+
+def zfs(part: Path) -> None:
+    """The überblocks of a label (OpenZFS' uberblock_impl.h, vdev_impl.h)."""
+    for number in range(8):
+        write(part, 128 * 1024 + number * 1024, struct.pack("<QQQQQ", 0x00BAB10C, 5000, number, 0, 0))
+
+
+def swap(part: Path) -> None:
+    subprocess.run(["mkswap", "-q", part], check=True)
+
+
+def f2fs(part: Path) -> None:
+    subprocess.run(["mkfs.f2fs", "-q", part], check=True, capture_output=True)
+
+
+def nothing(part: Path) -> None:
+    """Zeros."""
+
+
+def iso(part: Path) -> None:
+    write(part, 32768, b"\x01CD001\x01\x00" + bytes(32) + b"A DISC".ljust(32))
+
+
+def write(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+UNSUPPORTED = [
+    (luks, "is LUKS (crypto_LUKS), which is not supported"),
+    (lvm, "is LVM (LVM2_member), which is not supported"),
+    (raid, "is Linux RAID (linux_raid_member), which is not supported"),
+    (zfs, "is ZFS (zfs_member), which is not supported"),
+    (f2fs, "is F2FS (f2fs), which is not supported"),
+]
+
+
+@pytest.mark.parametrize(("fill", "message"), UNSUPPORTED)
+def test_what_is_not_supported_is_named_with_its_partition(
+    fill: Callable[[Path], None], message: str, disk: Callable[..., Path], scratch: Path
+) -> None:
+    image = disk(Part(14, BIOS_BOOT, 1), Part(15, ESP, 40, "vfat"), Part(1, ROOT, 64))
+    inner = scratch / "inner"
+    with inner.open("wb") as file:
+        file.truncate(64 * MIB)
+    fill(inner)
+    write(image, 42 * MIB, inner.read_bytes())
+    said = refusal(image, NOWHERE)
+    assert said.startswith(f"image x: partition 1 {message}")
+    assert "ext4" in said
+
+
+@pytest.mark.parametrize(("fill", "message"), UNSUPPORTED)
+def test_what_is_not_supported_is_named_without_a_table_too(
+    fill: Callable[[Path], None], message: str, scratch: Path
+) -> None:
+    image = scratch / "image"
+    with image.open("wb") as file:
+        file.truncate(64 * MIB)
+    fill(image)
+    assert refusal(image, NOWHERE).startswith(f"image x: its file system {message}")
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (nothing, "image x: has no partition table, and no file system that is known"),
+        (swap, f"image x: {NO_SYSTEM}; its file system: swap"),
+        (iso, f"image x: {NO_SYSTEM}; its file system: iso9660"),
+    ],
+)
+def test_what_can_be_no_root_is_refused(fill: Callable[[Path], None], message: str, scratch: Path) -> None:
+    image = scratch / "image"
+    with image.open("wb") as file:
+        file.truncate(64 * MIB)
+    fill(image)
+    assert refusal(image, NOWHERE) == message
+
+
+def test_a_disk_of_swap_and_an_esp_has_no_root(disk: Callable[..., Path]) -> None:
+    image = disk(Part(1, ESP, 40, "vfat"), Part(2, SWAP, 16, "swap"), Part(3, LINUX, 16))
+    held = "partition 1: vfat, partition 2: swap, partition 3: nothing known"
+    assert refusal(image, NOWHERE) == f"image x: {NO_SYSTEM}; {held}"
+
+
+def test_a_partition_with_two_superblocks_is_refused_with_the_byte(disk: Callable[..., Path]) -> None:
+    image = disk(Part(1, ROOT, 64, "ext4", files=system("")))
+    write(image, MIB + 65536 + 64, b"_BHRfS_M")
+    assert refusal(image, NOWHERE).startswith(
+        f"image x: what begins at byte {MIB} looks like more than one file system"
+    )
+
+
+def test_partitions_without_a_system_are_no_root(disk: Callable[..., Path], directories: Directories) -> None:
+    image = disk(Part(1, LINUX, 16, "ext4", files={"/boot/vmlinuz-1": ""}), Part(2, ESP, 40, "vfat"))
+    assert refusal(image, directories) == f"image x: {NO_SYSTEM}; partition 1: ext4, partition 2: vfat"
+
+
+def test_an_encrypted_root_beside_a_boot_partition_is_named(
+    disk: Callable[..., Path], scratch: Path, directories: Directories
+) -> None:
+    image = disk(Part(1, LINUX, 16, "ext4", files={"/vmlinuz-1": ""}), Part(2, LINUX, 64), label="gpt")
+    inner = scratch / "inner"
+    with inner.open("wb") as file:
+        file.truncate(64 * MIB)
+    luks(inner)
+    write(image, 17 * MIB, inner.read_bytes())
+    assert refusal(image, directories).startswith("image x: partition 2 is LUKS (crypto_LUKS), which is not supported")
+
+
+def test_two_roots_are_both_named(disk: Callable[..., Path], directories: Directories) -> None:
+    one, other = Part(2, LINUX, 16, "ext4", files=system("")), Part(1, "83", 128, "btrfs", subvolumes=("@", "@old"))
+    other.files = system("", top="/@") | system("", top="/@old")
+    other.type = LINUX
+    said = refusal(disk(other, one), directories)
+    assert said.startswith("image x: partition 1 @ and partition 1 @old and partition 2 could both be the root")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("superblock", "Invalid log block size: 9"),
+        ("cut off", "bad geometry: block count 65536 exceeds size of device (4096 blocks)"),
+    ],
+)
+def test_a_damaged_file_system_is_refused_in_one_line_and_never_by_the_hosts_kernel(
+    damage: str, message: str, disk: Callable[..., Path], directories: Directories
+) -> None:
+    image = disk(Part(15, ESP, 40, "vfat"), Part(1, ROOT, 64, "ext4", files=system("")))
+    if damage == "superblock":
+        write(image, 41 * MIB + 1024 + 0x18, struct.pack("<I", 9))  # a block size that blkid takes for one
+    else:
+        subprocess.run(
+            ["sgdisk", "--delete=1", "--new=1:0:+4M", "--typecode=1:8304", image], check=True, capture_output=True
+        )
+    with mounted_by_the_host(image.parent) as mounted:
+        said = refusal(image, directories)
+    assert not mounted
+    assert said.startswith("image x: partition 1: the libguestfs appliance with /dev/loop")
+    assert said.endswith(f": its ext4 cannot be mounted at /: EXT4-fs (sda): {message}")
