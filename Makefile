@@ -18,7 +18,8 @@ NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e
                   btrfs-progs debootstrap dump lbzip2 linux-image-cloud-amd64 lz4 python3-guestfs qemu-utils xfsprogs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 ovmf
-TEST_PACKAGES  := acl attr fdisk gdisk gpg iproute2 iputils-ping libcap2-bin lintian man-db python3-jsonschema python3-venv
+TEST_PACKAGES  := acl attr fdisk gdisk gpg gpg-agent iproute2 iputils-ping libcap2-bin lintian man-db openssl \
+                  python3-jsonschema python3-venv
 
 .PHONY: help
 help: ## list the targets
