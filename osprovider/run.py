@@ -1,12 +1,15 @@
 """Running other programs: one way, with an explicit environment, and an error that says what failed.
 
 A program that we started ends when we do: it is killed with its parent thread (``setpriv --pdeathsig``), so that a run
-ended by SIGKILL leaves nothing behind that still writes to a disk.
+ended by SIGKILL leaves nothing behind that still writes to a disk. Each has a session of its own: none of them asks
+anything on our terminal, and what it started ends with it.
 Not for: shells; there is no shell anywhere.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -155,9 +158,15 @@ def _feeding(process: subprocess.Popen[bytes], data: bytes | None) -> Iterator[N
     try:
         yield
     finally:
-        if process.poll() is None:
-            process.kill()
+        _kill(process)
         thread.join()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program that has not ended, and those that it started."""
+    # bubblewrap's first child ends with it only once it is set up.
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -183,14 +192,14 @@ def _program(
             stderr=stderr,
             cwd=cwd or "/",
             pass_fds=pass_fds,
+            start_new_session=True,
         )
     except OSError as error:
         raise ToolError(words, 127, f"{error.filename}: {error.strerror}") from error
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.kill()
+        _kill(process)
         process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:

@@ -1,7 +1,7 @@
 """Programs that read what somebody else made, held where they can do no harm: bubblewrap around them.
 
 Within it there is the node's ``/usr``, read-only, a few device nodes, the files that were passed, and nothing else: no
-network, no configuration, no other process. It ends with us.
+network, no configuration, no other process, no terminal. It ends with us.
 Not for: programs of a guest (the libguestfs appliance), nor for those that change a node's devices.
 Source: bwrap(1).
 """
@@ -35,6 +35,7 @@ def confine(
     privileges: Sequence[str] = (),
     cwd: str = "/",
     memory_bytes: int | None = None,
+    cpu_seconds: int | None = None,
 ) -> list[str]:
     """The arguments that run a program so, for :mod:`osprovider.run`. Descriptors that are passed stay open in it.
 
@@ -45,14 +46,16 @@ def confine(
         privileges: capabilities that it keeps; without any it has no user ID of the node's but its caller's own.
         cwd: where it runs, inside.
         memory_bytes: the most that it may allocate; None for no limit of its own.
+        cpu_seconds: the longest that it may compute; likewise.
     """
-    limit = ["prlimit", f"--data={memory_bytes}", "--"] if memory_bytes else []
+    limits = {"--data": memory_bytes, "--cpu": cpu_seconds}
+    words = [f"{option}={limit}" for option, limit in limits.items() if limit is not None]
     return [
-        *limit,
+        *(["prlimit", *words, "--"] if words else []),
         "bwrap",
         *_NAMESPACES,
         *([] if privileges else ["--unshare-user"]),
-        *("--die-with-parent", "--new-session"),
+        "--die-with-parent",
         *("--ro-bind", "/usr", "/usr"),
         *(word for name in _TOP for word in _linked(name)),
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),

@@ -9,19 +9,15 @@ Not for: unpacking (:mod:`osprovider.images.unpack`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osprovider.errors import ImageError
+from osprovider.images.pipereader import PipeReader
 
-__all__ = ["Scanner"]
+__all__ = ["Scanner", "printable"]
 
 _BLOCK = 512
-_CHUNK = 256 << 10
-_SPLICE_FROM = 256 << 10
-"""What is left of a member beyond this is moved by the kernel, without a copy."""
-
 _LONGEST_EXTENSION = 4 << 20  # of pax and GNU's long names: some hundred xattrs fit
 _ZEROS = bytes(_BLOCK)
 
@@ -78,7 +74,7 @@ class Scanner:
         Raises:
             ImageError: see the module.
         """
-        reader = _Reader(self._name, source)
+        reader = PipeReader(self._name, source)
         while True:
             start = reader.position
             block = reader.take(_BLOCK)
@@ -93,15 +89,7 @@ class Scanner:
                 data = reader.take(_padded(size))[:size]
                 self._extend(kind, data, start)
                 continue
-            rest = _padded(size)
-            rest -= reader.skip(rest)
-            if rest > _SPLICE_FROM:
-                yield reader.passed()
-                reader.move(target, rest)
-            elif rest:
-                reader.take(rest)
-            if reader.is_full:
-                yield reader.passed()
+            yield from reader.over(_padded(size), target)
         yield reader.passed()
         self._end(reader)
 
@@ -214,13 +202,13 @@ class Scanner:
             yield key.decode(errors="surrogateescape"), value.decode(errors="surrogateescape")
             position += length
 
-    def _skip_sparse_map(self, reader: _Reader, block: bytes) -> None:
+    def _skip_sparse_map(self, reader: PipeReader, block: bytes) -> None:
         """GNU's old sparse files go on with blocks of their map."""
         more = block[482]
         while more:
             more = reader.take(_BLOCK)[504]
 
-    def _end(self, reader: _Reader) -> None:
+    def _end(self, reader: PipeReader) -> None:
         """Nothing but zeros follows the end, which is one block of zeros or more."""
         if self.members == 0:
             raise self._wrong(0, "the archive is empty")
@@ -231,75 +219,12 @@ class Scanner:
                 )
 
     def _wrong(self, position: int, what: str) -> ImageError:
-        # A name in an archive is anybody's; a terminal must not be told by it what to do.
-        printable = "".join(each if each.isprintable() else "?" for each in what)
-        return ImageError(f"{self._name}: byte {position}: {printable}")
+        return ImageError(f"{self._name}: byte {position}: {printable(what)}")
 
 
-class _Reader:
-    """Reads a pipe in large pieces, and keeps what was read until it is passed on."""
-
-    def __init__(self, name: str, fd: int) -> None:
-        self._name = name
-        self._fd = fd
-        self._data = bytearray()
-        self._used = 0
-        self._before = 0
-
-    @property
-    def position(self) -> int:
-        """Where it is in the archive, in bytes."""
-        return self._before + self._used
-
-    @property
-    def is_full(self) -> bool:
-        """There is enough to pass on."""
-        return self._used >= _CHUNK
-
-    def take(self, size: int) -> bytes:
-        """The next bytes."""
-        while len(self._data) - self._used < size:
-            if not (more := os.read(self._fd, _CHUNK)):
-                end = self._before + len(self._data)
-                raise ImageError(f"{self._name}: cut off at byte {end}: the archive has no end")
-            self._data += more
-        start = self._used
-        self._used += size
-        return bytes(self._data[start : self._used])
-
-    def skip(self, size: int) -> int:
-        """Pass over the next bytes, as far as they were read; returns how many."""
-        count = min(size, len(self._data) - self._used)
-        self._used += count
-        return count
-
-    def passed(self) -> bytes:
-        """All that was taken since the last time."""
-        data = bytes(self._data[: self._used])
-        del self._data[: self._used]
-        self._before += self._used
-        self._used = 0
-        return data
-
-    def move(self, target: int, size: int) -> None:
-        """Have the kernel move the next bytes, of which none were read yet, to another pipe."""
-        left = size
-        while left:
-            moved = os.splice(self._fd, target, left)
-            if not moved:
-                raise ImageError(
-                    f"{self._name}: cut off at byte {self._before + size - left}: it ends in the middle of a file"
-                )
-            left -= moved
-        self._before += size
-
-    def rest(self) -> bytes:
-        """What comes next, nothing at the end."""
-        data = bytes(self._data[self._used :]) or os.read(self._fd, _CHUNK)
-        self._before += self._used + len(data)
-        self._data.clear()
-        self._used = 0
-        return data
+def printable(text: str) -> str:
+    """A message with names of an archive in it, which are anybody's: none of them tells a terminal what to do."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _padded(size: int) -> int:

@@ -1,16 +1,17 @@
 """Trees of others, unpacked: a tar by GNU tar, a dump by restore(8), in the sandbox.
 
-Every header of a tar is read here before tar sees it, so that what would reach beyond the tree, or means two things, is
-refused by its name and place. What the program writes it writes in a sandbox that holds nothing but the tree.
-Sources: POSIX pax(1), "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic Tar Format" and
-"Storing Sparse Files"; protocols/dumprestore.h of dump(8).
-Not for: decompressing (:mod:`osprovider.images.streams`).
+Every header is read here before the program sees it, so that what would reach beyond the tree, means two things, or is
+damaged, is refused by its name and place. What the program writes it writes in a sandbox that holds nothing but the
+tree; whatever it complains of is an error, since both end well after they left files out.
+Not for: decompressing (:mod:`osprovider.images.streams`), or what headers mean (:mod:`osprovider.images.archive`,
+:mod:`osprovider.images.dump`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import struct
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from osprovider.errors import ImageError
-from osprovider.images.archive import Scanner
+from osprovider.images import dump, dump_inflate
+from osprovider.images.archive import Scanner, printable
 from osprovider.images.streams import Stream
 from osprovider.run import running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine
@@ -26,22 +28,30 @@ from osprovider.sandbox import UNPACK_PRIVILEGES, confine
 __all__ = ["unpack_dump", "unpack_tar"]
 
 _INSIDE = "/root"
-_CHUNK = 1 << 20
+_INFLATE_INSIDE = "/inflate.py"
+_PIPE_BYTES = 1 << 20
 
 _TAR = (
     *("tar", "--extract", "--file=-", "--read-full-records", f"--directory={_INSIDE}"),
-    *("--numeric-owner", "--same-owner", "--same-permissions", "--acls", "--xattrs", "--xattrs-include=*"),
-    *("--no-overwrite-dir", "--warning=no-timestamp", "--warning=no-xattr-write"),
+    *("--numeric-owner", "--same-owner", "--same-permissions", "--acls", "--xattrs"),
+    *("--xattrs-include=user.*", "--xattrs-include=security.capability"),
+    *("--no-overwrite-dir", "--warning=none", "--warning=xattr-write"),
 )
+_RESTORE = ("restore", "-r", "-y", "-T", ".", "-f", "-")
+_HARMLESS = (
+    "tar: Exiting with failure status due to previous errors",
+    "restore: cannot open /dev/tty",  # who would answer?
+    "restore: ./lost+found: File exists",  # a new file system has one
+)
+"""What lines begin with that say nothing of the tree."""
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
-
-_DUMP_RECORD = 1024
-_TS_TAPE = 1
-_DUMP_MAGIC = 60012  # NFS_MAGIC, what dump(8) of ext2/3/4 writes
-_DUMP_CHECKSUM = 84446
-_RESTORE = ("restore", "-r", "-y", "-f", "-")
 _LEFT_BY_RESTORE = "restoresymtable"
+_LOG_AT_MOST = 1 << 16
+_FEW_INODES = 16  # a program that fails for want of them may have given some back
+
+_CPU_SECONDS = 3600
+"""How long either may compute: enough for hundreds of GiB, and an end where damage sends them round and round."""
 
 
 def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
@@ -71,40 +81,51 @@ def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
 def unpack_dump(stream: Stream, root: Path, *, name: str) -> None:
     """Restore a dump of an ext file system, which dump(8) itself may have compressed.
 
+    Owners, modes, times, hard links, sparse files, devices, ACLs, capabilities and extended attributes of users come
+    through; ``trusted.*``, SELinux's labels and what chattr(1) sets do not.
+
     Args:
         stream: the dump.
         root: an empty directory.
         name: what messages call it.
 
     Raises:
-        ImageError: it is damaged or cut off, no dump of level 0, or one of several volumes.
+        ImageError: it is damaged or cut off, no dump of level 0, one of several volumes, or compressed by LZO; names
+            the byte. ``root`` holds a part then.
     """
-    first = _read(stream.fileno(), _DUMP_RECORD)
-    _check_dump(first, name)
-    with _running(_RESTORE, root, name) as feed:
-        _write(feed, first)
-        while os.splice(stream.fileno(), feed, _CHUNK):
-            pass
+    label = dump.read_label(_read(stream.fileno(), dump.RECORD), name)
+    with _records(stream, label, name) as records, _running(_RESTORE, root, name) as feed:
+        for piece in dump.scan(label, name, records, feed):
+            _write(feed, piece)
     (root / _LEFT_BY_RESTORE).unlink(missing_ok=True)
 
 
-def _check_dump(record: bytes, name: str) -> None:
-    """Read a dump's first record, before restore does."""
-    if len(record) < _DUMP_RECORD:
-        raise ImageError(f"{name}: cut off at byte {len(record)}: no whole dump")
-    for order in "<>":
-        words = struct.unpack(f"{order}256i", record)
-        if words[0] == _TS_TAPE and words[6] == _DUMP_MAGIC:
-            break
-    else:
-        raise ImageError(f"{name}: no dump of ext2, ext3 or ext4: its magic (byte 24) is {record[24:28].hex()}")
-    if sum(words) & 0xFFFFFFFF != _DUMP_CHECKSUM:
-        raise ImageError(f"{name}: damaged: the checksum of the dump's first record is wrong")
-    volume, level = words[3], words[173]
-    if level != 0:
-        raise ImageError(f"{name}: a dump of level {level}, which needs others below it: make one of level 0 (dump -0)")
-    if volume != 1:
-        raise ImageError(f"{name}: volume {volume} of a dump: an image is a dump in one piece")
+@contextmanager
+def _records(stream: Stream, label: dump.Label, name: str) -> Iterator[int]:
+    """A dump's records behind the first: the descriptor to read them from.
+
+    Raises:
+        ImageError: they cannot be inflated.
+    """
+    if not label.compressed:
+        yield stream.fileno()
+        return
+    inflate = confine(
+        ["python3", "-I", "-S", _INFLATE_INSIDE, str(label.write_bytes)],
+        read={Path(dump_inflate.__file__): _INFLATE_INSIDE},
+    )
+    with tempfile.TemporaryFile() as log, running(inflate, stdin=stream.fileno(), stderr=log.fileno()) as process:
+        error = None
+        try:
+            yield process.stdout.fileno() if process.stdout else -1
+        except ImageError as raised:
+            error = raised
+        # Where the records end too early, whoever inflates them says why, and has ended.
+        with suppress(subprocess.TimeoutExpired):
+            if process.wait(timeout=1 if error else None) and (said := _said(log)):
+                raise ImageError(f"{name}: {said}") from error
+        if error:
+            raise error
 
 
 @contextmanager
@@ -112,30 +133,41 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[int]:
     """A program that unpacks into ``root``; yields the descriptor that it reads.
 
     Raises:
-        ImageError: it failed; with what it said last.
+        ImageError: it failed, or left something out; with what it said first.
     """
-    boxed = confine(argv, write={root: _INSIDE}, privileges=UNPACK_PRIVILEGES, cwd=_INSIDE)
+    boxed = confine(argv, write={root: _INSIDE}, privileges=UNPACK_PRIVILEGES, cwd=_INSIDE, cpu_seconds=_CPU_SECONDS)
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     with tempfile.TemporaryFile() as log, running(boxed, stdin=read_fd, stderr=log.fileno()) as process:
         os.close(read_fd)
+        ended_early = False
         try:
-            # Where it ends early, its status says why; the rest is read all the same, for the source's own verdict.
-            with suppress(BrokenPipeError):
-                yield write_fd
+            yield write_fd
+        except BrokenPipeError:
+            ended_early = True  # what it said tells why
         finally:
             os.close(write_fd)
-        if process.wait() != 0:
+        status = process.wait()
+        said = _said(log)
+        if status or said or ended_early:
             raise ImageError(
-                f"{name}: cannot be unpacked: {_said(log) or f'{argv[0]} ended with {process.returncode}'}"
+                f"{name}: cannot be unpacked: {said or f'{argv[0]} ended with status {status}'}{_no_inodes(root)}"
             )
 
 
+def _no_inodes(root: Path) -> str:
+    found = os.statvfs(root)
+    if found.f_ffree > _FEW_INODES or not found.f_files:
+        return ""
+    return f" (it holds more files than the {found.f_files} that a file system of this size has room for)"
+
+
 def _said(log: IO[bytes]) -> str:
-    """The line that says most of what a program printed: the first error that is not about a member left out."""
+    """The first lines that a program printed, but for those that say nothing."""
     log.seek(0)
-    lines = log.read(1 << 20).decode(errors="replace").splitlines()
-    errors = [line for line in lines if line.strip() and "Exiting with failure" not in line]
-    return errors[-1].strip() if errors else ""
+    lines = log.read(_LOG_AT_MOST).decode(errors="replace").splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(_HARMLESS)]
+    return printable("; ".join(said[:2]))
 
 
 def _read(fd: int, size: int) -> bytes:

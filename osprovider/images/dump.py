@@ -1,0 +1,236 @@
+"""The records of a dump of dump(8), read as they pass: whether it is whole, and one that restore(8) can take.
+
+A dump is records of 1 KiB. Each file's header has a checksum and says which of its blocks follow; what is in these
+nothing checks. restore(8) passes over what it cannot read, and ends well.
+Refused, by the byte: what is no dump of ext2, ext3 or ext4, of another level than 0, one of several volumes; damage in
+a header, a missing end, and whatever follows the end.
+Source: protocols/dumprestore.h of dump(8).
+Not for: restoring (:mod:`osprovider.images.unpack`), compressed records (:mod:`osprovider.images.dump_inflate`).
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from osprovider.errors import ImageError
+from osprovider.images.archive import printable
+from osprovider.images.pipereader import PipeReader
+
+__all__ = ["RECORD", "Label", "read_label", "scan"]
+
+RECORD = 1024
+"""Bytes of a record."""
+
+_TAPE, _INODE, _BITS, _ADDRESS, _END, _CLEARED = 1, 2, 3, 4, 5, 6
+_MAPS = (_CLEARED, _BITS)  # of the files that are gone, and of those that are there; they come first, in this order
+_MAGIC = 60012  # NFS_MAGIC, what dump(8) of ext2/3/4 writes
+_CHECKSUM = 84446
+_COMPRESSED, _HAS_ATTRIBUTES = 0x80, 0x8000  # of c_flags
+_XATTR = 3  # EXT_XATTR, of c_extattributes
+
+# Numbers of a header's 32-bit words.
+_KIND_WORD, _VOLUME_WORD, _INODE_WORD, _MAGIC_WORD, _CHECKSUM_WORD, _MODE_WORD = 0, 3, 5, 6, 7, 8
+_COUNT_WORD, _LEVEL_WORD, _FLAGS_WORD, _BLOCK_WORD, _ATTRIBUTES_WORD = 40, 173, 222, 224, 225
+_FILE_SYSTEM = slice(696, 760)
+_BLOCKS_AT, _MOST_BLOCKS = 164, 512  # a byte for each block of the file: 0 where it is a hole
+
+_DIRECTORY_PIECE = 512  # bytes; no entry lies across two
+
+_LONGEST_NAME = 254  # of one byte more, neither program keeps the length
+
+_LARGEST_WRITE = 1024  # records that dump(8) writes at a time
+
+# Extended attributes are in the dump as ext keeps them (Documentation/filesystems/ext4/attributes.rst of Linux).
+_ENTRIES_AT = {0xEA020000: 32, 0xEA020001: 4}  # by magic: a block of its own, the rest of an inode
+_ENTRY = 16  # bytes, without the name
+_TRUSTED, _SECURITY = 4, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a dump's first record says.
+
+    Attributes:
+        order: the byte order of its words, as for :mod:`struct`.
+        compressed: dump(8) compressed what follows its first write.
+        write_bytes: how many bytes dump(8) wrote at a time.
+        plain: the record as it would be without compression.
+    """
+
+    order: str
+    compressed: bool
+    write_bytes: int
+    plain: bytes
+
+
+def read_label(record: bytes, name: str) -> Label:
+    """Read a dump's first record.
+
+    Args:
+        record: :data:`RECORD` bytes, fewer where there are fewer.
+        name: what messages call the dump.
+
+    Raises:
+        ImageError: it is none that can be restored; see the module.
+    """
+    if len(record) < RECORD:
+        raise ImageError(f"{name}: cut off at byte {len(record)}: no whole dump")
+    for order in "<>":
+        words = list(struct.unpack(f"{order}256I", record))
+        if words[_KIND_WORD] == _TAPE and words[_MAGIC_WORD] == _MAGIC:
+            break
+    else:
+        raise ImageError(f"{name}: no dump of ext2, ext3 or ext4: its magic (byte 24) is {record[24:28].hex()}")
+    if sum(words) & 0xFFFFFFFF != _CHECKSUM:
+        raise ImageError(f"{name}: damaged: the checksum of the dump's first record is wrong")
+    level, volume = words[_LEVEL_WORD], words[_VOLUME_WORD]
+    if level != 0:
+        raise ImageError(f"{name}: a dump of level {level}, which needs others below it: make one of level 0 (dump -0)")
+    if volume != 1:
+        raise ImageError(f"{name}: volume {volume} of a dump: an image is a dump in one piece")
+    file_system = record[_FILE_SYSTEM].partition(b"\0")[0].decode(errors="replace")
+    if directory := file_system.partition(" (dir ")[2]:
+        raise ImageError(
+            f"{name}: a dump of the directory {printable(directory.removesuffix(')'))}: dump a file system"
+        )
+    if not 1 <= words[_BLOCK_WORD] <= _LARGEST_WRITE:
+        raise ImageError(f"{name}: damaged: dump(8) never writes {words[_BLOCK_WORD]} records at a time")
+    compressed = bool(words[_FLAGS_WORD] & _COMPRESSED)
+    if compressed:
+        words[_FLAGS_WORD] -= _COMPRESSED
+        words[_CHECKSUM_WORD] = (words[_CHECKSUM_WORD] + _COMPRESSED) & 0xFFFFFFFF
+    return Label(order, compressed, words[_BLOCK_WORD] * RECORD, struct.pack(f"{order}256I", *words))
+
+
+def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
+    """Read a dump to its end.
+
+    Args:
+        label: its first record, which was read already.
+        name: what messages call it.
+        source: the read end of a pipe, behind the first record.
+        target: the write end of another, to which long contents are moved.
+
+    Yields:
+        what has been read and may be written to ``target``, before more is moved there.
+
+    Raises:
+        ImageError: see the module.
+    """
+    yield label.plain
+    reader = PipeReader(name, source, before=RECORD)
+    scanner = _Scanner(label.order, name)
+    while True:
+        start = reader.position
+        header = scanner.header(reader.take(RECORD), start)
+        if header.kind == _END:
+            break
+        size = header.blocks * RECORD
+        if header.is_attributes:
+            reader.change(_restorable(reader.take(size)))
+        elif header.is_directory:
+            scanner.check_directory(reader.take(size), header.inode, start)
+        else:
+            yield from reader.over(size, target)
+    yield reader.passed()
+    yield scanner.filling(reader)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a header says of the blocks behind it."""
+
+    kind: int
+    inode: int
+    blocks: int
+    is_directory: bool
+    is_attributes: bool
+
+
+class _Scanner:
+    """Understands the headers of one dump."""
+
+    def __init__(self, order: str, name: str) -> None:
+        self._words = struct.Struct(f"{order}256I")
+        self._entry = struct.Struct(f"{order}IHxB")
+        self._name = name
+        self._maps = list(_MAPS)  # still to come
+
+    def header(self, record: bytes, start: int) -> _Header:
+        """Read a header, which begins at byte ``start``."""
+        words = self._words.unpack(record)
+        if words[_MAGIC_WORD] != _MAGIC or sum(words) & 0xFFFFFFFF != _CHECKSUM:
+            raise self._wrong(start, "damaged: no header where one must be, or a wrong checksum")
+        kind, count, inode = words[_KIND_WORD], words[_COUNT_WORD], words[_INODE_WORD]
+        if kind == _TAPE:
+            raise self._wrong(start, "a second volume begins: an image is a dump in one piece")
+        if kind not in (self._maps[:1] or (_INODE, _ADDRESS, _END)):
+            raise self._wrong(start, f"damaged: a header of kind {kind} where none may be")
+        if self._maps:
+            del self._maps[0]
+        elif count > _MOST_BLOCKS:
+            raise self._wrong(start, f"damaged: {count} blocks of inode {inode}")
+        else:
+            count -= record[_BLOCKS_AT : _BLOCKS_AT + count].count(0)
+        has_attributes = bool(words[_FLAGS_WORD] & _HAS_ATTRIBUTES)
+        is_file = kind in (_INODE, _ADDRESS)
+        return _Header(
+            kind=kind,
+            inode=inode,
+            blocks=count,
+            is_directory=is_file and not has_attributes and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF),
+            is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,
+        )
+
+    def check_directory(self, directory: bytes, inode: int, start: int) -> None:
+        """See that a directory's data has all of its names, and none that gets lost."""
+        position = 0
+        while position + self._entry.size <= len(directory):
+            entry, length, name_length = self._entry.unpack_from(directory, position)
+            begin = position + self._entry.size
+            name = directory[begin : min(position + length, begin + name_length)]
+            if entry and name_length > _LONGEST_NAME:
+                raise self._wrong(
+                    start,
+                    f"the directory of inode {inode} has a name of {name_length} bytes, which dump(8) and restore(8) "
+                    "lose: make it shorter, or make a tar",
+                )
+            if entry and (len(name) < name_length or 0 in name):
+                raise self._wrong(start, f"damaged: a name is missing in the directory of inode {inode}")
+            position += length or _DIRECTORY_PIECE - position % _DIRECTORY_PIECE
+
+    def filling(self, reader: PipeReader) -> bytes:
+        """What the last write was filled up with: the end again, or zeros."""
+        start = reader.position
+        filling = b""
+        while len(filling) <= _LARGEST_WRITE * RECORD and (data := reader.rest()):
+            filling += data
+        for position in range(0, len(filling), RECORD):
+            record = filling[position : position + RECORD]
+            if record.strip(b"\0") and (len(record) < RECORD or self._words.unpack(record)[_KIND_WORD] != _END):
+                raise self._wrong(start + position, "something follows the dump's end: is it two, one after the other?")
+        return filling
+
+    def _wrong(self, position: int, what: str) -> ImageError:
+        return ImageError(f"{self._name}: byte {position}: {what}")
+
+
+def _restorable(attributes: bytes) -> bytes:
+    """A file's extended attributes without those that take more privileges than an unpacker has.
+
+    restore(8) would give up all that come after one of these, capabilities among them.
+    """
+    start = _ENTRIES_AT.get(int.from_bytes(attributes[:4], "little"), len(attributes))
+    position, kept = start, b""
+    while any(attributes[position : position + 4]):
+        name_length, prefix = attributes[position], attributes[position + 1]
+        end = position + (_ENTRY + name_length + 3 & ~3)
+        name = attributes[position + _ENTRY :][:name_length]
+        if prefix != _TRUSTED and (prefix != _SECURITY or name == b"capability"):
+            kept += attributes[position:end]
+        position = end
+    filled = kept.ljust(min(position, len(attributes)) - start, b"\0")
+    return attributes[:start] + filled + attributes[position:]
