@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.images.formats import Container
+
 __all__ = [
     "COMPRESSORS",
     "DISK_BYTES",
@@ -49,7 +51,7 @@ class Variant:
         rounded: its disk is rounded up to a geometry.
     """
 
-    container: str
+    container: Container
     options: tuple[str, ...] = ()
     rounded: bool = False
 
