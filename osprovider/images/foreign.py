@@ -14,6 +14,7 @@ from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
 from osprovider.images import contents, diskimage, formats, streams, tree, unpack
+from osprovider.images.detach import detach
 from osprovider.images.manifest import Origin
 from osprovider.images.prepare import LARGEST_BUILD, Job, Made, make_tree
 from osprovider.images.sources import Obtained
@@ -48,8 +49,11 @@ def take(job: Job, obtained: Obtained) -> Made:
         def fill(guest: HostGuest, root: Path) -> tree.Facts:
             with reporter.step(f"image {job.name}: unpack {kind}") as detail:
                 _unpack(paths, found, root, limit)
+                gone = detach(guest)
                 facts = tree.inspect(guest)
                 detail(facts.distribution.pretty_name)
+            for line in gone:
+                reporter.debug(f"image {job.name}: its /etc/fstab loses a file system that stayed behind: {line}")
             return facts
 
         packed = sum(path.stat().st_size for path in paths.values())
