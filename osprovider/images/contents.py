@@ -20,6 +20,7 @@ from typing import TypeVar
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError, ImageError
 from osprovider.guest.appliance import DRIVERS, appliance
+from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
 from osprovider.guest.volume import Volume
 from osprovider.images.imagetable import read_image_table, strip_table
@@ -89,7 +90,9 @@ class _System:
     esp: str = _ESP[0]
 
 
-def examine(raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]) -> tuple[Contents, _Found]:
+def examine(
+    raw: Path, name: str, directories: Directories, look: Callable[[HostGuest], _Found]
+) -> tuple[Contents, _Found]:
     """Look into a disk image.
 
     Args:
@@ -218,7 +221,7 @@ def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool =
 
 
 def _find(
-    raw: Path, name: str, directories: Directories, look: Callable[[Guest], _Found]
+    raw: Path, name: str, directories: Directories, look: Callable[[HostGuest], _Found]
 ) -> tuple[ImageTable | None, tuple[ImagePartition, ...], list[_Found]]:
     """What :func:`find_partitions` returns, and what ``look`` saw, unless the guest has to be opened again for that.
 
@@ -260,7 +263,9 @@ def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:
 
 
 @contextmanager
-def _opened(raw: Path, partitions: Sequence[ImagePartition], directories: Directories, what: str) -> Iterator[Guest]:
+def _opened(
+    raw: Path, partitions: Sequence[ImagePartition], directories: Directories, what: str
+) -> Iterator[HostGuest]:
     """The guest with all its file systems where they belong, to be read."""
     try:
         with volumes(raw, partitions) as found, appliance(found, directories, read_only=True) as guest:

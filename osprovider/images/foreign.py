@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from osprovider.config.sizes import parse_size
@@ -16,7 +17,7 @@ from osprovider.guest.host import HostGuest
 from osprovider.images import contents, diskimage, formats, streams, tree, unpack
 from osprovider.images.detach import detach
 from osprovider.images.manifest import Origin
-from osprovider.images.prepare import LARGEST_BUILD, Job, Made, make_tree
+from osprovider.images.prepare import LARGEST_BUILD, Job, Made, look, make_tree
 from osprovider.images.sources import Obtained
 from osprovider.log import reporter
 
@@ -50,7 +51,7 @@ def take(job: Job, obtained: Obtained) -> Made:
             with reporter.step(f"image {job.name}: unpack {kind}") as detail:
                 _unpack(paths, found, root, limit)
                 gone = detach(guest)
-                facts = tree.inspect(guest)
+                facts = look(job, guest)
                 detail(facts.distribution.pretty_name)
             for line in gone:
                 reporter.debug(f"image {job.name}: its /etc/fstab loses a file system that stayed behind: {line}")
@@ -85,7 +86,7 @@ def _disk(job: Job, path: Path, kind: formats.Format, limit: int) -> Made:
     with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
         diskimage.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
     with reporter.step(f"image {job.name}: look inside") as detail:
-        found, facts = contents.examine(job.image, job.name, job.directories, tree.inspect)
+        found, facts = contents.examine(job.image, job.name, job.directories, partial(look, job))
         detail(facts.distribution.pretty_name)
     if found.table is not None:
         contents.strip_table(job.image, found.table)

@@ -33,7 +33,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images import bootstrap, reproducible, tree
+from osprovider.images import bootstrap, packages, reproducible, tree
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.images.recipe import Recipe
 from osprovider.log import human_bytes, reporter
@@ -43,7 +43,7 @@ from osprovider.run import run
 if TYPE_CHECKING:
     from osprovider.images.sources import Obtained
 
-__all__ = ["LARGEST_BUILD", "Job", "Made", "make_tree", "prepare"]
+__all__ = ["LARGEST_BUILD", "Job", "Made", "look", "make_tree", "prepare"]
 
 LARGEST_BUILD = 16 << 30
 """Of the file system while packages are installed into it; sparse. What fits into it fits an image."""
@@ -132,6 +132,7 @@ def prepare(
     for leftover in scratch.iterdir():
         if leftover != image:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    packages.save(made.facts.packages, scratch)
     return _manifest(job, made, extents)
 
 
@@ -152,7 +153,7 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
         size_bytes=made.size_bytes,
         table=made.table,
         filesystem=made.filesystem,
-        packages=facts.packages,
+        packages=len(facts.packages),
         extents=extents,
         built_here=made.built_here,
         tools={**made.tools, "osprovider": osprovider.__version__},
@@ -171,8 +172,8 @@ def _build(job: Job) -> Made:
         with reporter.step(f"image {job.name}: {build.suite} by {build.tool}") as detail:
             proxy = load_cache(job.directories).proxy
             epoch = bootstrap.install(job.recipe, guest, root, materials, proxy=proxy)
-            facts = tree.inspect(guest)
-            detail(f"{facts.packages} packages")
+            facts = look(job, guest)
+            detail(f"{len(facts.packages)} packages")
         with reporter.step(f"image {job.name}: clean"):
             tree.clean(guest, (*tree.LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
             reproducible.settle(guest, root, began=began, epoch=epoch)
@@ -184,6 +185,11 @@ def _build(job: Job) -> Made:
     with reporter.step(f"image {job.name}: digest"), job.image.open("rb") as file:
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools, digest=digest)
+
+
+def look(job: Job, guest: HostGuest) -> tree.Facts:
+    """Note what a manifest says of a system, and list its packages."""
+    return dataclasses.replace(tree.inspect(guest), packages=packages.read(guest, job.scratch, job.name))
 
 
 def _identity(job: Job) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from osprovider.guest.identity import FORGOTTEN
 from osprovider.guest.protocol import Guest
 from osprovider.images.manifest import Distribution, Kernel
+from osprovider.images.packages import Package
 
 __all__ = ["LEFT_BY_BUILD", "Facts", "clean", "inspect", "version_key"]
 
@@ -72,14 +73,18 @@ _BOOT_LOADERS = (("grub-bios", "/usr/lib/grub/i386-pc"), ("grub-uefi", "/usr/lib
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a manifest says of a tree; see :class:`osprovider.images.manifest.Manifest`."""
+    """What a manifest says of a tree; see :class:`osprovider.images.manifest.Manifest`.
+
+    Attributes:
+        packages: what is installed; not noted here, but by :func:`osprovider.images.packages.read`.
+    """
 
     distribution: Distribution
     init: str
     network_stacks: tuple[str, ...]
     boot_loaders: tuple[str, ...]
     kernels: tuple[Kernel, ...]
-    packages: int
+    packages: tuple[Package, ...] = ()
 
 
 def clean(guest: Guest, also: Iterable[str] = (), *, keep: Collection[str] = ()) -> None:
@@ -129,7 +134,6 @@ def inspect(guest: Guest) -> Facts:
         network_stacks=tuple(name for name, places in _NETWORK_STACKS if any(guest.exists(place) for place in places)),
         boot_loaders=tuple(name for name, place in _BOOT_LOADERS if guest.is_directory(place)),
         kernels=_kernels(guest),
-        packages=len(guest.glob("/var/lib/dpkg/info/*.list")),
     )
 
 
