@@ -15,7 +15,8 @@ JOBS        ?= $(shell nproc)
 NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e2fsprogs gnutls-bin gpgv grub-common \
                   grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools openssh-client pigz python3 python3-click \
                   python3-jinja2 python3-parted python3-requests python3-yaml util-linux xz-utils zstd \
-                  btrfs-progs debootstrap dump lbzip2 linux-image-cloud-amd64 lz4 python3-guestfs qemu-utils xfsprogs
+                  btrfs-progs debootstrap dump lbzip2 libguestfs-xfs linux-image-cloud-amd64 lz4 python3-guestfs \
+                  qemu-utils xfsprogs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 ovmf
 TEST_PACKAGES  := acl attr fdisk gdisk gpg gpg-agent iproute2 iputils-ping libcap2-bin lintian man-db openssl \

@@ -140,6 +140,8 @@ def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> 
     _launch(handle, order)
     handle.set_event_callback(lambda *_: _fail(channel, "QEMU ended unexpectedly"), guestfs.EVENT_SUBPROCESS_QUIT)
     channel.send(b'{"stage": "launched"}')
+    if any(drive.filesystem == "xfs" for drive in order.drives) and not handle.feature_available(["xfs"]):
+        raise RuntimeError("it has no tools for xfs: install libguestfs-xfs")
     drives = [(_NAMES[index], drive) for index, drive in enumerate(order.drives)]
     for name, drive in drives:
         _change(handle, name, drive)
