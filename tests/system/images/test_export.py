@@ -238,23 +238,18 @@ def _described(root: Path) -> dict[str, object]:
     return found
 
 
+def _unpack(archive: Path, directory: Path) -> None:
+    directory.mkdir()
+    words = ["tar", "--extract", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner"]
+    subprocess.run([*words, f"--file={archive}", f"--directory={directory}"], check=True)
+
+
 def test_tar_holds_all_that_files_have(
     template: Template, tree: Path, directories: Directories, tmp_path: Path
 ) -> None:
     output, unpacked = tmp_path / "out.tar", tmp_path / "unpacked"
     export(template, "tar", output, directories, force=False)
-    unpacked.mkdir()
-    words: list[str | Path] = [
-        "tar",
-        "--extract",
-        "--xattrs",
-        "--xattrs-include=*",
-        "--acls",
-        "--numeric-owner",
-        "--file",
-        output,
-    ]
-    subprocess.run([*words, "--directory", unpacked], check=True)
+    _unpack(output, unpacked)
     assert _described(unpacked) == _described(tree)
     assert (unpacked / "sparse").stat().st_blocks < MIB // 512
     again = tmp_path / "again.tar"
@@ -267,18 +262,7 @@ def test_the_tree_of_what_others_made_is_read_in_the_appliance(
 ) -> None:
     output, unpacked = tmp_path / "out.tar", tmp_path / "unpacked"
     export(published, "tar", output, directories, force=False)
-    unpacked.mkdir()
-    words: list[str | Path] = [
-        "tar",
-        "--extract",
-        "--xattrs",
-        "--xattrs-include=*",
-        "--acls",
-        "--numeric-owner",
-        "--file",
-        output,
-    ]
-    subprocess.run([*words, "--directory", unpacked], check=True)
+    _unpack(output, unpacked)
     assert _described(unpacked) == _described(tree)
 
 
