@@ -10,7 +10,7 @@ Not for: file systems, cleaning, or the store.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from osprovider.errors import ImageError, ToolError
 from osprovider.guest.protocol import Guest
 from osprovider.images import archives, causes, reproducible
 from osprovider.images.archives import Source
-from osprovider.images.distributions import KEYRINGS, UNMERGED, distribution
+from osprovider.images.distributions import KEYRINGS, TO_BE_MERGED, distribution
 from osprovider.images.isolation import Fetching, run_isolated
 from osprovider.images.recipe import Recipe
 from osprovider.images.watch import Watch
@@ -37,9 +37,10 @@ _SCRIPT = "/run/osprovider-script"
 LEFT_FOR_BUILD = (_INITRAMFS, _POLICY)
 """What is in the tree for the time of the build only."""
 
-# Lays the merged /usr at the start, as debootstrap does; else Debian 12's apt would install usrmerge, and so Perl.
-_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_MERGER = "usrmerge"
+"""Merges a /usr later, and brings Perl for it: the first alternative of a dependency, and of no use where the links are
+there from the start."""
 
 _DEBOOTSTRAP_SCRIPTS = Path("/usr/share/debootstrap/scripts")
 _ANY_SUITE = {"debian": "sid", "ubuntu": "gutsy"}
@@ -214,12 +215,10 @@ def _mmdebstrap(build: _Build) -> None:
     if mirror is None:
         mirror, security = _default_mirrors(build)
     lines = _write_settings(build, mirror, security)
-    merging = [f"--hook-directory={_MERGED_USR}"] if _MERGED_USR.is_dir() else []
-    if said.suite in UNMERGED:
-        merging = []
-        for name in _MERGED:
-            build.guest.mkdir(f"/usr/{name}")
-            build.guest.symlink(f"usr/{name}", f"/{name}")
+    _write_pins(build, (*said.exclude, _MERGER))
+    for name in _MERGED if said.suite in TO_BE_MERGED else ():
+        build.guest.mkdir(f"/usr/{name}")
+        build.guest.symlink(f"usr/{name}", f"/{name}")
     run_isolated(
         [
             *("mmdebstrap", "--mode=root", "--format=directory", "--variant=apt", "--verbose"),
@@ -228,13 +227,13 @@ def _mmdebstrap(build: _Build) -> None:
             # A file takes the place of the node's trusted.gpg, a directory that of its trusted.gpg.d.
             f"--keyring={build.scratch}/keys/archive.gpg",
             f"--keyring={build.scratch}/no-further-keys",
-            *merging,
             *("--skip=check/empty", "--skip=check/signed-by", "--skip=chroot/mount/sys", "--skip=cleanup/apt"),
             *(said.suite, str(build.root), *lines),
         ],
         build.watch.line,
         fetching=build.fetching,
     )
+    _write_pins(build, said.exclude)
 
 
 def _default_mirrors(build: _Build) -> tuple[str, str | None]:
@@ -273,10 +272,15 @@ def _write_settings(build: _Build, mirror: str, security_mirror: str | None) -> 
     build.sources[:] = [*archives.sources(build.recipe.build, mirror, security_mirror, keys), *build.local]
     lines = [archives.one_line(source, signed_by=source.keyring, copying=True) for source in build.sources]
     (build.scratch / "sources.list").write_text("".join(f"{line}\n" for line in lines))
-    pins = (f"Package: {name}\nPin: release *\nPin-Priority: -1\n" for name in build.recipe.build.exclude)
-    (build.scratch / "preferences").write_text("\n".join(pins))
+    _write_pins(build, build.recipe.build.exclude)
     (build.scratch / "apt.conf").write_text(_apt_settings(build))
     return lines
+
+
+def _write_pins(build: _Build, never: Iterable[str]) -> None:
+    """Have apt never install these packages (apt_preferences(5))."""
+    pins = (f"Package: {name}\nPin: release *\nPin-Priority: -1\n" for name in never)
+    (build.scratch / "preferences").write_text("\n".join(pins))
 
 
 def _apt_settings(build: _Build) -> str:

@@ -54,6 +54,11 @@ _CAUSES = (
         "{file}",
     ),
     _Cause(
+        (r"Failed to fetch \S+/(\S+\.deb)\s+404",),
+        "{mirror} lists {what} and does not have it (404); try again later, or where it keeps the release no longer, "
+        "check {place}",
+    ),
+    _Cause(
         (
             r"does not have a Release file",
             r"No such script: ",
@@ -113,7 +118,7 @@ def _source(line: str, sources: Sequence[Source]) -> Source | None:
     """Which source a line is about: apt names it by URL and suite, or by the URL of a file beneath."""
     named = [source for source in sources if f"{source.url} {source.suite}" in line]
     named = named or [source for source in sources if f"{source.url}/dists/{source.suite}/" in line]
-    named = named or [source for source in sources if f"{source.url}/" in line]
+    named = named or [source for source in sources if f"{source.url}/" in line and source.switch != "updates"]
     return max(named, key=lambda source: len(f"{source.url} {source.suite}")) if named else None
 
 

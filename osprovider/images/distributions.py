@@ -10,13 +10,13 @@ from pathlib import Path
 
 from osprovider.config.model import BootstrapBuild
 
-__all__ = ["KEYRINGS", "ROLLING", "UNMERGED", "Keyring", "distribution"]
+__all__ = ["KEYRINGS", "ROLLING", "TO_BE_MERGED", "Keyring", "distribution"]
 
 ROLLING = frozenset({"sid", "unstable", "experimental", "rc-buggy", "testing"})
 """Debian's suites that have no updates beside them."""
 
-UNMERGED = frozenset({"buster", "bullseye", "bionic", "focal"})
-"""Releases that are installed with a merged /usr and have no package (usr-is-merged) that says so."""
+TO_BE_MERGED = frozenset({"buster", "bullseye", "bookworm", "focal", "jammy", "kinetic", "lunar", "mantic"})
+"""Releases whose /usr is merged by who installs them; since then the links are in a package (base-files)."""
 
 _UBUNTU = frozenset(
     {"trusty", "xenial", "bionic", "focal", "jammy", "kinetic", "lunar", "mantic", "noble", "oracular", "plucky"}

@@ -90,6 +90,15 @@ def test_the_source_that_a_line_names_is_the_one_to_correct() -> None:
     )
 
 
+def test_a_file_that_a_mirror_lists_and_has_no_more() -> None:
+    name = "pool/updates/main/l/linux/linux-image-amd64_5.10_amd64.deb"
+    assert cause(f"E: Failed to fetch {MIRROR}-security/{name}  404  Not Found [IP: 203.0.113.80 80]") == (
+        f"{MIRROR}-security lists linux-image-amd64_5.10_amd64.deb and does not have it (404); try again later, or "
+        "where it keeps the release no longer, check build.mirror of images/web.yaml, or say build.security: false "
+        "there"
+    )
+
+
 def test_a_repository_is_not_signed_by_its_own_key() -> None:
     message = cause("W: GPG error: https://shop.example.org/apt stable InRelease: NO_PUBKEY 0123456789ABCDEF")
     assert message.startswith("what https://shop.example.org/apt offers is not signed by a key of /shop.gpg")
