@@ -121,34 +121,35 @@ def load(directory: Path) -> tuple[Package, ...]:
 def _lists(guest: HostGuest, scratch: Path) -> Iterator[tuple[str, Iterator[Package]]]:
     """The lists that a system has, by their paths."""
     if guest.exists(_DPKG):
-        yield _DPKG, _dpkg(guest.read_text(_DPKG))
+        yield _DPKG, _dpkg(guest)
     if path := next(filter(guest.exists, _APK), None):  # both are one where /usr is merged
-        yield path, _apk(guest.read_text(path))
+        yield path, _apk(guest, path)
     if descriptions := guest.glob(_PACMAN):
-        yield _PACMAN, (package for path in descriptions for package in _pacman(guest.read_text(path)))
+        yield _PACMAN, _pacman(guest, descriptions)
     if path := next(filter(guest.exists, _RPM), None):
         yield path, _rpm(guest, path, scratch)
 
 
-def _dpkg(text: str) -> Iterator[Package]:
-    for fields in _paragraphs(text, ": "):
+def _dpkg(guest: HostGuest) -> Iterator[Package]:
+    for fields in _paragraphs(guest.read_text(_DPKG), ": "):
         if fields.get("Status", "").split()[-1:] == ["installed"]:
             source = fields.get("Source", "").partition(" ")[0]
             yield from _package("deb", fields, "Package", "Version", "Architecture", source or fields.get("Package"))
 
 
-def _apk(text: str) -> Iterator[Package]:
-    for fields in _paragraphs(text, ":"):
+def _apk(guest: HostGuest, path: str) -> Iterator[Package]:
+    for fields in _paragraphs(guest.read_text(path), ":"):
         yield from _package("apk", fields, "P", "V", "A", fields.get("o"), fields.get("L"))
 
 
-def _pacman(text: str) -> Iterator[Package]:
-    """One description: ``%NAME%`` and lines until an empty one."""
-    fields: dict[str, str] = {}
-    for block in text.split("\n\n"):
-        key, _, value = block.strip("\n").partition("\n")
-        fields.setdefault(key.strip("%"), " AND ".join(value.split("\n")) if key == "%LICENSE%" else value)
-    yield from _package("alpm", fields, "NAME", "VERSION", "ARCH", fields.get("BASE"), fields.get("LICENSE"))
+def _pacman(guest: HostGuest, paths: Iterable[str]) -> Iterator[Package]:
+    """A description each: ``%NAME%`` and lines until an empty one."""
+    for path in paths:
+        fields: dict[str, str] = {}
+        for block in guest.read_text(path).split("\n\n"):
+            key, _, value = block.strip("\n").partition("\n")
+            fields.setdefault(key.strip("%"), " AND ".join(value.split("\n")) if key == "%LICENSE%" else value)
+        yield from _package("alpm", fields, "NAME", "VERSION", "ARCH", fields.get("BASE"), fields.get("LICENSE"))
 
 
 def _paragraphs(text: str, sign: str) -> Iterator[dict[str, str]]:

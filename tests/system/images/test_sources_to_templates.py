@@ -116,7 +116,7 @@ def test_it_becomes_a_template_whose_manifest_says_where_it_came_from(
     assert manifest.built_here == (kind in TREES)
     assert (manifest.table is not None) == (kind == "qcow2")
     made = template(own_site, manifest)
-    assert [path.name for path in sorted(made.parent.iterdir())] == ["manifest.json", "template.img"]
+    assert [path.name for path in sorted(made.parent.iterdir())] == ["manifest.json", "packages.json", "template.img"]
     assert made.stat().st_size == manifest.size_bytes
     if manifest.table is None:
         subprocess.run(["e2fsck", "-fn", made], check=True, capture_output=True)
