@@ -2,15 +2,19 @@
 
 Refused, by the member's name and its byte in the archive: names with ``..`` and absolute names; members beneath a
 symbolic link that the archive itself holds; hard links to what is not an earlier member; devices outside a directory
-named ``dev``; a name that comes twice, directories aside; kinds that are not files; damage, a missing end, and whatever
-follows the end.
+named ``dev``; a name that comes twice, directories aside; kinds that are not files; what readers of tars understand
+differently; damage, a missing end, and whatever follows the end. Where a symbolic link leads to is the system's own
+affair.
+Sources: POSIX pax(1), "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic Tar Format" and
+"Storing Sparse Files".
 Not for: unpacking (:mod:`osprovider.images.unpack`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from osprovider.errors import ImageError
 from osprovider.images.pipereader import PipeReader
@@ -19,6 +23,8 @@ __all__ = ["Scanner", "printable"]
 
 _BLOCK = 512
 _LONGEST_EXTENSION = 4 << 20  # of pax and GNU's long names: some hundred xattrs fit
+_LONGEST_MAP = 8 << 20  # of a sparse file: some hundred thousand pieces
+_LONGEST_MESSAGE = 500  # a name may be of megabytes
 _ZEROS = bytes(_BLOCK)
 
 _REGULAR = b"0\x007"
@@ -30,14 +36,28 @@ _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
 _EXTENSIONS = (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK)
 
 
+_LARGEST = 1 << 62  # no offset of a file is beyond
+_DECIMAL = re.compile("[0-9]{1,19}")
+_OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
+_GNU_MAGIC = b"ustar  \0"
+_SPARSE_KEYS = "GNU.sparse."
+_REFUSED_KEYS = ("GNU.dumpdir", "GNU.volume.")  # of incremental archives, and of those in several volumes
+_FOR_ONE_MEMBER = ("path", "linkpath", "size", _SPARSE_KEYS)
+
+
 @dataclass(slots=True)
 class _Extended:
     """What headers before a member say of it."""
 
+    kinds: bytes = b""
     path: str | None = None
     link: str | None = None
     size: int | None = None
     sparse_name: str | None = None
+    sparse_pieces: list[int] = field(default_factory=list)
+    """Bytes of each piece of a sparse file, in GNU's formats 0.0 and 0.1."""
+    map_in_content: bool = False
+    """The pieces stand before the content (format 1.0)."""
 
 
 class Scanner:
@@ -80,43 +100,66 @@ class Scanner:
             block = reader.take(_BLOCK)
             if block == _ZEROS:
                 break
-            kind, size = self._header(block, start)
-            if kind == _SPARSE:
-                self._skip_sparse_map(reader, block)
+            kind, size, pieces = self._header(block, start, reader)
             if kind in _EXTENSIONS:
                 if size > _LONGEST_EXTENSION:
                     raise self._wrong(start, f"an extended header of {size} bytes makes no sense")
                 data = reader.take(_padded(size))[:size]
                 self._extend(kind, data, start)
                 continue
+            if pieces is not None and sum(map(_padded, pieces)) != _padded(size):
+                raise self._wrong(start, f"a sparse file's pieces are not the {size} bytes that it has")
             yield from reader.over(_padded(size), target)
+        if self._extended.kinds:
+            raise self._wrong(start, "an extended header, and no member that it belongs to")
         yield reader.passed()
         self._end(reader)
 
-    def _header(self, block: bytes, start: int) -> tuple[bytes, int]:
-        """Check a header; returns its kind and how many bytes of content follow."""
+    def _header(self, block: bytes, start: int, reader: PipeReader) -> tuple[bytes, int, list[int] | None]:
+        """Check a header.
+
+        Returns:
+            its kind, how many bytes of content are still to come, and those of each piece of a sparse file.
+        """
         stated = _number(block[148:156])
         if stated is None or stated != sum(block[:148]) + 8 * 0x20 + sum(block[156:]):
             raise self._wrong(start, "a header's checksum is wrong: the archive is damaged")
         kind = block[156:157]
         size = _number(block[124:136])
-        if size is None or size < 0:
-            raise self._wrong(start, "a header's size is no number: the archive is damaged")
+        if size is None or size > _LARGEST:
+            raise self._wrong(start, f"{_text(block[:100])}: its size is no number that a size can be")
         if kind in _EXTENSIONS:
-            return kind, size
+            return kind, size, None
         extended, self._extended = self._extended, _Extended()
         path = extended.sparse_name or extended.path or _path(block)
         link = extended.link if extended.link is not None else _text(block[157:257])
         if extended.size is not None:
             size = extended.size
+        if kind in _REGULAR and path.endswith("/"):
+            if size:
+                raise self._wrong(start, f"{path}: a directory by its name, with a file's content")
+            kind = _DIRECTORY  # as in archives older than POSIX
         self._member(kind, path, link, start)
         self.members += 1
-        return kind, size if kind in _REGULAR or kind == _SPARSE else 0
+        return kind, *self._content(kind, size, block, path, start, reader, extended)
+
+    def _content(
+        self, kind: bytes, size: int, block: bytes, path: str, start: int, reader: PipeReader, extended: _Extended
+    ) -> tuple[int, list[int] | None]:
+        """How many bytes of content are still to come, and those of each piece of a sparse file."""
+        if kind == _SPARSE:
+            if block[257:265] != _GNU_MAGIC or _PAX in extended.kinds:
+                raise self._wrong(start, f"{path}: a sparse file of GNU's old kind, in an archive of another")
+            return size, self._old_map(reader, block, path, start)
+        if kind not in _REGULAR:
+            return 0, None  # as GNU tar has it
+        if extended.map_in_content:
+            pieces, used = self._map(reader, size, path, start)
+            return size - used, pieces
+        return size, extended.sparse_pieces or None
 
     def _member(self, kind: bytes, path: str, link: str, start: int) -> None:
         """Judge a member."""
-        if kind in _REGULAR and path.endswith("/"):
-            kind = _DIRECTORY  # as in archives older than POSIX
         place = self._inside(path, path, start)
         parent = place.rpartition("/")[0]
         self._check_parent(parent, path, start)
@@ -126,6 +169,8 @@ class Scanner:
                 raise self._wrong(start, f"{path}: is there twice, as a file and as a directory")
             self._directories.add(place)
             return
+        if not place:
+            raise self._wrong(start, f"{path!r}: a file without a name")
         if place in self._files or place in self._directories or place in self._parents:
             raise self._wrong(start, f"{path}: is there twice; which one counts is anybody's guess")
         self._check_kind(kind, path, parent, link, start)
@@ -141,7 +186,10 @@ class Scanner:
         elif kind in _DEVICES:
             if "dev" not in parent.split("/"):
                 raise self._wrong(start, f"{path}: a device, and not in a directory named dev")
-        elif kind not in _REGULAR and kind not in (_SYMLINK, _FIFO, _SPARSE):
+        elif kind == _SYMLINK:
+            if not link or "\0" in link:
+                raise self._wrong(start, f"{path}: a symbolic link to {link!r}")
+        elif kind not in _REGULAR and kind not in (_FIFO, _SPARSE):
             raise self._wrong(start, f"{path}: kind {kind!r} is none that a root file system has")
 
     def _inside(self, path: str, member: str, start: int) -> str:
@@ -170,24 +218,49 @@ class Scanner:
 
     def _extend(self, kind: bytes, data: bytes, start: int) -> None:
         """Note what an extended header says of the next member."""
+        extended = self._extended
+        if kind != _PAX_GLOBAL:
+            if kind in extended.kinds or (extended.kinds and _PAX in kind + extended.kinds):
+                raise self._wrong(start, "two extended headers of one member")
+            extended.kinds += kind
         if kind == _LONG_NAME:
-            self._extended.path = _text(data)
+            extended.path = _text(data)
         elif kind == _LONG_LINK:
-            self._extended.link = _text(data)
+            extended.link = _text(data)
         else:
             for key, value in self._records(data, start):
-                if kind == _PAX_GLOBAL and key in ("path", "linkpath", "size"):
+                if key.startswith(_REFUSED_KEYS):
+                    raise self._wrong(start, f"{key}: an archive of changes, or in volumes, is no image")
+                if kind == _PAX_GLOBAL and key.startswith(_FOR_ONE_MEMBER):
                     raise self._wrong(start, f"{key} for all members at once makes no sense")
-                if key == "path":
-                    self._extended.path = value
-                elif key == "linkpath":
-                    self._extended.link = value
-                elif key == "GNU.sparse.name":
-                    self._extended.sparse_name = value
-                elif key == "size":
-                    if not value.isdecimal():
-                        raise self._wrong(start, f"size {value!r} is no number")
-                    self._extended.size = int(value)
+                self._note(key, value, start)
+        if extended.path == "" or extended.sparse_name == "":
+            raise self._wrong(start, "an extended header with an empty name")
+
+    def _note(self, key: str, value: str, start: int) -> None:
+        """Note a record of a pax header, where it matters here."""
+        extended = self._extended
+        if key == "path":
+            extended.path = value
+        elif key == "linkpath":
+            extended.link = value
+        elif key == "size":
+            extended.size = self._decimal(key, value, start)
+        elif key == "GNU.sparse.name":
+            extended.sparse_name = value
+        elif key == "GNU.sparse.numbytes":
+            extended.sparse_pieces.append(self._decimal(key, value, start))
+        elif key == "GNU.sparse.map":
+            extended.sparse_pieces += [self._decimal(key, number, start) for number in value.split(",")][1::2]
+        elif key == "GNU.sparse.major":
+            extended.map_in_content = value != "0"
+        if extended.map_in_content and extended.sparse_pieces:
+            raise self._wrong(start, "a sparse file in two formats at once")
+
+    def _decimal(self, key: str, value: str, start: int) -> int:
+        if not _DECIMAL.fullmatch(value) or int(value) > _LARGEST:
+            raise self._wrong(start, f"{key} {value[:40]!r} is no number")
+        return int(value)
 
     def _records(self, data: bytes, start: int) -> Iterator[tuple[str, str]]:
         """The records of a pax header: ``LENGTH KEY=VALUE`` and a line feed."""
@@ -202,11 +275,39 @@ class Scanner:
             yield key.decode(errors="surrogateescape"), value.decode(errors="surrogateescape")
             position += length
 
-    def _skip_sparse_map(self, reader: PipeReader, block: bytes) -> None:
-        """GNU's old sparse files go on with blocks of their map."""
+    def _old_map(self, reader: PipeReader, block: bytes, path: str, start: int) -> list[int]:
+        """The pieces of a sparse file of GNU's old kind: four in its header, more in blocks behind it."""
+        pieces = [_number(block[at + 12 : at + 24]) for at in range(386, 386 + 4 * 24, 24)]
         more = block[482]
         while more:
-            more = reader.take(_BLOCK)[504]
+            if reader.position - start > _LONGEST_MAP:
+                raise self._wrong(start, f"{path}: the map of a sparse file has no end")
+            block = reader.take(_BLOCK)
+            pieces += [_number(block[at + 12 : at + 24]) for at in range(0, 21 * 24, 24)]
+            more = block[504]
+        if None in pieces:
+            raise self._wrong(start, f"{path}: the map of a sparse file is damaged")
+        return [piece for piece in pieces if piece]
+
+    def _map(self, reader: PipeReader, size: int, path: str, start: int) -> tuple[list[int], int]:
+        """The pieces of a sparse file of format 1.0: how many, then the place and bytes of each, a number a line.
+
+        Returns:
+            the bytes of each piece, and how many the map took of the content.
+        """
+        lines: list[bytes] = []
+        rest, used, wanted = b"", 0, 1
+        while len(lines) < wanted:
+            if used >= min(size, _LONGEST_MAP):
+                raise self._wrong(start, f"{path}: the map of a sparse file has no end")
+            *more, rest = (rest + reader.take(_BLOCK)).split(b"\n")
+            used += _BLOCK
+            lines += more
+            if not all(_DECIMAL.fullmatch(line.decode("latin-1")) for line in more) or len(rest) > _BLOCK:
+                raise self._wrong(start, f"{path}: the map of a sparse file is damaged")
+            if wanted == 1 and lines:
+                wanted += 2 * int(lines[0])
+        return [int(line) for line in lines[2:wanted:2]], used
 
     def _end(self, reader: PipeReader) -> None:
         """Nothing but zeros follows the end, which is one block of zeros or more."""
@@ -224,7 +325,8 @@ class Scanner:
 
 def printable(text: str) -> str:
     """A message with names of an archive in it, which are anybody's: none of them tells a terminal what to do."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    shown = "".join(each if each.isprintable() else "?" for each in text[:_LONGEST_MESSAGE])
+    return shown if len(text) <= _LONGEST_MESSAGE else f"{shown}..."
 
 
 def _padded(size: int) -> int:
@@ -232,13 +334,11 @@ def _padded(size: int) -> int:
 
 
 def _number(field: bytes) -> int | None:
-    """A number of a header: octal digits, or GNU's base 256 with the first bit set."""
-    if field[0] & 0x80:
-        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError:
-        return None
+    """A number of a header: octal digits, or GNU's base 256 with the first bit set; None where it is none."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = _OCTAL.fullmatch(field)
+    return int(digits[1] or b"0", 8) if digits else None
 
 
 def _text(field: bytes) -> str:

@@ -35,7 +35,7 @@ _TAR = (
     *("tar", "--extract", "--file=-", "--read-full-records", f"--directory={_INSIDE}"),
     *("--numeric-owner", "--same-owner", "--same-permissions", "--acls", "--xattrs"),
     *("--xattrs-include=user.*", "--xattrs-include=security.capability"),
-    *("--no-overwrite-dir", "--warning=none", "--warning=xattr-write"),
+    *("--warning=none", "--warning=xattr-write"),
 )
 _RESTORE = ("restore", "-r", "-y", "-T", ".", "-f", "-")
 _HARMLESS = (
