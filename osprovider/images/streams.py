@@ -29,7 +29,7 @@ Compression = Literal["none", "gzip", "xz", "zstd", "bzip2", "lz4"]
 
 _PROGRAMS: dict[Compression, tuple[str, ...]] = {
     "none": (),
-    # One thread decodes, others read, write and check. Only with --verbose does it say what it leaves out.
+    # One thread decodes, others read, write and check. What it leaves out is a failure with --verbose only.
     "gzip": ("pigz", "--decompress", "--stdout", "--verbose"),
     "xz": (
         *("xz", "--decompress", "--stdout", "--threads=0"),
@@ -196,17 +196,17 @@ class _Relay:
         program = _PROGRAMS[self._compression][0]
         log = self._said()
         place = f"after {stream.count} bytes unpacked (about byte {stream.position} of the file)"
-        if status == 0:
-            if not self._ended_early(log):
-                return None
+        if self._ended_early(status, log):
             return ImageError(
                 f"{stream.path}: damaged, or has more behind its end: {self._compression} data ends {place}, and "
                 "something else follows; fetch or make it again"
             )
+        if status == 0:
+            return None
         if status < 0 or status > _KILLED:
             number = -status if status < 0 else status - _KILLED
             return ImageError(f"{stream.path}: {program} was ended by signal {number} {place}; is memory short?")
-        why = log[-1].strip() if log else f"{program} ended with status {status}"
+        why = log[-1].removeprefix("<stdin> to <stdout>").strip() if log else f"{program} ended with status {status}"
         if any("emory" in line for line in log):
             return ImageError(
                 f"{stream.path}: {self._compression} data takes more memory to unpack than images may: {why}; "
@@ -221,10 +221,12 @@ class _Relay:
         self._log.seek(0)
         return [line for line in self._log.read(_LOG_BYTES).decode(errors="replace").splitlines() if line.strip()]
 
-    def _ended_early(self, log: list[str]) -> bool:
-        """Did it stop before the file's end, which pigz and lbzip2 do not call a failure."""
+    def _ended_early(self, status: int, log: list[str]) -> bool:
+        """Did it take for the end what is not the file's end, which pigz and lbzip2 do not call a failure."""
+        if status != 0:
+            return any("trailing junk" in line for line in log)
         size = os.fstat(self._source.fileno()).st_size
-        if self._stream.position < size or any("trailing junk" in line for line in log):
+        if self._stream.position < size:
             return True
         return self._compression == "bzip2" and not _ends_as_bzip2(
             os.pread(self._source.fileno(), 11, max(0, size - 11))
