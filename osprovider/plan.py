@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _WORTH_A_NOTE = 64 << 20
+_UNKNOWN = "how the disk is divided is known once the image is prepared (osprovider image build)"
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
 
 
@@ -51,7 +52,8 @@ class Plan:
         template_ready: it is in the store.
         disk: the device or file that is written; None also for a dry run that knows the size alone.
         disk_size_bytes: its size.
-        table: the partition table; None where the disk is left alone.
+        table: the partition table; None where the disk is left alone, or where nobody knows yet whether the image
+            brings one.
         copy_bytes: how much is copied; None until the image is prepared.
         firmware: what the disk boots under by itself; empty with an external kernel.
         serial_console: the kernel's device and its speed in bits/s, None without one.
@@ -166,10 +168,11 @@ def make_plan(
     external = environment.has_external_kernel(request)
     firmware = () if external or variant.boot.loader == "none" else variant.layout.firmware
     disk = target_path(request) if facts else None
+    is_known = manifest is not None or (settings.image is not None and settings.image.source is None)
     table = None
-    if facts and disk:
+    if facts and disk and is_known:
         table = _table(facts, variant.layout, firmware, manifest, instance.uuid, str(disk))
-    if manifest and firmware and not manifest.kernels:
+    if manifest and manifest.table is None and firmware and not manifest.kernels:
         raise RequestError(
             f"image {settings.image_name} has no kernel to boot: add one to its packages (linux-image-amd64), "
             "or set boot.loader: none"
@@ -192,7 +195,7 @@ def make_plan(
         wipe=variant.wipe,
         isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
-        notes=_notes(variant.layout, facts, manifest),
+        notes=_notes(variant.layout, facts, manifest) if is_known or facts is None else (_UNKNOWN,),
     )
 
 

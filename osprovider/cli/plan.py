@@ -128,21 +128,24 @@ def plan_of(request: Request, directories: Directories) -> Plan:
 def describe(plan: Plan) -> list[str]:
     """The plan for people, a line for each thing that happens."""
     lines = [f"{plan.instance}: {'reinstall' if plan.reinstall else 'install'} variant {plan.variant}"]
-    if plan.image is None or plan.table is None:
+    if plan.image is None:
         return [*lines, "  the disks are left alone"]
-    disk = ", ".join([*([plan.disk] if plan.disk else []), human_bytes(plan.disk_size_bytes or 0)])
+    table = plan.table
+    disk = [*([plan.disk] if plan.disk else []), human_bytes(plan.disk_size_bytes or 0)]
     ready = f"ready, {human_bytes(plan.copy_bytes)} to copy" if plan.copy_bytes is not None else "to be prepared first"
     lines += [
         f"  hostname    {plan.hostname}",
         f"  image       {plan.image} ({ready})",
-        f"  disk        {disk}, {plan.table.type} {plan.table.guid}",
+        f"  disk        {', '.join([*disk, *([f'{table.type} {table.guid}'] if table else [])])}",
     ]
-    for part in plan.table.partitions:
+    for part in table.partitions if table else ():
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
         held = f", {part.filesystem}{f' at {part.mount}' if part.mount else ''}" if part.filesystem else ""
         lines.append(f"    {part.number:<2} {part.role:<10} {place}{held}")
-    root = plan.table.find("root")
-    lines.append(f"  root        UUID={root.filesystem_uuid if root else None}, opened on the {plan.isolation}")
+    root = table.find("root") if table else None
+    if root is not None:
+        opened = "in the appliance" if plan.isolation == "appliance" else "on the host"
+        lines.append(f"  root        UUID={root.filesystem_uuid}, opened {opened}")
     lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
     if plan.serial_console:
         lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")

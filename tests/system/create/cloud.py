@@ -108,6 +108,7 @@ def system(fstab: str, *, kernel: bool = True, top: str = "", **further: str) ->
         "/etc/ssh/sshd_config": "PermitRootLogin prohibit-password\n",
         "/etc/ssh/ssh_host_ed25519_key": "the publisher's own\n",
         "/etc/ssh/ssh_host_ed25519_key.pub": f"{HOST_KEY}\n",
+        "/usr/sbin/sshd": "#!/bin/sh\n",
         "/etc/network/interfaces": "source /etc/network/interfaces.d/*\n",
         "/root/.keep": "",
         "/sbin/ifup": "#!/bin/sh\n",

@@ -1,0 +1,476 @@
+"""``create`` of disk images in every layout: a disk of the instance's own, and nothing of the publisher's identity.
+
+Starting an appliance costs seconds, so each image is installed once, or twice where two instances are compared, by a
+fixture, and tests look at what lies there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.leftovers import no_leftovers
+from tests.system.create.cloud import (
+    BIOS_BOOT,
+    BOOT,
+    BOOT_CODE,
+    ESP,
+    HOST_KEY,
+    LINUX,
+    MACHINE_ID,
+    MIB,
+    ROOT,
+    SWAP,
+    Found,
+    Part,
+    make_disk,
+    make_filesystem,
+    read_partition,
+    system,
+)
+from tests.system.create.site import Outcome, Site, attached, sfdisk
+
+FIRST, SECOND = "web1.example.org", "web2.example.org"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An instance's disk, and what was said while it was installed.
+
+    Attributes:
+        disk: the disk.
+        outcome: of ``create``.
+        table: as sfdisk(8) reads it.
+        scratch: for copies of its files.
+    """
+
+    disk: Path
+    outcome: Outcome
+    table: dict[str, Any]
+    scratch: Path
+    _found: dict[int, Found] = field(default_factory=dict)
+
+    @property
+    def partitions(self) -> dict[int, dict[str, Any]]:
+        """Its partitions by number."""
+        return {int(re.findall(r"\d+$", part["node"])[0]): part for part in self.table["partitions"]}
+
+    def partition(self, number: int) -> Found:
+        """What is on a partition, which was found sound."""
+        if number not in self._found:
+            part = self.partitions[number]
+            place = part["start"] * 512, part["size"] * 512
+            self._found[number] = read_partition(self.disk, *place, self.scratch / f"{self.disk.name}-{number}")
+        return self._found[number]
+
+    def identity(self, *numbers: int) -> set[str]:
+        """The names of the disk, of its partitions, and of the file systems on these."""
+        own = {self.table["id"], *(part["uuid"] for part in self.table["partitions"] if "uuid" in part)}
+        return {name.lower() for name in (*own, *(self.partition(number).uuid for number in numbers))}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An image at a site of its own.
+
+    Attributes:
+        site: where it is installed.
+        image: its file.
+        parts: what it was made of, by number.
+        disk_id: the GUID or signature in its table.
+    """
+
+    site: Site
+    image: Path
+    parts: dict[int, Part]
+    disk_id: str
+
+    def install(self, size_mib: int, name: str = FIRST) -> Installed:
+        """Install an instance from it."""
+        disk = self.site.disk(size_mib * MIB, name=f"{name}.raw")
+        with disk.open("r+b") as file:  # nothing of what was there shows through
+            file.write(b"\xa5" * 4 * MIB)
+            file.seek(-4 * MIB, 2)
+            file.write(b"\xa5" * 4 * MIB)
+        outcome = self.create(disk, name)
+        assert outcome.status == 0, outcome.said
+        return Installed(disk, outcome, sfdisk(disk), self.site.directory)
+
+    def create(self, disk: Path, name: str, **changes: Any) -> Outcome:
+        """Run ``create``."""
+        return self.site.call("create", self.environment(disk, name, **changes))
+
+    def environment(self, disk: Path, name: str, **changes: Any) -> dict[str, str]:
+        """Ganeti's environment, with an instance's UUID that is its own."""
+        nics = [{"link": "lab0", "ip": "198.51.100.7"}]
+        return self.site.environment(disk, name=name, variant="published", nics=nics, **changes)
+
+    def old_names(self) -> set[str]:
+        """The publisher's UUIDs and GUIDs."""
+        guids = {part.guid for part in self.parts.values()} if "-" in self.disk_id else set()
+        return {name.lower() for name in ({part.uuid for part in self.parts.values()} | guids | {self.disk_id})}
+
+
+def verify_gpt(disk: Path) -> None:
+    """Have sgdisk(8) and sfdisk(8) look for errors in a table."""
+    for words, praise in (
+        (["sgdisk", "--verify"], "No problems found"),
+        (["sfdisk", "--verify"], "No errors detected"),
+    ):
+        said = subprocess.run([*words, disk], check=True, capture_output=True, text=True).stdout
+        assert praise in said
+
+
+@pytest.fixture(scope="module")
+def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
+    """Make a site with an image of these partitions; nothing may be left of it afterwards."""
+
+    def make(*parts: Part, label: str = "gpt", disk_id: str = "") -> Published:
+        directory = Path(tempfile.mkdtemp(dir=base))
+        image = directory / "published.raw"
+        if label == "none":
+            make_filesystem(image, parts[0])
+        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id)
+        cache = directory / "cache"
+        cache.mkdir()
+        (cache / "appliance").symlink_to(appliance)
+        site = Site(directory, cache)
+        site.write("images/published.yaml", f"source: {image}\n")
+        site.write("variants/published.yaml", "image: published\n")
+        return Published(site, image, {part.number: part for part in parts}, disk_id)
+
+    appliance = run_directory / "appliance"  # takes long to build, so the run has one
+    appliance.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run_directory, prefix="sites-") as name:
+        base = Path(name)
+        with no_leftovers([base]):
+            yield make
+
+
+# -- a cloud image with everything ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cloud(publish: Callable[..., Published]) -> Published:
+    """Numbered as Debian's cloud images, with a /boot, an ESP and a swap partition beside the root, which is last."""
+    esp = Part(15, ESP, 40, "vfat", label="ESP")
+    boot = Part(16, BOOT, 32, "ext4", label="BOOT")
+    swap = Part(3, SWAP, 16, "swap")
+    root = Part(1, ROOT, 64, "ext4", label="cloudimg-rootfs")
+    root.files = system(
+        f"# UUID={root.uuid} was on /dev/vda1\n"
+        f"UUID={root.uuid} / ext4 errors=remount-ro 0 1\n"
+        f"LABEL=BOOT /boot ext4 defaults 0 2\n"
+        f'PARTUUID="{esp.guid}" /boot/efi vfat umask=0077 0 1\n'
+        f"/dev/disk/by-uuid/{swap.uuid} none swap sw 0 0\n"
+        "tmpfs /tmp tmpfs defaults 0 0\n",
+        kernel=False,
+        etc__kernel__cmdline=f"root=UUID={root.uuid} ro\n",
+        etc__default__grub=f"GRUB_CMDLINE_LINUX=resume=UUID={swap.uuid}\n",
+        boot__efi__hidden="",
+    )
+    boot.files = {
+        "/vmlinuz-6.1.0-9-amd64": "a kernel\n",
+        "/initrd.img-6.1.0-9-amd64": "an initrd\n",
+        "/grub/grub.cfg": f"search --no-floppy --fs-uuid --set=root {boot.uuid}\n"
+        f"linux /vmlinuz-6.1.0-9-amd64 root=PARTUUID={root.guid} ro\n",
+        "/loader/entries/debian.conf": f"linux /vmlinuz-6.1.0-9-amd64\noptions root=UUID={root.uuid} ro\n",
+        "/efi/.keep": "",
+    }
+    esp.files = {"/EFI/debian/grub.cfg": f"search.fs_uuid {boot.uuid} root\n", "/EFI/BOOT/BOOTX64.EFI": "a loader\n"}
+    return publish(Part(14, BIOS_BOOT, 3, content=BOOT_CODE * 100), esp, boot, swap, root)
+
+
+@pytest.fixture(scope="module")
+def instances(cloud: Published) -> tuple[Installed, Installed]:
+    """Two instances of it, on disks of different sizes."""
+    return cloud.install(512), cloud.install(256, SECOND)
+
+
+def test_both_have_the_images_partitions_and_a_sound_table(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    for each in instances:
+        places = {number: part["start"] * 512 for number, part in each.partitions.items()}
+        assert places == {14: 1 * MIB, 15: 4 * MIB, 16: 44 * MIB, 3: 76 * MIB, 1: 92 * MIB}
+        assert {number: part["type"] for number, part in each.partitions.items()} == {
+            number: part.type for number, part in cloud.parts.items()
+        }
+        verify_gpt(each.disk)
+
+
+def test_the_root_takes_the_rest_of_the_disk_and_nothing_else_grows(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    for each, size in zip(instances, (512, 256), strict=True):
+        root = each.partitions[1]
+        assert (root["start"] + root["size"]) * 512 == (size - 1) * MIB
+        assert each.partition(1).size_bytes > root["size"] * 512 * 0.85
+        others = {number: part["size"] * 512 // MIB for number, part in each.partitions.items() if number != 1}
+        assert others == {number: part.size_mib for number, part in cloud.parts.items() if number != 1}
+
+
+def test_boot_code_stays(instances: tuple[Installed, Installed]) -> None:
+    for each in instances:
+        with each.disk.open("rb") as file:
+            assert file.read(440) == BOOT_CODE
+            file.seek(MIB)
+            assert file.read(3 * MIB) == (BOOT_CODE * 100).ljust(3 * MIB, b"\0")
+
+
+def test_instances_share_no_name_with_each_other_or_the_publisher(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    identities = [each.identity(1, 3, 15, 16) for each in instances]
+    assert all(len(names) == 10 for names in identities)  # the disk, five partitions, four file systems
+    assert not identities[0] & identities[1]
+    for names in identities:
+        assert not names & cloud.old_names()
+
+
+def test_nothing_on_any_file_system_says_the_publishers_names(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    old = {*cloud.old_names(), MACHINE_ID, HOST_KEY.split()[1].lower()}
+    for each in instances:
+        files = [path for number in (1, 15, 16) for path in each.partition(number).tree.rglob("*") if path.is_file()]
+        said = {path: path.read_text(errors="replace").lower() for path in files}
+        assert not [(path, name) for path, text in said.items() for name in old if name in text]
+
+
+def test_files_name_the_new_file_systems_in_the_spellings_that_they_had(
+    instances: tuple[Installed, Installed],
+) -> None:
+    for each in instances:
+        root, swap, esp, boot = (each.partition(number) for number in (1, 3, 15, 16))
+        guids = {number: part["uuid"].lower() for number, part in each.partitions.items()}
+        assert root.text("/etc/fstab") == (
+            f"# UUID={root.uuid} was on /dev/vda1\n"
+            f"UUID={root.uuid} / ext4 errors=remount-ro 0 1\n"
+            "LABEL=BOOT /boot ext4 defaults 0 2\n"
+            f'PARTUUID="{guids[15]}" /boot/efi vfat umask=0077 0 1\n'
+            f"/dev/disk/by-uuid/{swap.uuid} none swap sw 0 0\n"
+            "tmpfs /tmp tmpfs defaults 0 0\n"
+        )
+        assert root.text("/etc/kernel/cmdline") == f"root=UUID={root.uuid} ro\n"
+        assert f"resume=UUID={swap.uuid}" in root.text("/etc/default/grub")
+        assert boot.text("/grub/grub.cfg") == (
+            f"search --no-floppy --fs-uuid --set=root {boot.uuid}\n"
+            f"linux /vmlinuz-6.1.0-9-amd64 root=PARTUUID={guids[1]} ro\n"
+        )
+        assert boot.text("/loader/entries/debian.conf").endswith(f"options root=UUID={root.uuid} ro\n")
+        assert esp.text("/EFI/debian/grub.cfg") == f"search.fs_uuid {boot.uuid} root\n"
+        assert esp.text("/EFI/BOOT/BOOTX64.EFI") == "a loader\n"
+        assert (root.label, esp.label, boot.label) == ("cloudimg-rootfs", "ESP", "BOOT")
+
+
+def test_systems_are_made_unique_as_those_of_other_images_are(instances: tuple[Installed, Installed]) -> None:
+    roots = [each.partition(1) for each in instances]
+    assert [root.text("/etc/hostname") for root in roots] == [f"{FIRST}\n", f"{SECOND}\n"]
+    assert all("198.51.100.7" in root.text("/etc/network/interfaces") for root in roots)
+    for path in ("/etc/machine-id", *(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("rsa", "ecdsa", "ed25519"))):
+        one, other = (root.text(path) for root in roots)
+        assert one != other
+
+
+def test_nothing_of_what_was_on_the_disk_shows_through(instances: tuple[Installed, Installed]) -> None:
+    for each in instances:
+        content = each.disk.read_bytes()
+        assert b"\xa5" * 64 not in content
+
+
+def test_a_second_create_does_not_look_into_the_image_again(instances: tuple[Installed, Installed]) -> None:
+    first, second = (each.outcome.said for each in instances)
+    assert "look inside" in first
+    assert first.count("start the libguestfs appliance:") == 2
+    assert second.count("start the libguestfs appliance:") == 1
+    for word in ("verify", "to raw", "look inside", "checksums"):
+        assert word not in second
+
+
+def test_the_plan_shows_what_create_writes(cloud: Published, instances: tuple[Installed, Installed]) -> None:
+    for each, name in zip(instances, (FIRST, SECOND), strict=True):
+        variables = cloud.site.directory / "environment"
+        environment = cloud.environment(each.disk, name)
+        variables.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+        outcome = cloud.site.command("plan", "--json", "--environment", str(variables))
+        assert outcome.status == 0, outcome.said
+        plan = json.loads(outcome.said)
+        assert plan["isolation"] == "appliance"
+        table = plan["table"]
+        assert table["guid"] == each.table["id"].lower()
+        planned = {part["number"]: part for part in table["partitions"]}
+        assert {
+            number: (part["start_bytes"], part["size_bytes"], part["guid"], part["type"])
+            for number, part in planned.items()
+        } == {
+            number: (part["start"] * 512, part["size"] * 512, part["uuid"].lower(), part["type"].lower())
+            for number, part in each.partitions.items()
+        }
+        for number in (1, 3, 15, 16):
+            assert planned[number]["filesystem_uuid"] == each.partition(number).uuid
+        assert {number: part["mount"] for number, part in planned.items()} == {
+            1: "/", 3: None, 14: None, 15: "/boot/efi", 16: "/boot"
+        }  # fmt: skip
+
+
+def test_a_disk_smaller_than_the_image_is_refused_with_both_sizes_and_not_touched(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    disk = cloud.site.disk(156 * MIB, name="small.raw")
+    outcome = cloud.create(disk, FIRST)
+    assert outcome.status == 1
+    assert "is too small: it has 156 MiB and the image needs 157 MiB (157 MiB)" in outcome.last_line
+    assert disk.stat().st_blocks == 0
+
+
+def test_sectors_of_another_size_are_refused_with_both_sizes_and_not_touched(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    disk = cloud.site.disk(256 * MIB, name="large-sectors.raw")
+    with attached(disk, 4096) as device:
+        cloud.site.write("variants/published.yaml", "image: published\nlayout: {firmware: [uefi]}\n")
+        outcome = cloud.create(device, FIRST, hypervisor="xen-hvm")
+    assert outcome.status == 1
+    assert "has sectors of 4096 bytes, and the image's table counts in 512" in outcome.last_line
+    assert disk.stat().st_blocks == 0
+
+
+# -- other layouts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[..., Published]) -> None:
+    """As Fedora's: BIOS boot, ESP, /boot, and a btrfs with subvolumes; entries of the Boot Loader Specification."""
+    esp, boot = Part(2, ESP, 40, "vfat"), Part(3, BOOT, 320, "xfs")
+    root = Part(4, ROOT, 128, "btrfs", subvolumes=("root", "home", "var"), label="fedora")
+    root.files = {
+        **system(
+            f"UUID={root.uuid} / btrfs compress=zstd:1,subvol=root 0 0\n"
+            f"UUID={boot.uuid} /boot xfs defaults 0 0\n"
+            f"UUID={esp.uuid} /boot/efi vfat umask=0077 0 2\n"
+            f"UUID={root.uuid} /home btrfs subvol=home 0 0\n"
+            f"UUID={root.uuid} /var btrfs subvol=var 0 0\n",
+            kernel=False,
+            top="/root",
+            boot__empty="",
+            home__empty="",
+        ),
+        "/root/var/empty": "",
+        "/var/lib/systemd/catalog/x": "",
+        "/var/lib/dbus/machine-id": "x\n",
+    }
+    entry = f"linux /vmlinuz-6.1.0-9-amd64\noptions root=UUID={root.uuid} ro rootflags=subvol=root\n"
+    boot.files = {
+        "/vmlinuz-6.1.0-9-amd64": "a kernel\n",
+        "/grub2/grub.cfg": f"set boot={boot.uuid}\n",
+        f"/loader/entries/{MACHINE_ID}.conf": entry,
+        "/efi/.empty": "",
+    }
+    esp.files = {"/EFI/fedora/grub.cfg": f"search --fs-uuid --set=dev {boot.uuid}\n"}
+    fedora = publish(Part(1, BIOS_BOOT, 1), esp, boot, root)
+    installed = fedora.install(700)
+    verify_gpt(installed.disk)
+    root_now, boot_now = installed.partition(4), installed.partition(3)
+    assert root_now.size_bytes == installed.partitions[4]["size"] * 512 == 337 * MIB
+    assert not installed.identity(2, 3, 4) & fedora.old_names()
+    assert root_now.text("/root/etc/hostname") == f"{FIRST}\n"
+    assert f"UUID={root_now.uuid} / btrfs compress=zstd:1,subvol=root 0 0" in root_now.text("/root/etc/fstab")
+    assert boot_now.text(f"/loader/entries/{MACHINE_ID}.conf") == entry.replace(root.uuid, root_now.uuid)
+    assert boot_now.text("/grub2/grub.cfg") == f"set boot={boot_now.uuid}\n"
+    assert boot_now.uuid in installed.partition(2).text("/EFI/fedora/grub.cfg")
+    # What lies in another subvolume of the root's is changed there, and not beneath the mount point.
+    assert (root_now.tree / "var/lib/dbus/machine-id").is_symlink()
+    assert (root_now.tree / "var/lib/systemd/random-seed").stat().st_size == 512
+    assert not (root_now.tree / "root/var/lib").exists()
+
+
+def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[..., Published]) -> None:
+    boot, swap = Part(1, "83", 16, "ext2"), Part(5, "82", 8, "swap")
+    root = Part(6, "83", 32, "ext4")
+    boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
+    fstab = "PARTUUID={0}-06 / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\nUUID={1} none swap sw 0 0\n"
+    root.files = system(fstab.format("1234abcd", swap.uuid), kernel=False, boot__empty="")
+    old = publish(boot, Part(2, "f", 0), swap, root, label="dos", disk_id="0x1234abcd")
+    installed = old.install(128)
+    assert {number: part["type"] for number, part in installed.partitions.items()} == {
+        1: "83", 2: "f", 5: "82", 6: "83"
+    }  # fmt: skip
+    ends = {number: (part["start"] + part["size"]) * 512 // MIB for number, part in installed.partitions.items()}
+    assert ends == {1: 17, 2: 128, 5: 26, 6: 128}
+    checked = subprocess.run(["sfdisk", "--verify", installed.disk], capture_output=True, text=True, check=True)
+    assert "No errors detected" in checked.stdout
+    root_now = installed.partition(6)
+    assert root_now.size_bytes > 85 * MIB
+    assert not installed.identity(1, 5, 6) & old.old_names()
+    signature = installed.table["id"].removeprefix("0x")
+    assert root_now.text("/etc/fstab") == fstab.format(signature, installed.partition(5).uuid)
+    assert installed.partition(1).text("/grub/grub.cfg") == f"root=UUID={root_now.uuid}\n"
+    assert installed.disk.read_bytes()[: 512 + 440] == BOOT_CODE + installed.disk.read_bytes()[440:512] + BOOT_CODE
+
+
+def test_a_root_before_another_partition_does_not_grow_which_is_said(publish: Callable[..., Published]) -> None:
+    """The root is an xfs, in the middle, and nothing but fstab says so."""
+    root, data, esp = Part(2, LINUX, 320, "xfs"), Part(3, SWAP, 8, "swap"), Part(1, ESP, 40, "vfat")
+    root.files = system(f"UUID={root.uuid} / xfs defaults 0 0\n", boot__grub__grub_cfg=f"UUID={root.uuid}\n")
+    installed = publish(esp, root, data).install(1024)
+    verify_gpt(installed.disk)
+    assert (
+        "the root cannot grow: partition 3 (swap) lies behind it, and 654 MiB of the disk stay unused"
+        in installed.outcome.said
+    )
+    assert [part["size"] * 512 // MIB for part in installed.partitions.values()] == [40, 320, 8]
+    assert installed.partitions[2]["type"] == ROOT
+    root_now = installed.partition(2)
+    assert root_now.size_bytes < 320 * MIB
+    assert root_now.text("/etc/fstab") == f"UUID={root_now.uuid} / xfs defaults 0 0\n"
+    assert not installed.identity(1, 2, 3) & {root.uuid, data.uuid, esp.uuid.lower()}
+
+
+def test_a_file_system_without_a_table_gets_a_table_and_a_boot_loader_of_ours(
+    publish: Callable[..., Published],
+) -> None:
+    root = Part(1, "", 320, "xfs", files=system("LABEL=whole / xfs defaults 0 0\n"), label="whole")
+    installed = publish(root, label="none").install(1024)
+    verify_gpt(installed.disk)
+    assert [part["type"] for part in installed.table["partitions"]] == [BIOS_BOOT, ESP, ROOT]
+    root_now = installed.partition(3)
+    assert root_now.uuid != root.uuid
+    assert root_now.size_bytes > 600 * MIB
+    assert f"UUID={root_now.uuid}" in root_now.text("/etc/fstab")
+    assert root_now.uuid in root_now.text("/boot/grub/grub.cfg")
+    assert installed.partition(2).tree.joinpath("EFI/BOOT/BOOTX64.EFI").stat().st_size > 100_000
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refused(published: Published) -> str:
+    """The last line of what is said of an image that cannot be installed, of which nothing is kept or written."""
+    disk = published.site.disk(512 * MIB)
+    outcome = published.create(disk, FIRST)
+    assert outcome.status == 1, outcome.said
+    assert disk.stat().st_blocks == 0
+    assert not list((published.site.cache / "templates").iterdir())
+    return outcome.last_line
+
+
+def test_an_encrypted_root_leaves_no_trace(publish: Callable[..., Published]) -> None:
+    luks2 = b"LUKS\xba\xbe\x00\x02" + (16384).to_bytes(8, "big")
+    published = publish(Part(1, ESP, 40, "vfat"), Part(2, ROOT, 32, content=luks2.ljust(4096, b"\0") * 2))
+    assert "image published: partition 2 is LUKS (crypto_LUKS), which is not supported" in refused(published)
+
+
+def test_a_broken_table_leaves_no_trace(publish: Callable[..., Published]) -> None:
+    published = publish(Part(1, ROOT, 32, "ext4", files=system("")))
+    with published.image.open("r+b") as file:
+        file.seek(1024 + 8)
+        file.write(b"?")
+    assert "image published: its partition table is broken: the GPT's entries are damaged" in refused(published)
