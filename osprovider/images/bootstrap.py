@@ -37,7 +37,7 @@ _SCRIPT = "/run/osprovider-script"
 LEFT_FOR_BUILD = (_INITRAMFS, _POLICY)
 """What is in the tree for the time of the build only."""
 
-_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_MERGED = ("bin", "sbin", "lib", "lib64")
 _MERGER = "usrmerge"
 """Merges a /usr later, and brings Perl for it: the first alternative of a dependency, and of no use where the links are
 there from the start."""
