@@ -1,6 +1,17 @@
 """The ``osprovider`` command; importing this gathers its subcommands."""
 
-from osprovider.cli import check, image, image_add, image_capture, image_export, image_show, image_upkeep, plan, variant
+from osprovider.cli import (
+    check,
+    image,
+    image_add,
+    image_capture,
+    image_export,
+    image_sbom,
+    image_show,
+    image_upkeep,
+    plan,
+    variant,
+)
 from osprovider.cli.main import main
 
 __all__ = [
@@ -9,6 +20,7 @@ __all__ = [
     "image_add",
     "image_capture",
     "image_export",
+    "image_sbom",
     "image_show",
     "image_upkeep",
     "main",

@@ -13,7 +13,7 @@ from osprovider.cli.image import image, time_of
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image
-from osprovider.images import history
+from osprovider.images import history, packages
 from osprovider.images.manifest import Manifest
 from osprovider.images.picture import draw, parts_of, plain
 from osprovider.images.store import Store, TemplateInfo
@@ -27,9 +27,10 @@ _WIDEST = 100
 
 @image.command("show")
 @click.argument("name")
+@click.option("--packages", "packages_wanted", is_flag=True, help="List the packages of each template, too.")
 @as_json
 @click.pass_obj
-def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
+def show_image(directories: Directories, name: str, packages_wanted: bool, json_wanted: bool) -> None:
     """Show image NAME: its definition, its templates on this node with their layout, and its history.
 
     A template's layout is drawn to scale; what is in use of a file system is shaded.
@@ -42,7 +43,7 @@ def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
             {
                 "name": name,
                 "definition": dataclasses.asdict(definition) if definition else None,
-                "templates": [_data(info) for info in infos],
+                "templates": [{**_data(info), **_listed(info, packages_wanted)} for info in infos],
                 "history": [dataclasses.asdict(entry) for entry in past],
             }
         )
@@ -51,6 +52,11 @@ def show_image(directories: Directories, name: str, json_wanted: bool) -> None:
     lines = [*_defined(name, definition)]
     for info in infos:
         lines += ["", *_described(info), "", *draw(parts_of(info.manifest), width)]
+        if packages_wanted:
+            lines += [
+                "",
+                *(f"  {each.name} {each.version} {each.architecture}" for each in packages.load(info.directory)),
+            ]
     if not infos:
         lines += ["", f"not prepared on this node: osprovider image build {name}"]
     if past:
@@ -69,6 +75,11 @@ def _data(info: TemplateInfo) -> dict[str, Any]:
         "occupied_bytes": info.occupied_bytes,
         "used": time_of(info.used),
     }
+
+
+def _listed(info: TemplateInfo, wanted: bool) -> dict[str, Any]:
+    """A template's packages as JSON, where they are wanted."""
+    return {"package_list": [dataclasses.asdict(each) for each in packages.load(info.directory)]} if wanted else {}
 
 
 def _defined(name: str, definition: Image | None) -> Iterator[str]:
@@ -104,9 +115,9 @@ def _described(info: TemplateInfo) -> Iterator[str]:
 
 
 def _system(manifest: Manifest) -> Iterator[str]:
-    packages = f"{manifest.packages} packages, " if manifest.packages else ""
+    count = f"{manifest.packages} packages, " if manifest.packages else ""
     yield _entry("system", f"{plain(manifest.distribution.pretty_name)}, {manifest.architecture}")
-    yield _entry("with", f"{packages}init {manifest.init}, network by {_or_none(manifest.network_stacks)}")
+    yield _entry("with", f"{count}init {manifest.init}, network by {_or_none(manifest.network_stacks)}")
     yield _entry("kernels", plain(_or_none(tuple(kernel.version for kernel in manifest.kernels))))
     yield _entry("boot loaders", _or_none(manifest.boot_loaders))
     if manifest.table is not None:

@@ -193,6 +193,7 @@ def test_packages_are_the_same_everywhere() -> None:
     document = DOCS / "dependencies.md"
     assert set(_words(document, "Always")) == field("Depends") | {"python3"}  # python3 comes by ${python3:Depends}
     assert set(_words(document, "For some")) == field("Recommends")
+    assert set(_words(document, "Suggested")) == field("Suggests")
     assert made("NODE") == {*field("Depends"), *field("Recommends"), "python3"}
     building = {row[0]: set(re.findall(r"`([^`]+)`", row[1])) for row in table(document, "For building and testing")}
     assert list(building.values()) == [made("BUILD"), made("DEMO"), made("TEST")]

@@ -1,0 +1,36 @@
+"""``osprovider image sbom``: what a template is made of, for programs that look for known weaknesses or licences."""
+
+from __future__ import annotations
+
+import click
+
+from osprovider.cli.image import for_variant, image
+from osprovider.cli.image_export import only_variant
+from osprovider.config.load import load_image
+from osprovider.errors import ImageError
+from osprovider.images import packages
+from osprovider.images.sbom import bill_of_materials
+from osprovider.images.store import Store
+from osprovider.paths import Directories
+
+__all__ = ["print_sbom"]
+
+
+@image.command("sbom")
+@click.argument("name")
+@for_variant
+@click.pass_obj
+def print_sbom(directories: Directories, name: str, variant_name: str | None) -> None:
+    """Print the bill of materials of image NAME as prepared on this node: CycloneDX 1.6, JSON.
+
+    It lists every package that the image's package manager says is installed, each with its package URL, and where the
+    image came from.
+    """
+    definition = load_image(directories, name)
+    store = Store(directories)
+    variant = only_variant(directories, store, name, definition, variant_name)
+    key, manifest = store.look_up(name, definition, variant)
+    if key is None or manifest is None:
+        raise ImageError(f"image {name} is not prepared on this node: osprovider image build {name}")
+    listed = packages.load(directories.cache / "templates" / key)
+    click.echo(bill_of_materials(manifest, listed), nl=False)
