@@ -113,15 +113,13 @@ class Part:
         self._notes.write_text(json.dumps(self._said))
 
     def go_on(self, response: requests.Response) -> None:
-        """The server sends the rest."""
+        """The server sends the rest, or some of it."""
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found is None or found[1] is None or int(found[1]) != self.size or self._is_another(response):
             self._refuse("the server sent another part than it was asked for")
-        length = length_of(response)
-        end = int(found[2]) + 1
-        if length not in (None, end - self.size):
-            self._refuse("the server contradicts itself about the length of a part")
-        self.expected = end if found[3] == "*" else int(found[3])
+        if found[3] == "*" or length_of(response) not in {None, int(found[2]) + 1 - self.size}:
+            self._refuse("the server does not say how much it has, or contradicts itself")
+        self.expected = int(found[3])
 
     def end(self, response: requests.Response) -> None:
         """The server says that there is no more: all of it was there."""

@@ -378,6 +378,63 @@ def test_another_part_than_was_asked_for_is_not_taken(server: Server, target: Pa
     assert "range" not in server.requests[2].headers
 
 
+def _part(start: int, end: int, total: str, body: bytes, length: int | None = None) -> Misdeed:
+    """Answer with a part; in chunks where no length is declared."""
+
+    def do(handler: Handler, page: Page) -> None:
+        said = {"Content_Range": f"bytes {start}-{end}/{total}"}
+        if length is None:
+            handler.head(206, page, None, Transfer_Encoding="chunked", **said)
+            handler.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        else:
+            handler.head(206, page, length, **said)
+            handler.wfile.write(body)
+            handler.hang_up()
+
+    return do
+
+
+LAST = len(CONTENT) - 1
+
+
+@pytest.mark.parametrize(
+    "misdeed",
+    [
+        _part(900, LAST, str(len(CONTENT)), CONTENT[900:]),
+        _part(1000, LAST, str(len(CONTENT)), CONTENT[1000:] + b"more"),
+        _part(1000, LAST, str(len(CONTENT)), CONTENT[1000:] + b"more", len(CONTENT) - 996),
+        _part(1000, 1999, "*", CONTENT[1000:2000]),
+        status(416, Content_Range="bytes */500"),
+        status(416),
+    ],
+    ids=["from-before", "too-much", "declares-too-much", "does-not-say-of-what", "has-less", "has-none"],
+)
+def test_a_part_that_is_not_the_rest_makes_it_begin_anew(server: Server, target: Path, misdeed: Misdeed) -> None:
+    server.pages["/image"].misdeeds = [cut(1000), misdeed]
+    assert_whole(fetch(server, target), target)
+    assert [request.headers.get("range") for request in server.requests] == [None, "bytes=1000-", None]
+
+
+def test_parts_are_put_together(server: Server, target: Path) -> None:
+    total = str(len(CONTENT))
+    server.pages["/image"].misdeeds = [cut(1000), _part(1000, 1999, total, CONTENT[1000:2000], 1000)]
+    assert_whole(fetch(server, target), target)
+    assert server.requests[2].headers["range"] == "bytes=2000-"
+
+
+def test_a_part_does_not_outlive_the_news_that_nothing_has_changed(server: Server, target: Path) -> None:
+    server.pages["/image"].misdeeds = [cut(1000), cut(0), cut(0)]
+    refusal(server, target)
+    assert fetch(server, target, unless={"If-None-Match": '"1"'}) is None
+    assert left(target) == []
+
+
+def test_a_part_without_an_end_is_refused_at_the_limit(server: Server, target: Path) -> None:
+    server.pages["/image"].misdeeds = [cut(2 << 20), _part(2 << 20, LAST, str(len(CONTENT)), bytes(3 << 20))]
+    assert "larger than 4.0 MiB" in refusal(server, target)
+    assert left(target) == []
+
+
 def test_a_server_that_never_sends_the_right_part_is_given_up(server: Server, target: Path) -> None:
     def bad(handler: Handler, page: Page) -> None:
         (wrong_range(900) if "Range" in handler.headers else cut(1000))(handler, page)
