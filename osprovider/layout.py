@@ -14,7 +14,6 @@ from typing import Literal, cast
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError
 from osprovider.images.manifest import ImagePartition, ImageTable
-from osprovider.log import human_bytes
 
 __all__ = [
     "EXTENDED_TYPES",
@@ -329,6 +328,6 @@ def _adopted(part: ImagePartition, size: int, image: ImageTable, disk_id: str, i
 
 def _too_small(facts: DiskFacts, needed: int, disk: str) -> DeviceError:
     return DeviceError(
-        f"disk 0 ({disk}) is too small: it has {human_bytes(facts.size_bytes)} and the image needs "
-        f"{human_bytes(needed)} ({needed // MIB + bool(needed % MIB)} MiB); give the instance a larger disk"
+        f"disk 0 ({disk}) is too small: it has {facts.size_bytes // MIB} MiB and the image needs "
+        f"{-(-needed // MIB)} MiB; give the instance a larger disk"
     )

@@ -19,20 +19,11 @@ from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import DiskFacts, PartitionPlan, Role, TablePlan, adopt, grows, lay_out
+from osprovider.layout import DiskFacts, TablePlan, adopt, grows, lay_out
 from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic, resolve
 
-__all__ = [
-    "DiskFacts",
-    "PartitionPlan",
-    "Plan",
-    "Role",
-    "TablePlan",
-    "make_plan",
-    "serial_console",
-    "target_path",
-]
+__all__ = ["Plan", "make_plan", "serial_console", "target_path"]
 
 _WORTH_A_NOTE = 64 << 20
 _UNKNOWN = "how the disk is divided is known once the image is prepared (osprovider image build)"
