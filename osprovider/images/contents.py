@@ -105,13 +105,18 @@ def examine(
         ImageError: it is damaged, has no root or more than one, or one that is not supported; says which.
     """
     table, parts, seen = _find(raw, name, directories, look)
+    root = next(part for part in parts if part.role == "root")
+    if root.filesystem is None:
+        raise ImageError(f"image {name}: {_called(root)} is the root and has no file system")
+    if table is None and root.filesystem.subvolumes:
+        raise ImageError(
+            f"image {name}: its file system has the root in a subvolume, which the boot loader that it would get does "
+            "not find: give it a partition table and a boot loader of its own"
+        )
     if not seen:
         with _opened(raw, parts, directories, f"image {name}") as guest:
             seen.append(look(guest))
-    root = next(part.filesystem for part in parts if part.role == "root")
-    if root is None:
-        raise ImageError(f"image {name}: its root has no file system")
-    return Contents(dataclasses.replace(table, partitions=parts) if table else None, root), seen[0]
+    return Contents(dataclasses.replace(table, partitions=parts) if table else None, root.filesystem), seen[0]
 
 
 def find_partitions(
@@ -328,7 +333,7 @@ def _placed(
     subvolumes: list[tuple[str, str]] = []
     for spelling, place, options in _fstab_lines(system.fstab):
         for part in partitions:
-            if table is None or not _is_named(part, spelling, table) or _type(part) not in _MOUNTED:
+            if not _is_named(part, spelling, table) or _type(part) not in _MOUNTED:
                 continue
             if part.number == system.part.number:
                 if subvolume := _subvolume_of(options):
@@ -373,14 +378,14 @@ def _subvolume_of(options: str) -> str | None:
     return None
 
 
-def _is_named(part: ImagePartition, spelling: str, table: ImageTable) -> bool:
+def _is_named(part: ImagePartition, spelling: str, table: ImageTable | None) -> bool:
     """Does fstab's first field mean this partition, in any of its spellings."""
     if node := _NODE.fullmatch(spelling):
         return int(node[1]) == part.number
     names = {
         "uuid": part.filesystem.uuid if part.filesystem else "",
         "label": part.filesystem.label if part.filesystem else "",
-        "partuuid": part.guid or msdos_partition_uuid(table.id, part.number),
+        "partuuid": part.guid or (msdos_partition_uuid(table.id, part.number) if table else ""),
         "partlabel": part.name,
     }
     if spelling.startswith("/dev/disk/by-"):

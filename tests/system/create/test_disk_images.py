@@ -393,7 +393,7 @@ def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[...,
 
 
 def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[..., Published]) -> None:
-    boot, swap = Part(1, "83", 16, "ext2"), Part(5, "82", 8, "swap")
+    boot, swap = Part(1, "ea", 16, "ext2"), Part(5, "82", 8, "swap")
     root = Part(6, "83", 32, "ext4")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
     fstab = "PARTUUID={0}-06 / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\nUUID={1} none swap sw 0 0\n"
@@ -401,7 +401,7 @@ def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[...,
     old = publish(boot, Part(2, "f", 0), swap, root, label="dos", disk_id="0x1234abcd")
     installed = old.install(128)
     assert {number: part["type"] for number, part in installed.partitions.items()} == {
-        1: "83", 2: "f", 5: "82", 6: "83"
+        1: "ea", 2: "f", 5: "82", 6: "83"
     }  # fmt: skip
     ends = {number: (part["start"] + part["size"]) * 512 // MIB for number, part in installed.partitions.items()}
     assert ends == {1: 17, 2: 128, 5: 26, 6: 128}

@@ -154,15 +154,6 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "btrfs", "/")}
 
 
-def test_a_file_system_by_itself_is_the_root(disk: Callable[..., Path], directories: Directories) -> None:
-    root = Part(1, "", 64, "ext4", files=system("/dev/vda / ext4 defaults 0 1\n"), label="cloudimg-rootfs")
-    contents, found = examine(disk(root, label="none"), "x", directories, kernels)
-    assert found == ["/boot/vmlinuz-6.1.0-9-amd64"]
-    assert contents.table is None
-    assert (contents.filesystem.type, contents.filesystem.uuid) == ("ext4", root.uuid)
-    assert (contents.filesystem.label, contents.filesystem.size_bytes) == ("cloudimg-rootfs", 64 * MIB)
-
-
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -292,11 +283,6 @@ def test_a_partition_with_two_superblocks_is_refused_with_the_byte(disk: Callabl
     )
 
 
-def test_partitions_without_a_system_are_no_root(disk: Callable[..., Path], directories: Directories) -> None:
-    image = disk(Part(1, LINUX, 16, "ext4", files={"/boot/vmlinuz-1": ""}), Part(2, ESP, 40, "vfat"))
-    assert refusal(image, directories) == f"image x: {NO_SYSTEM}; partition 1: ext4, partition 2: vfat"
-
-
 def test_an_encrypted_root_beside_a_boot_partition_is_named(
     disk: Callable[..., Path], scratch: Path, directories: Directories
 ) -> None:
@@ -315,6 +301,14 @@ def test_two_roots_are_both_named(disk: Callable[..., Path], directories: Direct
     other.type = LINUX
     said = refusal(disk(other, one), directories)
     assert said.startswith("image x: partition 1 @ and partition 1 @old and partition 2 could both be the root")
+
+
+def test_a_root_in_a_subvolume_needs_a_boot_loader_of_the_images(
+    disk: Callable[..., Path], directories: Directories
+) -> None:
+    root = Part(1, "", 128, "btrfs", subvolumes=("@",), files=system("", top="/@"))
+    said = refusal(disk(root, label="none"), directories)
+    assert said.startswith("image x: its file system has the root in a subvolume, which the boot loader that it would")
 
 
 @pytest.mark.parametrize(
