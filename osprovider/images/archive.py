@@ -17,14 +17,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from osprovider.errors import ImageError
+from osprovider.images.acl import Acl
 from osprovider.images.pipereader import PipeReader
+from osprovider.images.printable import printable
 
-__all__ = ["Scanner", "printable"]
+__all__ = ["Scanner"]
 
 _BLOCK = 512
 _LONGEST_EXTENSION = 4 << 20  # of pax and GNU's long names: some hundred xattrs fit
 _LONGEST_MAP = 8 << 20  # of a sparse file: some hundred thousand pieces
-_LONGEST_MESSAGE = 500  # a name may be of megabytes
 _ZEROS = bytes(_BLOCK)
 
 _REGULAR = b"0\x007"
@@ -42,7 +43,9 @@ _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _GNU_MAGIC = b"ustar  \0"
 _SPARSE_KEYS = "GNU.sparse."
 _REFUSED_KEYS = ("GNU.dumpdir", "GNU.volume.")  # of incremental archives, and of those in several volumes
-_FOR_ONE_MEMBER = ("path", "linkpath", "size", _SPARSE_KEYS)
+_ACLS = {"SCHILY.acl.access": "system.posix_acl_access", "SCHILY.acl.default": "system.posix_acl_default"}
+_MOST_ACLS = 16 << 20  # characters of all of them
+_FOR_ONE_MEMBER = ("path", "linkpath", "size", _SPARSE_KEYS, "SCHILY.acl.")
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class _Extended:
     sparse_name: str | None = None
     sparse_pieces: list[int] = field(default_factory=list)
     """Bytes of each piece of a sparse file, in GNU's formats 0.0 and 0.1."""
+    acls: dict[str, str] = field(default_factory=dict)
+    """By the attribute that it will be."""
     map_in_content: bool = False
     """The pieces stand before the content (format 1.0)."""
 
@@ -69,11 +74,14 @@ class Scanner:
     Attributes:
         top: the names at the top of the tree, as far as it was read.
         members: how many there are.
+        acls: those of them, of the members that were read.
     """
 
     def __init__(self, name: str) -> None:
         self.top: set[str] = set()
         self.members = 0
+        self.acls: list[Acl] = []
+        self._acl_characters = 0
         self._name = name
         self._files: set[str] = set()
         self._directories: set[str] = set()
@@ -140,6 +148,7 @@ class Scanner:
                 raise self._wrong(start, f"{path}: a directory by its name, with a file's content")
             kind = _DIRECTORY  # as in archives older than POSIX
         self._member(kind, path, link, start)
+        self._note_acls(kind, path, extended.acls, start)
         self.members += 1
         return kind, *self._content(kind, size, block, path, start, reader, extended)
 
@@ -157,6 +166,16 @@ class Scanner:
             pieces, used = self._map(reader, size, path, start)
             return size - used, pieces
         return size, extended.sparse_pieces or None
+
+    def _note_acls(self, kind: bytes, path: str, acls: dict[str, str], start: int) -> None:
+        """Keep a member's ACLs until its owner's account is there."""
+        if kind in (_SYMLINK, _HARD_LINK):
+            return
+        for attribute, text in acls.items():
+            self.acls.append(Acl(self._inside(path, path, start), attribute, text, start))
+            self._acl_characters += len(path) + len(text)
+        if self._acl_characters > _MOST_ACLS:
+            raise self._wrong(start, f"{path}: more ACLs than any system has")
 
     def _member(self, kind: bytes, path: str, link: str, start: int) -> None:
         """Judge a member."""
@@ -246,6 +265,8 @@ class Scanner:
             extended.link = value
         elif key == "size":
             extended.size = self._decimal(key, value, start)
+        elif key in _ACLS:
+            extended.acls[_ACLS[key]] = value
         elif key == "GNU.sparse.name":
             extended.sparse_name = value
         elif key == "GNU.sparse.numbytes":
@@ -321,12 +342,6 @@ class Scanner:
 
     def _wrong(self, position: int, what: str) -> ImageError:
         return ImageError(f"{self._name}: byte {position}: {printable(what)}")
-
-
-def printable(text: str) -> str:
-    """A message with names of an archive in it, which are anybody's: none of them tells a terminal what to do."""
-    shown = "".join(each if each.isprintable() else "?" for each in text[:_LONGEST_MESSAGE])
-    return shown if len(text) <= _LONGEST_MESSAGE else f"{shown}..."
 
 
 def _padded(size: int) -> int:

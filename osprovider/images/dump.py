@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osprovider.errors import ImageError
-from osprovider.images.archive import printable
 from osprovider.images.pipereader import PipeReader
+from osprovider.images.printable import printable
 
 __all__ = ["RECORD", "Label", "read_label", "scan"]
 

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import IO
 
 from osprovider.errors import ImageError
-from osprovider.images import dump, dump_inflate
-from osprovider.images.archive import Scanner, printable
+from osprovider.images import acl, dump, dump_inflate
+from osprovider.images.archive import Scanner
+from osprovider.images.printable import printable
 from osprovider.images.streams import Stream
+from osprovider.log import human_bytes
 from osprovider.run import running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine
 
@@ -33,9 +35,9 @@ _PIPE_BYTES = 1 << 20
 
 _TAR = (
     *("tar", "--extract", "--file=-", "--read-full-records", f"--directory={_INSIDE}"),
-    *("--numeric-owner", "--same-owner", "--same-permissions", "--acls", "--xattrs"),
+    *("--numeric-owner", "--same-owner", "--same-permissions", "--xattrs"),
     *("--xattrs-include=user.*", "--xattrs-include=security.capability"),
-    *("--warning=none", "--warning=xattr-write"),
+    *("--delay-directory-restore", "--warning=none", "--warning=xattr-write"),
 )
 _RESTORE = ("restore", "-r", "-y", "-T", ".", "-f", "-")
 _HARMLESS = (
@@ -49,6 +51,7 @@ _ROOT_HAS = frozenset({"etc", "usr", "bin"})
 _LEFT_BY_RESTORE = "restoresymtable"
 _LOG_AT_MOST = 1 << 16
 _FEW_INODES = 16  # a program that fails for want of them may have given some back
+_LITTLE_ROOM = 1 << 20  # likewise
 
 _CPU_SECONDS = 3600
 """How long either may compute: enough for hundreds of GiB, and an end where damage sends them round and round."""
@@ -73,6 +76,7 @@ def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
     with _running(_TAR, root, name) as feed:
         for piece in scanner.scan(stream.fileno(), feed):
             _write(feed, piece)
+    acl.apply(scanner.acls, root, name)
     if not _ROOT_HAS & scanner.top:
         held = ", ".join(sorted(scanner.top)[:5]) or "nothing"
         raise ImageError(f"{name}: no root file system: its top holds {held}; make the tar of / itself (tar -C / .)")
@@ -151,15 +155,18 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[int]:
         said = _said(log)
         if status or said or ended_early:
             raise ImageError(
-                f"{name}: cannot be unpacked: {said or f'{argv[0]} ended with status {status}'}{_no_inodes(root)}"
+                f"{name}: cannot be unpacked: {said or f'{argv[0]} ended with status {status}'}{_fullness(root)}"
             )
 
 
-def _no_inodes(root: Path) -> str:
+def _fullness(root: Path) -> str:
+    """What a program may not have said of the file system that it wrote to."""
     found = os.statvfs(root)
-    if found.f_ffree > _FEW_INODES or not found.f_files:
-        return ""
-    return f" (it holds more files than the {found.f_files} that a file system of this size has room for)"
+    if found.f_files and found.f_ffree <= _FEW_INODES:
+        return f" (it holds more files than the {found.f_files} that a file system of this size has room for)"
+    if found.f_bfree * found.f_frsize <= _LITTLE_ROOM:
+        return f" (the file system of {human_bytes(found.f_blocks * found.f_frsize)} is full)"
+    return ""
 
 
 def _said(log: IO[bytes]) -> str:

@@ -136,6 +136,8 @@ def _files(root: Path) -> None:
     for number in range(40):
         (root / f"etc/file{number}").write_text(f"{number}\n" * number)
     (root / "etc/hostname").write_text("host\n")
+    for name in ("etc/passwd", "etc/group"):  # tar writes names into ACLs, those of this machine
+        (root / name).write_bytes(Path("/", name).read_bytes())
     (root / "usr/bin/large").write_bytes(random.Random(1).randbytes(3_000_001))  # more than is moved in one piece
     (root / "usr/bin/block").write_bytes(b"x" * 1024)
     for name, mode in (("setuid", 0o4755), ("setgid", 0o2711), ("secret", 0o000), ("open", 0o777)):
