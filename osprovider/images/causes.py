@@ -82,11 +82,12 @@ _CAUSES = (
     ),
     _Cause(
         (r"dpkg: error processing (?:package|archive) (\S+)",),
-        "package {what} cannot be installed: {next}; leave it out of build.packages of {file}, or report it as a bug",
+        "package {what} cannot be installed: {before}{next}; leave it out of {file}, or report it as a bug",
     ),
 )
 
 _FULL = re.compile(r"No space left on device|don't have enough free space")
+_STEP = re.compile(r"$|Setting up |Unpacking |Preparing |Processing |Selecting |\(Reading ")
 _NEEDS = re.compile(r"\b(\S+) : (?:Pre)?-?(?:Depends): ([^\s:]+).* but it is not (?:installable|going to be installed)")
 
 
@@ -109,8 +110,13 @@ def explain(lines: Sequence[str], recipe: Recipe, sources: Sequence[Source], las
             if match:
                 what = (match.groups() or ("",))[0] or ""
                 after = lines[number + 1].strip() if number + 1 < len(lines) else "no reason was given"
-                values = _values(recipe, _source(line, sources), file)
-                return cause.message.format(**values, file=file, what=what, line=_plain(line), next=after)
+                before = lines[number - 1].strip() if number else ""
+                values = {
+                    **_values(recipe, _source(line, sources), file),
+                    **{"file": file, "what": what, "line": _plain(line), "next": after},
+                    "before": "" if _STEP.match(before) else f"{before}: ",
+                }
+                return cause.message.format(**values)
     return f"{last}; --debug shows what the build said"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from osprovider.config.model import BootstrapBuild, Image, Layout, Variant
+from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import OsproviderError, Terminated
 from osprovider.images.store import Store
 from osprovider.log import reporter
@@ -76,11 +76,17 @@ def run_job(
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def _build(fields: Mapping[str, Any]) -> BootstrapBuild:
+    """A build of what JSON made of its fields."""
+    values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in fields.items()}
+    values["repositories"] = {name: Repository(**each) for name, each in fields.get("repositories", {}).items()}
+    return BootstrapBuild(**values)
+
+
 def _main(text: str) -> int:
     job = Job(**json.loads(text))
     store = Store(directories(Path(job.base), job.cache))
-    packages = tuple(job.build.get("packages", ()))
-    image = Image(build=BootstrapBuild(**{"suite": "bookworm", **job.build, "packages": packages}))
+    image = Image(build=_build({"suite": "bookworm", **job.build}))
     variant = Variant(layout=Layout(filesystem=job.filesystem))  # type: ignore[arg-type]
     try:
         with terminable():

@@ -118,6 +118,16 @@ def test_a_package_whose_script_fails() -> None:
     assert message.startswith("package broken cannot be installed: installed broken package post-installation script")
 
 
+def test_what_a_packages_script_said_is_told() -> None:
+    message = cause(
+        "Setting up broken (1.0) ...",
+        "cannot reach the licence server",
+        "dpkg: error processing package broken (--configure):",
+        " installed broken package post-installation script subprocess returned error exit status 1",
+    )
+    assert message.startswith("package broken cannot be installed: cannot reach the licence server: installed broken")
+
+
 def test_the_default_mirror_is_not_called_none() -> None:
     assert cause("Connection refused", mirror=None).startswith("the default mirror cannot be reached")
 
