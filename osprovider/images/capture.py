@@ -9,6 +9,7 @@ Not for: activating an instance's disks (:mod:`osprovider.ganeti.activation`); w
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -124,7 +125,7 @@ def capture(order: Order, directories: Directories) -> Captured:
             else:
                 system, unpacked = _copy_disk(order, device, table, parts, new, directories)
         except (OsproviderError, OSError) as error:
-            if _is_full(order.output.parent):
+            if _ran_out_of_space(error, order.output.parent):
                 raise ImageError(f"{order.output}: cannot be written: there is no space left") from error
             raise
         return Captured(system, os.fstat(fd).st_size, checksum_of(new), _max_size(unpacked))
@@ -356,6 +357,13 @@ def _max_size(unpacked: int) -> str | None:
     return f"{-(-needed // _GIB)}GiB" if needed > parse_size(Image().max_size) else None
 
 
-def _is_full(directory: Path) -> bool:
+def _ran_out_of_space(error: BaseException | None, directory: Path) -> bool:
+    """Was it that the directory's file system is full; what had been written may be gone by now."""
     found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize < _PIECE
+    if found.f_bavail * found.f_frsize < _PIECE:
+        return True
+    while error is not None:
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__
+    return False
