@@ -547,13 +547,22 @@ def test_a_name_that_fits_two_files_is_refused(sources: Sources, tmp_path: Path)
     assert "has debian-root.dump and debian.tar.gz: name one of them" in message
 
 
-@pytest.mark.parametrize("name", ["pipe", "directory", "absent", "/dev/zero", "large"])
-def test_a_list_that_is_none_is_refused(sources: Sources, local: Image, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pipe", "is no regular file"),
+        ("/dev/zero", "is no regular file"),
+        ("directory", "Is a directory"),
+        ("absent", "No such file or directory"),
+        ("large", "too large for a list"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(sources: Sources, local: Image, tmp_path: Path, name: str, said: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1 << 30)
-    assert name in refusal(sources, dataclasses.replace(local, checksums=name))
+    assert refusal(sources, dataclasses.replace(local, checksums=name)).startswith(f"{tmp_path / name}: {said}")
 
 
 def test_another_word_of_how_to_get_it_is_another_source(
