@@ -6,6 +6,9 @@ The system has run since it was installed, so its file system is somebody else's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from osprovider import linux
 from osprovider.config.load import load
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
@@ -14,12 +17,15 @@ from osprovider.customize.runner import HookRunner
 from osprovider.deploy import guest_of, template_directories
 from osprovider.disk import filesystem
 from osprovider.disk.copy import sync
-from osprovider.disk.device import claim
+from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
+from osprovider.images.contents import find_partitions
+from osprovider.images.manifest import ImagePartition
+from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.plan import make_plan, target_path
@@ -47,16 +53,11 @@ def rename(request: Request, directories: Directories) -> None:
         return
     hooks = arrange(discover(directories), settings.variant.hooks, "rename")
     linux.private_mount_namespace()
+    isolation = "host" if settings.variant.isolation == "host" else "appliance"
     with claim(target_path(request), directories.run) as device:
-        table = read_table(device.path)
-        root = table.find("root")
-        if root is None:
-            raise DeviceError(f"{device.path} has no root partition: was the instance installed by osprovider?")
-        partitions = tuple(
-            ContextPartition(part.number, part.role, part.start_bytes, part.size_bytes, part.guid, None, None)
-            for part in table.partitions
-        )
-        disk = ContextDisk(0, device.path, device.facts.size_bytes, table.sector_size, table.guid, partitions)
+        system = _by_type(device) if isolation == "host" else _by_looking(device, directories)
+        root = system.root
+        disk = ContextDisk(0, device.path, device.facts.size_bytes, system.sector_size, system.guid, system.partitions)
         context = Context(
             event="rename",
             instance=request.instance,
@@ -68,12 +69,64 @@ def rename(request: Request, directories: Directories) -> None:
             environment=request.environment,
             templates=template_directories(directories),
         )
-        isolation = "host" if settings.variant.isolation == "host" else "appliance"
         with (
             HookRunner(hooks, context, directories.run) as runner,
             loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
-            guest_of([Volume(loop, filesystem.type_of(loop))], isolation, directories) as guest,
+            guest_of(
+                [Volume(loop, filesystem.type_of(loop), subvolumes=system.subvolumes)], isolation, directories
+            ) as guest,
         ):
             runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         with reporter.step(f"sync {device.path}"):
             sync(device.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _System:
+    """Where a system is on its disk.
+
+    Attributes:
+        guid: the disk's, or an msdos table's signature. sector_size: in bytes.
+        partitions: of the disk.
+        root: the one with the root.
+        subvolumes: see :class:`osprovider.guest.volume.Volume`.
+    """
+
+    guid: str
+    sector_size: int
+    partitions: tuple[ContextPartition, ...]
+    root: ContextPartition
+    subvolumes: tuple[tuple[str, str], ...] = ()
+
+
+def _by_type(device: Device) -> _System:
+    """The root is the partition of that type, and nobody looks into it: what the host mounts is never subdivided."""
+    table = read_table(device.path)
+    return _system(table.guid, table.sector_size, table.partitions)
+
+
+def _by_looking(device: Device, directories: Directories) -> _System:
+    """The system is found in the appliance: any image's layout may have become of it, or of its owner's making."""
+    table, parts = find_partitions(device.path, str(device.path), directories)
+    if table is None:
+        raise DeviceError(f"{device.path} has no partition table: was the instance installed by osprovider?")
+    root = next(part for part in parts if part.role == "root")
+    subvolumes = root.filesystem.subvolumes if root.filesystem else ()
+    return replace(_system(table.id, table.sector_size, parts), subvolumes=subvolumes)
+
+
+def _system(guid: str, sector_size: int, parts: Sequence[PartitionPlan | ImagePartition]) -> _System:
+    partitions = tuple(
+        ContextPartition(
+            part.number,
+            part.role,
+            part.start_bytes,
+            part.size_bytes,
+            part.guid or msdos_partition_uuid(guid, part.number),
+            None,
+            None,
+        )
+        for part in parts
+    )
+    root = next(part for part in partitions if part.role == "root")
+    return _System(guid, sector_size, partitions, root)

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +390,12 @@ def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[...,
     assert (root_now.tree / "var/lib/dbus/machine-id").is_symlink()
     assert (root_now.tree / "var/lib/systemd/random-seed").stat().st_size == 512
     assert not (root_now.tree / "root/var/lib").exists()
+    # A rename has to find the subvolume as well.
+    outcome = fedora.site.renamed(installed.disk, FIRST, SECOND, variant="published")
+    assert outcome.status == 0, outcome.said
+    renamed = replace(installed, scratch=installed.scratch / "renamed", _found={}).partition(4)
+    assert renamed.text("/root/etc/hostname") == f"{SECOND}\n"
+    assert not (renamed.tree / "etc").exists()
 
 
 def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[..., Published]) -> None:
