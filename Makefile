@@ -19,8 +19,8 @@ NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e
                   qemu-utils xfsprogs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 ovmf
-TEST_PACKAGES  := acl attr db5.3-util fdisk gdisk gpg gpg-agent iproute2 iputils-ping libcap2-bin lintian man-db openssl \
-                  python3-jsonschema python3-venv rpm
+TEST_PACKAGES  := acl attr db5.3-util fdisk gdisk gpg gpg-agent iproute2 iputils-ping libarchive-tools libcap2-bin lintian \
+                  man-db openssl python3-jsonschema python3-venv rpm
 
 .PHONY: help
 help: ## list the targets

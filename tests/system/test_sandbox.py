@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ToolError
-from osprovider.run import run
+from osprovider.run import run, running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine
+from tests.support.leftovers import no_leftovers
 
 
 def test_a_program_runs_and_its_output_comes_back() -> None:
@@ -78,9 +79,29 @@ def test_unpacking_privileges_give_owners_devices_and_capabilities(tmp_path: Pat
     assert (tmp_path / "null").stat().st_rdev == os.makedev(1, 3)
 
 
+@pytest.mark.parametrize("limit", [None, 400 << 20])
+def test_memory_is_there_up_to_the_limit(limit: int | None) -> None:
+    run(confine(["/usr/bin/python3", "-I", "-c", "bytes(300 << 20)"], memory_bytes=limit))
+
+
 def test_memory_is_limited() -> None:
-    with pytest.raises(ToolError):
-        run(confine([sys.executable, "-I", "-c", "bytes(300 << 20)"], memory_bytes=200 << 20))
+    with pytest.raises(ToolError, match="MemoryError"):
+        run(confine(["/usr/bin/python3", "-I", "-c", "bytes(300 << 20)"], memory_bytes=200 << 20))
+
+
+def test_computing_is_limited() -> None:
+    with pytest.raises(ToolError, match=rf"status ({128 + signal.SIGXCPU}|{128 + signal.SIGKILL})"):
+        run(confine(["sh", "-c", "while :; do :; done"], cpu_seconds=1))
+
+
+@pytest.mark.parametrize("privileges", [(), UNPACK_PRIVILEGES])
+def test_nothing_is_left_of_what_is_ended_at_once(privileges: tuple[str, ...], tmp_path: Path) -> None:
+    # bubblewrap's first child is not tied to it before it is set up
+    with Path(os.devnull).open("r+b") as null, no_leftovers([tmp_path]):
+        for turn in range(40):
+            words = confine(["sleep", "600"], write={tmp_path: "/given"}, privileges=privileges)
+            with running(words, stdin=null.fileno(), stderr=null.fileno()):
+                time.sleep(turn / 4000)
 
 
 def test_descriptors_are_passed(tmp_path: Path) -> None:
