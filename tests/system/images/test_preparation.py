@@ -315,3 +315,39 @@ def test_a_flipped_bit_of_a_template_is_found_and_the_template_made_again(site: 
     outcome = site.command("image", "verify")
     assert outcome.status == 0, outcome.said
     assert f"{key[:12]}  whole" in outcome.said
+
+
+# -- what is in use ---------------------------------------------------------------------------------------------------
+
+
+def test_neither_pruning_nor_the_cap_takes_what_a_create_copies(site: Site) -> None:
+    define(site, "tar.gz", data_bytes=256 * MIB)
+    site.write(
+        "variants/small.yaml",
+        "image: small\nboot: {loader: none}\nnetwork: {renderer: none}\nhooks: {disable: [users]}\n",
+    )
+    built(site)
+    (used,) = entries(site)
+    disk = site.disk(2 << 30)
+    process = site.start("create", site.environment(disk, variant="small"))
+    assert process.stdout is not None
+    said = ""
+    try:
+        while "copy" not in (line := process.stdout.readline()):
+            assert line, f"create ended before it copied: {said}"
+            said += line
+        process.send_signal(signal.SIGSTOP)
+        assert site.command("image", "prune", "--all-unused").said == "nothing to remove\n"
+        site.write("cache.yaml", "max_size: 1MiB\n")
+        _, (other,) = small_system.make_image("tar.zst", site.directory)
+        site.write("images/other.yaml", f"source: {other}\n")
+        outcome = site.command("image", "build", "other")
+        assert outcome.status == 0, outcome.said
+        assert "what is left is in use" in outcome.said
+        assert used in entries(site)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        rest, _ = process.communicate()
+    assert process.returncode == 0, said + rest
+    assert [removed for removed in site.command("image", "prune").said.splitlines() if "small removed" in removed]
+    assert used not in entries(site)
