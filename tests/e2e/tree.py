@@ -19,8 +19,7 @@ from tests.support.template import IMAGE, shared_cache
 
 __all__ = ["NodeTree", "build_node_tree", "shared_node_tree"]
 
-# dump, python3-guestfs and qemu-utils are what osprovider recommends, and the kernel what libguestfs makes its appliance
-# of.
+# dump, python3-guestfs and qemu-utils are what osprovider recommends; libguestfs makes its appliance of the kernel.
 _PACKAGES = (
     "dump",
     "ganeti",
