@@ -36,7 +36,7 @@ _PROGRAMS: dict[Compression, tuple[str, ...]] = {
         *("--memlimit-mt-decompress=128MiB", "--memlimit-decompress=128MiB"),  # xz -9 takes 65
     ),
     "zstd": ("zstd", "--decompress", "--stdout", "--quiet"),
-    "bzip2": ("lbzip2", "--decompress", "--stdout"),
+    "bzip2": ("lbzip2", "--decompress", "--stdout", "-n", str(min(8, os.cpu_count() or 1))),  # 12 MiB a thread
     "lz4": ("lz4", "--decompress", "--stdout", "--quiet"),
 }
 """What decompresses, from standard input to standard output."""
