@@ -21,7 +21,8 @@ class Volume:
         mount: where the guest has it; None where it is only given its UUID.
         uuid: what it gets before it is mounted, as blkid(8) writes it; None to leave it.
         grow: it is to fill its device.
-        subvolumes: of a btrfs, in place of ``mount``: where the guest has which of them, the root first.
+        subvolumes: of a btrfs, in place of ``mount``: where the guest has which of them, the root first; the one
+            without a name is the default one.
     """
 
     device: Path

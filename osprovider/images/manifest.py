@@ -54,8 +54,8 @@ class Filesystem:
         block_size: in bytes.
         size_bytes: of the file system, and so of the smallest partition that can take it.
         used_bytes: what its files and metadata occupy; ``size_bytes`` where nobody can say.
-        subvolumes: of a btrfs whose root is not its default subvolume: where the guest has which of them
-            (``("/", "@"), ("/home", "@home")``), the root first.
+        subvolumes: of a btrfs whose root is not its default subvolume, or has others in it: where the guest has which
+            of them (``("/", "@"), ("/home", "@home")``), the root first; an empty name is the default one.
     """
 
     type: str

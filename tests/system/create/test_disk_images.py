@@ -344,6 +344,16 @@ def test_sectors_of_another_size_are_refused_with_both_sizes_and_not_touched(
     assert disk.stat().st_blocks == 0
 
 
+def test_the_hosts_kernel_shall_not_mount_it_even_if_asked_to(
+    cloud: Published, instances: tuple[Installed, Installed]
+) -> None:
+    disk = cloud.site.disk(256 * MIB, name="host.raw")
+    outcome = cloud.create(disk, FIRST, parameters={"isolation": "host"})
+    assert outcome.status == 2
+    assert "isolation: host is for images that are one ext4, ext3 or ext2" in outcome.last_line
+    assert disk.stat().st_blocks == 0
+
+
 # -- other layouts ----------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +430,23 @@ def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[...,
     assert root_now.text("/etc/fstab") == fstab.format(signature, installed.partition(5).uuid)
     assert installed.partition(1).text("/grub/grub.cfg") == f"root=UUID={root_now.uuid}\n"
     assert installed.disk.read_bytes()[: 512 + 440] == BOOT_CODE + installed.disk.read_bytes()[440:512] + BOOT_CODE
+
+
+def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[..., Published]) -> None:
+    boot, root = Part(1, "c, bootable", 40, "vfat", label="FIRMWARE"), Part(3, "83", 32, "ext3")
+    boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/extlinux/a.conf": f"append root=UUID={root.uuid}\n"}
+    fstab = "UUID={} / ext3 defaults 0 1\n/dev/disk/by-uuid/{} /boot vfat defaults 0 2\n"
+    root.files = system(fstab.format(root.uuid, boot.uuid), kernel=False, boot__empty="")
+    old = publish(boot, root, label="dos")
+    installed = old.install(128)
+    places = {number: (part["start"], part["size"]) for number, part in installed.partitions.items()}
+    assert places == {1: (2048, 40 * 2048), 3: (41 * 2048, 87 * 2048)}
+    assert [part.get("bootable", False) for part in installed.table["partitions"]] == [True, False]
+    root_now, boot_now = installed.partition(3), installed.partition(1)
+    assert root_now.size_bytes > 75 * MIB
+    assert not installed.identity(1, 3) & old.old_names()
+    assert root_now.text("/etc/fstab") == fstab.format(root_now.uuid, boot_now.uuid)
+    assert boot_now.text("/extlinux/a.conf") == f"append root=UUID={root_now.uuid}\n"
 
 
 def test_a_root_before_another_partition_does_not_grow_which_is_said(publish: Callable[..., Published]) -> None:

@@ -21,6 +21,7 @@ from tests.support.leftovers import no_leftovers
 from tests.support.runs import loop_devices
 from tests.system.create.cloud import (
     BIOS_BOOT,
+    BOOT,
     ESP,
     LINUX,
     MIB,
@@ -107,8 +108,8 @@ def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
 def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_system(
     disk: Callable[..., Path], directories: Directories
 ) -> None:
-    """No type says what is what, and every line names its partition in another way."""
-    boot, root = Part(5, LINUX, 16, "ext4", label="boot"), Part(4, LINUX, 32, "ext4")
+    """Every line names its partition in another way, and some lie."""
+    boot, root = Part(5, BOOT, 16, "ext4", label="boot"), Part(4, LINUX, 32, "ext4")
     esp, swap = Part(2, ESP, 40, "vfat"), Part(3, LINUX, 8, "swap")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "", "/efi/.empty": ""}
     esp.files = {"/EFI/debian/grub.cfg": ""}
