@@ -26,7 +26,6 @@ from osprovider.nics import ResolvedNic, resolve
 __all__ = ["Plan", "make_plan", "serial_console", "target_path"]
 
 _WORTH_A_NOTE = 64 << 20
-_UNKNOWN = "how the disk is divided is known once the image is prepared (osprovider image build)"
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
 
 
@@ -157,9 +156,9 @@ def make_plan(
     if facts is not None:
         facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
     external = environment.has_external_kernel(request)
-    firmware = () if external or variant.boot.loader == "none" else variant.layout.firmware
+    firmware = () if external or variant.boot.loader == "none" else _firmware(variant.layout, manifest)
     disk = target_path(request) if facts else None
-    is_known = manifest is not None or (settings.image is not None and settings.image.source is None)
+    is_known = manifest is not None or settings.image is None or settings.image.source is None
     table = None
     if facts and disk and is_known:
         table = _table(facts, variant.layout, firmware, manifest, instance.uuid, str(disk))
@@ -186,7 +185,7 @@ def make_plan(
         wipe=variant.wipe,
         isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
-        notes=_notes(variant.layout, facts, manifest) if is_known or facts is None else (_UNKNOWN,),
+        notes=_notes(variant.layout, facts, manifest) if is_known else _unknown(settings.image_name),
     )
 
 
@@ -210,6 +209,21 @@ def _table(
     needs = manifest.size_bytes if manifest else 0
     filesystem = manifest.filesystem.type if manifest else None
     return lay_out(facts, layout, firmware, needs, instance_uuid, disk, filesystem)
+
+
+def _firmware(layout: Layout, manifest: Manifest | None) -> tuple[str, ...]:
+    """What the disk boots under by itself: a disk image under what it has a place for a boot loader for."""
+    image = manifest.table if manifest else None
+    if image is None:
+        return layout.firmware
+    roles = {part.role for part in image.partitions}
+    has_bios = image.type == "msdos" or "bios_boot" in roles
+    return (*(["bios"] if has_bios else []), *(["uefi"] if "esp" in roles else []))
+
+
+def _unknown(image: str | None) -> tuple[str, ...]:
+    """What is not known of an image from elsewhere."""
+    return (f"how the disk is divided is known once the image is prepared (osprovider image build {image})",)
 
 
 def _notes(layout: Layout, facts: DiskFacts | None, manifest: Manifest | None) -> tuple[str, ...]:

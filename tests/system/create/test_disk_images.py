@@ -113,6 +113,15 @@ class Published:
         nics = [{"link": "lab0", "ip": "198.51.100.7"}]
         return self.site.environment(disk, name=name, variant="published", nics=nics, **changes)
 
+    def plan(self, disk: Path, name: str = FIRST) -> dict[str, Any]:
+        """What ``osprovider plan`` says that ``create`` will do."""
+        variables = self.site.directory / "environment"
+        variables.write_text("".join(f"{key}={value}\n" for key, value in self.environment(disk, name).items()))
+        outcome = self.site.command("plan", "--json", "--environment", str(variables))
+        assert outcome.status == 0, outcome.said
+        plan: dict[str, Any] = json.loads(outcome.said)
+        return plan
+
     def old_names(self) -> set[str]:
         """The publisher's UUIDs and GUIDs."""
         guids = {part.guid for part in self.parts.values()} if "-" in self.disk_id else set()
@@ -298,13 +307,9 @@ def test_a_second_create_does_not_look_into_the_image_again(instances: tuple[Ins
 
 def test_the_plan_shows_what_create_writes(cloud: Published, instances: tuple[Installed, Installed]) -> None:
     for each, name in zip(instances, (FIRST, SECOND), strict=True):
-        variables = cloud.site.directory / "environment"
-        environment = cloud.environment(each.disk, name)
-        variables.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-        outcome = cloud.site.command("plan", "--json", "--environment", str(variables))
-        assert outcome.status == 0, outcome.said
-        plan = json.loads(outcome.said)
+        plan = cloud.plan(each.disk, name)
         assert plan["isolation"] == "appliance"
+        assert plan["firmware"] == ["bios", "uefi"]
         table = plan["table"]
         assert table["guid"] == each.table["id"].lower()
         planned = {part["number"]: part for part in table["partitions"]}
@@ -438,7 +443,12 @@ def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[...
     fstab = "UUID={} / ext3 defaults 0 1\n/dev/disk/by-uuid/{} /boot vfat defaults 0 2\n"
     root.files = system(fstab.format(root.uuid, boot.uuid), kernel=False, boot__empty="")
     old = publish(boot, root, label="dos")
+    disk = old.site.disk(128 * MIB)
+    unknown = old.plan(disk)
+    assert unknown["table"] is None
+    assert "known once the image is prepared (osprovider image build published)" in unknown["notes"][0]
     installed = old.install(128)
+    assert old.plan(disk)["firmware"] == ["bios"]
     places = {number: (part["start"], part["size"]) for number, part in installed.partitions.items()}
     assert places == {1: (2048, 40 * 2048), 3: (41 * 2048, 87 * 2048)}
     assert [part.get("bootable", False) for part in installed.table["partitions"]] == [True, False]
