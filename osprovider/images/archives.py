@@ -115,11 +115,13 @@ def public_keys(path: Path) -> bytes:
     Raises:
         ImageError: it holds none, or a secret one, which must not get into an image.
     """
-    data = dearmoured(path.read_bytes(), path)
+    data = path.read_bytes()
+    is_secret = b"-----BEGIN PGP PRIVATE KEY BLOCK-----" in data
+    data = data if is_secret else dearmoured(data, path)
     tag = data[0] if data else 0
     # RFC 9580, 4.2: the high bit is set; then the old format's two or the new one's six bits of type.
     kind = 0 if not tag & 0x80 else tag & 0x3F if tag & 0x40 else tag >> 2 & 0xF
-    if kind == 5 or b"PGP PRIVATE KEY" in data[:64]:
+    if is_secret or kind == 5:
         raise ImageError(f"{path}: holds a secret key, which an image must not have: gpg --export has the public ones")
     if kind != 6:
         raise ImageError(f"{path}: holds no OpenPGP keys: export them again (gpg --export)")

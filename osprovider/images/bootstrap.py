@@ -10,7 +10,7 @@ Not for: file systems, cleaning, or the store.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from osprovider.images.recipe import Recipe
 from osprovider.images.watch import Watch
 from osprovider.run import BASE_ENVIRONMENT, run
 
-__all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "tool_version"]
+__all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "run_script", "tool_version"]
 
 _INITRAMFS = "/etc/initramfs-tools/conf.d/osprovider"
 _POLICY = "/usr/sbin/policy-rc.d"
@@ -184,10 +184,36 @@ def install(recipe: Recipe, guest: Guest, root: Path, scratch: Path, *, proxy: s
     except ToolError as error:
         raise _explained(build, error) from error
     for script in recipe.scripts:
-        _run_script(build, script, epoch)
+        run_script(recipe.image, guest, root, script, epoch, watch.line)
     _keep_sources(build)
     _require_absent(recipe, guest)
     return epoch
+
+
+def run_script(image: str, guest: Guest, root: Path, script: Path, epoch: int, on_line: Callable[[str], None]) -> None:
+    """Run a script of the site's in a tree, without network.
+
+    Args:
+        image: the definition's name, for messages.
+        guest: the tree.
+        root: where it is mounted.
+        script: the file.
+        epoch: what it is told as SOURCE_DATE_EPOCH.
+        on_line: called with each line that it prints.
+
+    Raises:
+        ImageError: it failed; says how.
+    """
+    guest.write(_SCRIPT, script.read_bytes(), mode=0o755)
+    env = {"HOME": "/root", "SOURCE_DATE_EPOCH": str(epoch)}
+    try:
+        run_isolated(["chroot", root, _SCRIPT], on_line, furnish=root, env=env)
+    except ToolError as error:
+        said = error.tail.splitlines()
+        how = said[-1].strip() if said else f"exit status {error.status}"
+        raise ImageError(f"image {image}: the script {script} failed: {how}") from error
+    finally:
+        guest.remove(_SCRIPT)
 
 
 def _write_keys(recipe: Recipe, directory: Path) -> None:
@@ -344,19 +370,6 @@ def _no_daemons(build: _Build) -> Iterator[None]:
 def _divert(build: _Build, action: str, path: str) -> None:
     """Move a program out of the way, or back, so that an upgrade of its package respects it (dpkg-divert(1))."""
     build.chroot("dpkg-divert", "--local", "--rename", "--divert", f"{path}.real", action, path)
-
-
-def _run_script(build: _Build, script: Path, epoch: int) -> None:
-    """Run a script of the site's in the tree."""
-    build.guest.write(_SCRIPT, script.read_bytes(), mode=0o755)
-    try:
-        build.chroot(_SCRIPT, HOME="/root", SOURCE_DATE_EPOCH=str(epoch))
-    except ToolError as error:
-        said = error.tail.strip().splitlines()
-        how = said[-1].strip() if said else f"exit status {error.status}"
-        raise ImageError(f"image {build.recipe.image}: the script {script} failed: {how}") from error
-    finally:
-        build.guest.remove(_SCRIPT)
 
 
 def _keep_sources(build: _Build) -> None:

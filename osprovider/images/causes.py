@@ -101,23 +101,28 @@ def explain(lines: Sequence[str], recipe: Recipe, sources: Sequence[Source], las
         last: what to say where no cause is found.
     """
     file = f"images/{recipe.image}.yaml"
-    for found in filter(None, map(_NEEDS.search, lines)):
-        if found[2] in recipe.build.exclude:
-            return f"{found[1]} needs {found[2]}, which is excluded; correct build.exclude of {file}"
+    for needs in filter(None, map(_NEEDS.search, lines)):
+        if needs[2] in recipe.build.exclude:
+            return f"{needs[1]} needs {needs[2]}, which is excluded; correct build.exclude of {file}"
     for cause in _CAUSES:
-        for number, line in enumerate(lines):
-            match = next((match for match in (re.search(wording, line) for wording in cause.wordings) if match), None)
-            if match:
-                what = (match.groups() or ("",))[0] or ""
-                after = lines[number + 1].strip() if number + 1 < len(lines) else "no reason was given"
-                before = lines[number - 1].strip() if number else ""
-                values = {
-                    **_values(recipe, _source(line, sources), file),
-                    **{"file": file, "what": what, "line": _plain(line), "next": after},
-                    "before": "" if _STEP.match(before) else f"{before}: ",
-                }
-                return cause.message.format(**values)
+        found = [(number, match) for number, line in enumerate(lines) if (match := _match(cause, line))]
+        if found:
+            # One that names its source says more than the first.
+            number, match = next((each for each in found if _source(lines[each[0]], sources)), found[0])
+            before = lines[number - 1].strip() if number else ""
+            return cause.message.format(
+                **_values(recipe, _source(lines[number], sources), file),
+                file=file,
+                what=(match.groups() or ("",))[0] or "",
+                line=_plain(lines[number]),
+                before="" if _STEP.match(before) else f"{before}: ",
+                next=lines[number + 1].strip() if number + 1 < len(lines) else "no reason was given",
+            )
     return f"{last}; --debug shows what the build said"
+
+
+def _match(cause: _Cause, line: str) -> re.Match[str] | None:
+    return next((match for match in (re.search(wording, line) for wording in cause.wordings) if match), None)
 
 
 def _source(line: str, sources: Sequence[Source]) -> Source | None:

@@ -1,4 +1,4 @@
-"""A build of a definition that says all that can be said: what comes of it, by either tool, and whenever it is built."""
+"""A build of a definition that says all that can be said: what comes of it, by either tool and at any time."""
 
 from __future__ import annotations
 
