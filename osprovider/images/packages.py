@@ -45,9 +45,10 @@ _RPM = tuple(
 _MOST = 100_000
 _LONGEST = 1024  # characters of a field; the longest real one is an rpm's licence of some 600
 _LARGEST_DATABASE = 2 << 30
-_LARGEST_LIST = 64 << 20
 _CHUNK = 1 << 20
-_RPM_MEMORY = 1 << 30
+_RPM_MEMORY = 512 << 20
+_RPM_SECONDS = 120
+_LONGEST_LINE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -210,15 +211,15 @@ def _copy(source: BinaryIO, target: Path) -> None:
 def _rpm_lines(database: Path) -> Iterator[bytes]:
     argv = ["python3", "-I", "/rpmdb.py", "/database"]
     read_only = {Path(rpmdb.__file__): "/rpmdb.py", database: "/database"}
+    boxed = confine(argv, read=read_only, memory_bytes=_RPM_MEMORY, cpu_seconds=_RPM_SECONDS)
     with tempfile.TemporaryFile() as log, open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        boxed = confine(argv, read=read_only, memory_bytes=_RPM_MEMORY)
         with running(boxed, stdin=nothing.fileno(), stderr=log.fileno()) as process:
-            said = process.stdout.read(_LARGEST_LIST + 1) if process.stdout else b""
-            if len(said) > _LARGEST_LIST:
-                raise ImageError("its list of packages does not end")
+            while process.stdout and (line := process.stdout.readline(_LONGEST_LINE)):
+                if not line.endswith(b"\n"):
+                    raise ImageError("what it says of a package does not end")
+                yield line
             status = process.wait()
         if status != 0:
             log.seek(0)
-            last = log.read(_CHUNK).decode(errors="replace").strip().splitlines()[-1:]
+            last = log.read(_LONGEST_LINE).decode(errors="replace").strip().splitlines()[-1:]
             raise ImageError("".join(last) or f"its reader ended with {status}")
-    yield from said.splitlines()

@@ -56,6 +56,9 @@ def _blobs(file: BinaryIO, path: str) -> Iterator[bytes]:
         # Nobody changes it, so that nothing is written beside it either.
         connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
         connection.execute("PRAGMA trusted_schema = OFF")
+        kinds = [row[0] for row in connection.execute("SELECT type FROM sqlite_schema WHERE name = 'Packages'")]
+        if kinds != ["table"]:  # a view might never end
+            raise ValueError("it has no table of packages")
         yield from (row[0] for row in connection.execute("SELECT blob FROM Packages") if isinstance(row[0], bytes))
     elif head.startswith(_NDB_MAGIC):
         yield from _ndb_blobs(file, head)

@@ -183,6 +183,26 @@ def test_every_cut_off_and_flipped_database_ends_well(
         (place / name).unlink()
 
 
+def test_a_view_without_an_end_is_not_followed(
+    root: Path, read: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = sqlite3.connect(root / "var/lib/rpm/rpmdb.sqlite")
+    endless = "WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM n) SELECT zeroblob(8) AS blob FROM n"
+    connection.execute(f"CREATE VIEW Packages AS {endless}")
+    connection.commit()
+    connection.close()
+    assert read() == ()
+    assert "it has no table of packages" in capsys.readouterr().err
+
+
+def test_a_name_without_an_end_is_not_read_to_it(
+    root: Path, read: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ndb([header_of(name="x" * (1 << 20), version="1", release="2", arch="noarch")], root / "var/lib/rpm/Packages.db")
+    assert read() == ()
+    assert "does not end" in capsys.readouterr().err
+
+
 def test_a_fifo_in_place_of_a_database_is_not_waited_for(
     root: Path, read: Callable[[], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
