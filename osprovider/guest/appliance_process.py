@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -45,6 +46,8 @@ _TMP = Path("/tmp")  # noqa: S108
 _NAMES = [f"/dev/sd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]  # guestfs(3), "Block device naming"
 _CACHE = _TMP / "cache"
 _GUEST = _TMP / "guest"
+# What the kernel says of a drive; its own name for it may be another one, as libguestfs knows ("Block device naming").
+_OF_A_DRIVE = re.compile(r"\((?:device )?sd[a-z]\)")
 _MEMORY_MIB = 512
 _FAT_SECTOR = 512
 _BUSY_SECONDS = 3.0
@@ -264,7 +267,7 @@ def _mount(handle: guestfs.GuestFS, name: str, drive: Drive, place: str, options
     try:
         handle.mount_vfs(options, drive.driver, name, place)
     except RuntimeError as error:
-        said = [line for line in handle.dmesg().splitlines() if f"({name.removeprefix('/dev/')})" in line]
+        said = [line for line in handle.dmesg().splitlines() if _OF_A_DRIVE.search(line)]
         why = said[-1].partition("] ")[2] if said else _one_line(error)
         raise RuntimeError(f"its {drive.filesystem} cannot be mounted at {place}: {why}") from error
 

@@ -11,10 +11,14 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.runs import loop_devices
 
 __all__ = [
     "BIOS_BOOT",
@@ -32,6 +36,7 @@ __all__ = [
     "install_filesystem",
     "make_disk",
     "make_filesystem",
+    "mounted_by_the_host",
     "read_partition",
     "system",
 ]
@@ -259,3 +264,23 @@ def read_partition(disk: Path, start_bytes: int, size_bytes: int, tree: Path) ->
         block, count = map(int, re.findall(r"\d+", said))
         size = block * count
     return Found(tags.get("UUID", ""), tags.get("LABEL", ""), tree, size)
+
+
+@contextmanager
+def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
+    """Collect what this machine's kernel mounts of the files beneath a directory while the body runs."""
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            ours = {device for device, file in loop_devices().items() if str(directory) in file}
+            seen.update(device for kind in ("ext4", "xfs") for device in ours if Path("/sys/fs", kind, device).exists())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()

@@ -33,6 +33,7 @@ from tests.system.create.cloud import (
     Part,
     make_disk,
     make_filesystem,
+    mounted_by_the_host,
     read_partition,
     system,
 )
@@ -100,8 +101,10 @@ class Published:
             file.write(b"\xa5" * 4 * MIB)
             file.seek(-4 * MIB, 2)
             file.write(b"\xa5" * 4 * MIB)
-        outcome = self.create(disk, name)
+        with mounted_by_the_host(self.site.directory) as mounted:
+            outcome = self.create(disk, name)
         assert outcome.status == 0, outcome.said
+        assert not mounted
         return Installed(disk, outcome, sfdisk(disk), self.site.directory)
 
     def create(self, disk: Path, name: str, **changes: Any) -> Outcome:

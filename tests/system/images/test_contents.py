@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from osprovider.images.contents import Contents, examine
 from osprovider.images.manifest import ImagePartition
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers
-from tests.support.runs import loop_devices
 from tests.system.create.cloud import (
     BIOS_BOOT,
     BOOT,
@@ -31,6 +29,7 @@ from tests.system.create.cloud import (
     install_filesystem,
     make_disk,
     make_filesystem,
+    mounted_by_the_host,
     system,
 )
 from tests.system.create.site import attached
@@ -80,26 +79,6 @@ def places(contents: Contents) -> dict[int, tuple[str, str, str | None]]:
 
 def _type(part: ImagePartition) -> str:
     return part.filesystem.type if part.filesystem else ""
-
-
-@contextmanager
-def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
-    """Collect what this machine's kernel mounts of the files beneath a directory while the body runs."""
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            ours = {device for device, file in loop_devices().items() if str(directory) in file}
-            seen.update(device for kind in ("ext4", "xfs") for device in ours if Path("/sys/fs", kind, device).exists())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 # -- what is found ----------------------------------------------------------------------------------------------------
@@ -316,7 +295,7 @@ def test_a_root_in_a_subvolume_needs_a_boot_loader_of_the_images(
     ("damage", "message"),
     [
         ("superblock", "Invalid log block size: 9"),
-        ("cut off", "bad geometry: block count 65536 exceeds size of device (4096 blocks)"),
+        ("cut off", r"bad geometry: block count 65536 exceeds size of device \(4096 blocks\)"),
     ],
 )
 def test_a_damaged_file_system_is_refused_in_one_line_and_never_by_the_hosts_kernel(
@@ -333,4 +312,4 @@ def test_a_damaged_file_system_is_refused_in_one_line_and_never_by_the_hosts_ker
         said = refusal(image, directories)
     assert not mounted
     assert said.startswith("image x: partition 1: the libguestfs appliance with /dev/loop")
-    assert said.endswith(f": its ext4 cannot be mounted at /: EXT4-fs (sda): {message}")
+    assert re.search(rf": its ext4 cannot be mounted at /: EXT4-fs \(sd[a-z]\): {message}$", said)
