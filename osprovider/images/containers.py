@@ -191,7 +191,7 @@ def _check_vmdk(reader: _Reader) -> int:
     )
     if version not in (1, 2, 3):
         raise reader.wrong("version (byte 4)", f"{version} is not known")
-    if grain < 1 or grain > 2048 or grain & (grain - 1) or entries != 512:
+    if not 8 <= grain <= 2048 or grain & (grain - 1) or entries != 512:
         raise reader.wrong("grain size (byte 20)", f"{grain} sectors in tables of {entries} make no sense")
     if capacity > _LARGEST // _SECTOR:
         raise reader.wrong("capacity (byte 12)", f"{capacity} sectors make no sense")

@@ -8,8 +8,10 @@ Not for: what is on the disk (:mod:`osprovider.images.contents`).
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from osprovider.images.soundness import QEMU_MEMORY, check_whole, qemu_cause, qe
 from osprovider.images.streams import decompressed
 from osprovider.linux import clone_file
 from osprovider.log import human_bytes
-from osprovider.run import run
+from osprovider.run import running
 from osprovider.sandbox import confine
 
 __all__ = ["to_raw"]
@@ -33,7 +35,7 @@ _PIECE = 64 << 10
 _BUFFER = 1 << 20
 _ZEROS = bytes(_PIECE)
 _TABLES = 128 << 20  # what a container may have beside the disk, and an eighth of the disk
-_CONVERT_SECONDS = 4 * 3600.0
+_PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
 
 
 def to_raw(
@@ -68,13 +70,12 @@ def to_raw(
             _unpack(path, kind, target, limit_bytes, advance)
             _cut_footer(target, str(path))
         elif kind.compression == "none":
-            _convert(path, kind, target, limit_bytes, str(path))
-            advance(path.stat().st_size)
+            _convert(path, kind, target, limit_bytes, str(path), advance)
         else:
             unpacked = scratch / "unpacked"
             try:
                 _unpack(path, kind, unpacked, limit_bytes + limit_bytes // 8 + _TABLES, advance)
-                _convert(unpacked, kind, target, limit_bytes, str(path))
+                _convert(unpacked, kind, target, limit_bytes, str(path), lambda _count: None)
             finally:
                 unpacked.unlink(missing_ok=True)
     except DeviceError as error:
@@ -149,6 +150,7 @@ def _unpack(path: Path, kind: Format, target: Path, limit: int, advance: Callabl
             position += filled
             advance(stream.position - read)
             read = stream.position
+        advance(stream.position - read)
         os.truncate(file.fileno(), position)
 
 
@@ -166,17 +168,17 @@ def _cut_footer(target: Path, name: str) -> None:
         os.truncate(target, check_container(target, "vpc", name=name))
 
 
-def _convert(path: Path, kind: Format, target: Path, limit: int, name: str) -> None:
+def _convert(path: Path, kind: Format, target: Path, limit: int, name: str, advance: Callable[[int], None]) -> None:
     """Have qemu-img(1) write it, with the format given, in the sandbox."""
     size = check_container(path, kind.container, name=name)
     _refuse_large(name, size, limit)
     require("bwrap", "qemu-img", what=name)
     check_whole(path, kind.container, name=name)
     source = ("--image-opts", qemu_source(kind.container))
-    convert = ["qemu-img", "convert", "-W", "-O", "raw", "-S", "64k", *source, "/target"]
+    convert = ["qemu-img", "convert", "-p", "-W", "-O", "raw", "-S", "64k", *source, "/target"]
     boxed = confine(convert, read={path: "/source"}, write={target: "/target"}, memory_bytes=QEMU_MEMORY)
     try:
-        run(boxed, timeout=_CONVERT_SECONDS)
+        _run_with_progress(boxed, path.stat().st_size, advance)
     except ToolError as error:
         if "No space left" in error.tail:
             raise ImageError(f"{target.parent}: no space left for the disk in {name}") from error
@@ -186,3 +188,20 @@ def _convert(path: Path, kind: Format, target: Path, limit: int, name: str) -> N
         raise ImageError(
             f"{name}: {kind.container} image: its header speaks of a disk of {size} bytes, and QEMU finds {found}"
         )
+
+
+def _run_with_progress(argv: Sequence[str], total: int, advance: Callable[[int], None]) -> None:
+    """Run a program that prints how far it is, as ``qemu-img -p`` does, and count that as parts of ``total``."""
+    done = 0
+    with tempfile.TemporaryFile() as log, Path(os.devnull).open("rb") as nothing:
+        with running(argv, stdin=nothing.fileno(), stderr=log.fileno()) as process:
+            while process.stdout and (said := os.read(process.stdout.fileno(), _PIECE)):
+                for percent in _PERCENT.findall(said)[-1:]:
+                    now = int(total * float(percent) / 100)
+                    advance(now - done)
+                    done = now
+            status = process.wait()
+        if status:
+            log.seek(0)
+            raise ToolError(argv, status, log.read(_PIECE).decode(errors="replace"))
+    advance(total - done)

@@ -14,6 +14,7 @@ import re
 import struct
 import sys
 from array import array
+from itertools import pairwise
 from pathlib import Path
 
 from osprovider.errors import ImageError, ToolError
@@ -27,6 +28,7 @@ QEMU_MEMORY = 1 << 30
 """Address space in bytes that QEMU's tools may fill with data; they take a tenth."""
 
 _SECTOR = 512
+_OVERLAPS_UNSEEN = ("vmdk", "vpc")  # by qemu-img check
 _SOUND = frozenset({0, 3, 63})  # qemu-img(1), "check": sound; leaked clusters only; nothing to check in this format
 
 
@@ -69,17 +71,23 @@ def check_whole(path: Path, container: Container, *, name: str) -> None:
 
 
 def _check_extents(path: Path, container: Container, name: str, size: int) -> None:
-    """See that everything that is not compressed lies in the file."""
+    """See that everything that is not compressed lies in the file, and nothing where something else lies."""
+    first = _first_data(path) if container == "vmdk" else 0
+    places: list[tuple[int, int]] = []
 
     def look(line: str) -> None:
         text = line.strip().strip("[],")
         extent = json.loads(text) if text.startswith("{") else {}
-        if extent.get("data") and "offset" in extent and extent["offset"] + extent["length"] > size:
-            start, end = extent["offset"], extent["offset"] + extent["length"]
-            raise ImageError(
-                f"{name}: {container} image, cut off: byte {extent['start']} of the disk and what follows lie at bytes "
-                f"{start} to {end} of the file, which has {size}; fetch or make it again"
-            )
+        if not extent.get("data") or "offset" not in extent:
+            return
+        start, end = extent["offset"], extent["offset"] + extent["length"]
+        where = f"byte {extent['start']} of the disk and what follows lie at bytes {start} to {end} of the file"
+        if end > size:
+            raise ImageError(f"{name}: {container} image, cut off: {where}, which has {size}; fetch or make it again")
+        if start < first:
+            raise ImageError(f"{name}: damaged {container} image: {where}, whose data begins at byte {first}")
+        if container in _OVERLAPS_UNSEEN:
+            places.append((start, end))
 
     try:
         run_lines(_qemu_img(path, container, "map", "--output=json"), look)
@@ -87,6 +95,17 @@ def _check_extents(path: Path, container: Container, name: str, size: int) -> No
         raise _damaged(name, container, error.tail) from error
     except ValueError as error:
         raise ImageError(f"{name}: {container} image: what qemu-img map says is not understood: {error}") from error
+    places.sort()
+    for (_, end), (start, _) in pairwise(places):
+        if start < end:
+            raise ImageError(f"{name}: damaged {container} image: byte {start} of the file belongs to two places")
+
+
+def _first_data(path: Path) -> int:
+    """The byte after a VMDK's tables (its header's ``overHead``)."""
+    with path.open("rb", buffering=0) as file:
+        sectors: int = struct.unpack("<Q", os.pread(file.fileno(), 8, 64))[0]
+    return sectors * _SECTOR
 
 
 def _check_compressed(path: Path, name: str, size: int) -> None:

@@ -321,6 +321,42 @@ def test_a_qcow2_whose_tables_are_damaged(
     assert words in refused(image, tmp_path)
 
 
+def _vmdk_entries(image: Path) -> list[tuple[int, int]]:
+    """Where a VMDK has an entry for a grain of data, and the entry."""
+    content = image.read_bytes()
+    (directory,) = struct.unpack_from("<Q", content, 56)
+    (table,) = struct.unpack_from("<I", content, directory * 512)
+    entries = [
+        (table * 512 + 4 * index, *struct.unpack_from("<I", content, table * 512 + 4 * index)) for index in range(384)
+    ]
+    return [(place, entry) for place, entry in entries if entry]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(lambda _entry, other: other, "belongs to two places", id="another one's grain"),
+        pytest.param(lambda _entry, _other: 32, "whose data begins at byte 65536", id="the tables themselves"),
+        pytest.param(lambda entry, _other: entry | 1 << 30, "vmdk image", id="beyond the end"),
+    ],
+)
+def test_a_vmdk_whose_tables_are_damaged(
+    change: Callable[[int, int], int], words: str, originals: Images, tmp_path: Path
+) -> None:
+    image = Path(shutil.copy(originals("vmdk"), tmp_path / "image"))
+    (place, entry), (_, other) = _vmdk_entries(image)[:2]
+    patch(image, place, struct.pack("<I", change(entry, other)))
+    assert words in refused(image, tmp_path)
+
+
+def test_a_vhd_with_a_block_in_two_places(originals: Images, tmp_path: Path) -> None:
+    image = Path(shutil.copy(originals("vhd"), tmp_path / "image"))
+    content = image.read_bytes()
+    (table,) = struct.unpack_from(">Q", content, content.index(b"cxsparse") + 16)
+    patch(image, table + 4, content[table : table + 4])
+    assert "belongs to two places" in refused(image, tmp_path)
+
+
 def test_damaged_data_of_a_compressed_cluster_is_refused(originals: Images, tmp_path: Path) -> None:
     image = Path(shutil.copy(originals("qcow2 compressed by zstd"), tmp_path / "image"))
     _, entry = next(iter(_l2_entries(image).items()))
@@ -411,6 +447,15 @@ def test_no_more_copies_are_kept_than_it_takes(
         target = convert(image, small, scratch=small)
         assert is_disk(target, full("raw"))
         assert [path.name for path in small.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize(("name", "least"), [("raw", 24), ("qcow2", 1)])
+def test_progress_is_told_while_it_goes_on(name: str, least: int, full: Images, tmp_path: Path) -> None:
+    counts: list[int] = []
+    convert(compress(full(name), tmp_path / "image", "none"), tmp_path, advance=counts.append)
+    assert len([count for count in counts if count > 0]) >= least
+    assert min(counts) >= 0
+    assert sum(counts) == full(name).stat().st_size
 
 
 def test_a_missing_qemu_img_is_named(originals: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
