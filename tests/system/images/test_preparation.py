@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,61 @@ def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site
     assert done.returncode == 0, done.stderr
     assert peak.processes, "nothing was seen"
     assert peak.bytes < 200 * MIB, peak.processes
+
+
+# -- disk space -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def watched_space(directory: Path) -> Iterator[list[int]]:
+    """Note what a directory occupies at most while the body runs, in bytes."""
+    most, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            with suppress(OSError):  # files come and go
+                most[0] = max(most[0], sum(path.lstat().st_blocks * 512 for path in directory.rglob("*")))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "dump", "raw", "raw.zst", "qcow2"])
+def test_no_second_copy_lies_beside_the_template_while_it_is_made(kind: str, site: Site) -> None:
+    define(site, kind, data_bytes=256 * MIB)
+    with watched_space(site.cache / "templates") as most:
+        built(site)
+    (key,) = entries(site)
+    made = sum(path.stat().st_blocks * 512 for path in (site.cache / "templates" / key).iterdir())
+    assert made > 256 * MIB
+    assert most[0] < made + 64 * MIB
+
+
+def test_a_raw_image_shares_its_blocks_where_the_file_system_can(site: Site) -> None:
+    store = site.directory / "xfs"
+    volume = site.directory / "xfs.img"
+    with volume.open("wb") as file:
+        os.truncate(file.fileno(), 2 << 30)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", volume], check=True)
+    store.mkdir()
+    subprocess.run(["mount", "-o", "loop", volume, store], check=True)
+    try:
+        (store / "cache").mkdir()
+        (store / "cache/appliance").symlink_to((site.cache / "appliance").readlink())
+        site.cache = store / "cache"
+        image = define(site, "raw", data_bytes=256 * MIB)
+        shutil.move(image, store / "small.raw")
+        configure(site, store / "small.raw")
+        before = shutil.disk_usage(store).free
+        built(site)
+        assert before - shutil.disk_usage(store).free < 64 * MIB
+    finally:
+        subprocess.run(["umount", store], check=True)
 
 
 # -- no room ----------------------------------------------------------------------------------------------------------
