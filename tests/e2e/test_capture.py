@@ -31,7 +31,7 @@ def running(own_directory: Path, node_tree: NodeTree) -> Iterator[Cluster]:
 
 
 def _add(running: Cluster, name: str, variant: str) -> None:
-    words = ["-t", "file", "-s", "2G", "-o", f"osprovider+{variant}", "-n", _second(running).name, "--no-nics"]
+    words = ["-t", "file", "-s", "2G", "-o", f"osprovider+{variant}", "-n", _second(running).name]
     running.run(["gnt-instance", "add", *words, "--no-start", "--no-ip-check", "--no-name-check", name])
 
 
@@ -113,4 +113,4 @@ def test_a_running_instance_is_refused(running: Cluster) -> None:
 def test_an_instance_that_does_not_exist_is_refused(running: Cluster) -> None:
     line = _refused(_capture(_second(running), "vm60.gnt.test", "--force"))
     assert "vm60.gnt.test" in line
-    assert "not known" in line
+    assert "not found" in line

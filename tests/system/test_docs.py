@@ -70,7 +70,7 @@ def _run_osprovider(site: Site, block: Block, command: Command) -> None:
     if "--instance" in words:  # there is no Ganeti here that could activate its disks: they are where we make them
         at = words.index("--instance")
         disk = site.disk(3 * GIB, name=words[at + 1])
-        site.created(disk)
+        site.created(disk, nics=[{}])
         words[at : at + 2] = [str(disk)]
     _compare(site, block, command, site.command(*words))
 
