@@ -35,6 +35,7 @@ _XATTR = 3  # EXT_XATTR, of c_extattributes
 _KIND_WORD, _VOLUME_WORD, _INODE_WORD, _MAGIC_WORD, _CHECKSUM_WORD, _MODE_WORD = 0, 3, 5, 6, 7, 8
 _COUNT_WORD, _LEVEL_WORD, _FLAGS_WORD, _BLOCK_WORD, _ATTRIBUTES_WORD = 40, 173, 222, 224, 225
 _FILE_SYSTEM = slice(696, 760)
+_SIZE_AT = 40  # of the file, 64 bits
 _BLOCKS_AT, _MOST_BLOCKS = 164, 512  # a byte for each block of the file: 0 where it is a hole
 
 _DIRECTORY_PIECE = 512  # bytes; no entry lies across two
@@ -123,6 +124,7 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
     yield label.plain
     reader = PipeReader(name, source, before=RECORD)
     scanner = _Scanner(label.order, name)
+    left = 0  # of the directory that is being read
     while True:
         start = reader.position
         header = scanner.header(reader.take(RECORD), start)
@@ -132,7 +134,10 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
         if header.is_attributes:
             reader.change(_restorable(reader.take(size)))
         elif header.is_directory:
-            scanner.check_directory(reader.take(size), header.inode, start)
+            left = header.size_bytes if header.kind == _INODE else left
+            # What dump(8) leaves behind a directory's end means nothing.
+            scanner.check_directory(reader.take(size)[:left], header.inode, start)
+            left = max(left - size, 0)
         else:
             yield from reader.over(size, target)
     yield reader.passed()
@@ -141,10 +146,11 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What a header says of the blocks behind it."""
+    """What a header says of the blocks behind it; the size is the whole file's."""
 
     kind: int
     inode: int
+    size_bytes: int
     blocks: int
     is_directory: bool
     is_attributes: bool
@@ -155,6 +161,7 @@ class _Scanner:
 
     def __init__(self, order: str, name: str) -> None:
         self._words = struct.Struct(f"{order}256I")
+        self._size = struct.Struct(f"{order}Q")
         self._entry = struct.Struct(f"{order}IHxB")
         self._name = name
         self._maps = list(_MAPS)  # still to come
@@ -180,6 +187,7 @@ class _Scanner:
         return _Header(
             kind=kind,
             inode=inode,
+            size_bytes=self._size.unpack_from(record, _SIZE_AT)[0],
             blocks=count,
             is_directory=is_file and not has_attributes and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF),
             is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,

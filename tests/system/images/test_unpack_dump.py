@@ -137,6 +137,20 @@ def test_attributes_that_take_more_privileges_do_not_cost_a_file_its_others(root
     assert os.listxattr(root / "only") == []
 
 
+def test_what_dump_leaves_behind_the_end_of_a_directory_means_nothing(root: Path, tmp_path: Path) -> None:
+    # its buffer still holds the larger directories that came before
+    def fill(source: Path) -> None:
+        for number in range(40):
+            directory = source / f"{number:02}"
+            directory.mkdir()
+            for name in range(1 if number % 2 else 900):
+                (directory / f"{'n' * (number % 7 + 20)}{name}").touch()
+
+    _make_dumps(tmp_path, "ext4", fill, {"dump": ()})
+    _restore(tmp_path / "dump", root)
+    assert _comparable(root) == _restored_alone(tmp_path / "dump", tmp_path)
+
+
 def _boot(source: Path) -> None:
     (source / "vmlinuz").write_text("kernel")
 
