@@ -33,6 +33,7 @@ from osprovider.images.definition import checksum_of
 from osprovider.images.detach import detach
 from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.images.newfile import new_file, to_qcow2
+from osprovider.images.programs import require
 from osprovider.images.unclean import why_unclean
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -112,6 +113,8 @@ def capture(order: Order, directories: Directories) -> Captured:
         GuestError: the appliance cannot run on this node.
     """
     require_appliance()
+    if order.kind == "qcow2":
+        require("qemu-img", what=str(order.output))
     with (
         claim(order.source, directories.run, read_only=True) as device,
         new_file(order.output, force=order.force, mode=_MODE) as (fd, new),

@@ -12,7 +12,13 @@ from osprovider.errors import ImageError
 
 __all__ = ["require"]
 
-_PACKAGES = {"bwrap": "bubblewrap", "pzstd": "zstd", "qemu-img": "qemu-utils", "xz": "xz-utils"}
+_PACKAGES = {
+    "bwrap": "bubblewrap",
+    "pzstd": "zstd",
+    "qemu-img": "qemu-utils",
+    "xfs_logprint": "xfsprogs",
+    "xz": "xz-utils",
+}
 """Of Debian; a program that is not here has a package of its own name."""
 
 

@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 
 from osprovider.errors import ImageError
+from osprovider.images.programs import require
 from osprovider.run import running
 from osprovider.sandbox import confine
 
@@ -64,6 +65,7 @@ def _ext(fd: int) -> str | None:
 
 def _xfs(fd: int) -> str | None:
     """The first lines of xfs_logprint say it; of a log that is not empty there are many more."""
+    require("xfs_logprint", what="the log of its xfs")
     said = []
     with (
         Path(os.devnull).open("wb") as nothing,
@@ -75,5 +77,5 @@ def _xfs(fd: int) -> str | None:
             if b"state: <DIRTY>" in line:
                 return "its log is not empty"
             said.append(line.decode(errors="replace").strip())
-    why = next((line for line in reversed(said) if line), "is xfsprogs installed?")
+    why = next((line for line in reversed(said) if line), "xfs_logprint says nothing")
     raise ImageError(f"the log of its xfs cannot be read: {why}")
