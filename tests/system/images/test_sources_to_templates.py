@@ -18,6 +18,7 @@ import pytest
 
 from osprovider.images.manifest import Manifest
 from tests.support import small_system
+from tests.support.http_server import Page, serving
 from tests.support.image_files import make_tar, template_image
 from tests.support.leftovers import no_leftovers
 from tests.support.template import shared_cache
@@ -168,6 +169,28 @@ def test_a_source_that_is_gone_keeps_nobody_from_the_template(tmp_path: Path, ow
     assert f"there is no {source.location}" in outcome.last_line
     aside.rename(source.files[0])
     assert build(own_site).key == manifest.key
+
+
+def test_a_template_is_used_without_its_server_and_its_download(tmp_path: Path, own_site: Site) -> None:
+    _, (image,) = small_system.make_image("tar.gz", tmp_path)
+    with serving() as server:
+        server.pages["/small.tar.gz"] = Page(image.read_bytes())
+        server.pages["/SHA256SUMS"] = Page(f"{hashlib.sha256(image.read_bytes()).hexdigest()}  small.tar.gz\n".encode())
+        define(own_site, Source(f"{server.url}/small.tar.gz", []), checksums="SHA256SUMS")
+        manifest = build(own_site)
+        assert manifest.origin is not None
+        assert (manifest.origin.location, manifest.origin.verified) == (f"{server.url}/small.tar.gz", "SHA256SUMS")
+        (download,) = (path for path in (own_site.cache / "sources").iterdir() if not path.suffix)
+        assert download.name == manifest.origin.digest.removeprefix("sha256:")
+        download.unlink()
+        asked = len(server.requests)
+        assert build(own_site) == manifest
+        assert len(server.requests) == asked
+        server.pages.clear()
+        outcome = own_site.command("image", "build", "small", "--force")
+        assert outcome.status == 1
+        assert server.url in outcome.last_line
+        assert build(own_site) == manifest
 
 
 def test_a_source_with_other_content_is_prepared_anew(tmp_path: Path, own_site: Site) -> None:
