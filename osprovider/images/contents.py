@@ -55,7 +55,9 @@ _PROBE_SECONDS = 60
 
 # How fstab names a partition of the first disk by its node: SATA, virtio, Xen, IDE, NVMe, eMMC.
 _NODE = re.compile(r"/dev/(?:[shv]da|xvda|nvme0n1p|mmcblk0p)([1-9][0-9]*)")
-_SUBVOLUME = re.compile(r"[\w@./-]+", re.ASCII)
+_SUBVOLUME = re.compile(r"[\w@./-]{1,255}", re.ASCII)
+_PLACE = re.compile(r"[\w./-]{1,255}", re.ASCII)
+_MOST_SUBVOLUMES = 31  # that a system has mounted beside its root
 
 _Found = TypeVar("_Found")
 
@@ -336,7 +338,7 @@ def _placed(
             if not _is_named(part, spelling, table) or _type(part) not in _MOUNTED:
                 continue
             if part.number == system.part.number:
-                if subvolume := _subvolume_of(options):
+                if (subvolume := _subvolume_of(options)) and len(subvolumes) < _MOST_SUBVOLUMES:
                     subvolumes.append((place, subvolume))
             elif place not in mounts.values():
                 mounts.setdefault(part.number, place)
@@ -365,7 +367,7 @@ def _fstab_lines(text: str) -> Iterator[tuple[str, str, str]]:
         if len(words) < 3 or words[0].startswith("#") or not words[1].startswith("/"):
             continue
         place, options = words[1].rstrip("/") or "/", words[3] if len(words) > 3 else ""
-        is_plain = re.fullmatch(r"[\w./-]+", place, re.ASCII) and ".." not in place.split("/")
+        is_plain = _PLACE.fullmatch(place) and ".." not in place.split("/")
         if is_plain and place != "/" and ("noauto" not in options.split(",") or place.startswith(("/boot", "/efi"))):
             yield words[0], place, options
 

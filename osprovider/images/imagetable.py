@@ -26,7 +26,7 @@ _MSDOS_ROLES = {"ef": "esp", "82": "swap", "ea": "boot"}  # ea: the Boot Loader 
 _SECTOR_SIZES = (512, 4096)
 _BOOT_CODE = 440  # of LBA 0; the disk's signature and the msdos table follow
 _MBR_END = 512
-_MOST_PARTITIONS = 64
+_MOST_PARTITIONS = 24  # an appliance has no more drives
 _HIGHEST_NUMBER = 128  # of a GPT of the usual size
 _GPT_BYTES = _HIGHEST_NUMBER * ENTRY.size
 
@@ -160,8 +160,12 @@ def _sorted(partitions: Sequence[ImagePartition]) -> tuple[ImagePartition, ...]:
 
 def _check(table: ImageTable, name: str, size: int) -> None:
     """Refuse partitions that cannot be."""
-    if not 0 < len(table.partitions) <= _MOST_PARTITIONS:
-        raise ImageError(f"image {name}: its partition table has {len(table.partitions)} partitions: there is no root")
+    if not table.partitions:
+        raise ImageError(f"image {name}: its partition table has no partitions, and so there is no root")
+    if len(table.partitions) > _MOST_PARTITIONS:
+        raise ImageError(
+            f"image {name}: its partition table has {len(table.partitions)} partitions: {_MOST_PARTITIONS} are the most"
+        )
     highest = max(part.number for part in table.partitions)
     if highest > _HIGHEST_NUMBER:
         raise ImageError(f"image {name}: its partitions go up to number {highest}: {_HIGHEST_NUMBER} is the highest")

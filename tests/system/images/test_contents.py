@@ -119,7 +119,9 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     """As openSUSE has it; the EFI system partition is where there is a directory for it."""
     esp, root = Part(1, ESP, 40, "vfat"), Part(2, ROOT, 128, "btrfs", subvolumes=("@", "@/root", "@/snap"))
     esp.files = {"/EFI/opensuse/grub.cfg": ""}
-    root.files = system(f"UUID={root.uuid} / btrfs defaults 0 0\nUUID={root.uuid} /root btrfs subvol=/@/root 0 0\n")
+    flood = "".join(f"UUID={root.uuid} /x{number} btrfs subvol=/@/x{number} 0 0\n" for number in range(2000))
+    fstab = f"UUID={root.uuid} / btrfs defaults 0 0\nUUID={root.uuid} /root btrfs subvol=/@/root 0 0\n{flood}"
+    root.files = system(fstab)
     root.files = {f"/@/snap{path}": text for path, text in root.files.items() if not path.startswith("/root")} | {
         "/@/snap/root/.empty": "",
         "/@/snap/efi/.empty": "",
@@ -130,7 +132,8 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     install_filesystem(image, "btrfs subvolume set-default root/@/snap", place)
     contents, found = examine(image, "x", directories, lambda guest: guest.glob("/root/.*") + guest.glob("/efi/EFI/*"))
     assert found == ["/root/.profile", "/efi/EFI/opensuse"]
-    assert contents.filesystem.subvolumes == (("/", ""), ("/root", "@/root"))
+    assert contents.filesystem.subvolumes[:3] == (("/", ""), ("/root", "@/root"), ("/x0", "@/x0"))
+    assert len(contents.filesystem.subvolumes) == 32
     assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "btrfs", "/")}
 
 

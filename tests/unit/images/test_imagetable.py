@@ -147,7 +147,10 @@ def move(source: int, target: int) -> Callable[[bytearray], None]:
         (place(1, 10240, 5), r"broken: partition 1 goes from byte 5242880 to 3072"),
         (place(14, 33, 40), r"broken: partition 14 goes from byte 16896 to 20992, and what is before byte 17408"),
         (place(14, 0, 40), r"broken: partition 14 goes from byte 0"),
-        (lambda entries: entries.__setitem__(slice(None), bytes(len(entries))), r"has 0 partitions: there is no root"),
+        (
+            lambda entries: entries.__setitem__(slice(None), bytes(len(entries))),
+            r"has no partitions, and so there is no root",
+        ),
     ],
 )
 def test_partitions_that_cannot_be_are_refused_by_number(
@@ -155,6 +158,16 @@ def test_partitions_that_cannot_be_are_refused_by_number(
 ) -> None:
     change_entries(gpt, change)
     with pytest.raises(ImageError, match=f"^image x: .*{message}"):
+        read_image_table(gpt, "x")
+
+
+def test_more_partitions_than_an_appliance_has_drives_are_refused(gpt: Path) -> None:
+    def fill(entries: bytearray) -> None:
+        for number in range(2, 26):
+            entries[(number - 1) * 128 : number * 128] = entries[:128]
+
+    change_entries(gpt, fill)
+    with pytest.raises(ImageError, match="its partition table has 25 partitions: 24 are the most"):
         read_image_table(gpt, "x")
 
 
