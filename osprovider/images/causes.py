@@ -54,6 +54,11 @@ _CAUSES = (
         "{file}",
     ),
     _Cause(
+        (r"Release file for \S+ is (?:expired|not valid yet)",),
+        "{mirror} offers a list of {suite} that is out of date, or of the future ({line}); check the node's clock, or {key} "
+        "of {file}",
+    ),
+    _Cause(
         (r"Failed to fetch \S+/(\S+\.deb)\s+404",),
         "{mirror} lists {what} and does not have it (404); try again later, or where it keeps the release no longer, "
         "check {place}",

@@ -48,11 +48,10 @@ _REMOVED = (
 
 LEFT_BY_BUILD = (
     "/etc/apt/apt.conf.d/*mmdebstrap",
-    "/etc/apt/apt.conf.d/*proxy*",
     "/etc/dpkg/dpkg.cfg.d/*mmdebstrap",
     "/debootstrap",
 )
-"""What the tools that install packages leave of their own, and of the node's."""
+"""What the tools that install packages leave of their own."""
 
 _RUN_LOCK = "/run/lock"
 """The target of Debian's ``/var/lock`` (Debian policy 9.1.4)."""

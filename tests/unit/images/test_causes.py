@@ -90,6 +90,14 @@ def test_the_source_that_a_line_names_is_the_one_to_correct() -> None:
     )
 
 
+def test_a_list_that_has_expired() -> None:
+    message = cause(
+        f"E: Release file for {MIRROR}/dists/bookworm-updates/InRelease is expired (invalid since 15d 10h)."
+    )
+    assert message.startswith(f"{MIRROR} offers a list of bookworm-updates that is out of date, or of the future (Rel")
+    assert message.endswith("check the node's clock, or build.mirror of images/web.yaml")
+
+
 def test_a_file_that_a_mirror_lists_and_has_no_more() -> None:
     name = "pool/updates/main/l/linux/linux-image-amd64_5.10_amd64.deb"
     assert cause(f"E: Failed to fetch {MIRROR}-security/{name}  404  Not Found [IP: 203.0.113.80 80]") == (
