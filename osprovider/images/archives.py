@@ -8,6 +8,7 @@ Sources: sources.list(5); https://wiki.debian.org/SourcesList; https://wiki.debi
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,11 +153,11 @@ def local_packages(paths: Sequence[Path], directory: Path, architecture: str) ->
         fields = _fields(control.splitlines())
         if fields["Architecture"] not in {architecture, "all"}:
             raise ImageError(f"{path}: is for {fields['Architecture']}, and the image for {architecture}: remove it")
-        data = path.read_bytes()
-        name = f"{number}.deb"
-        (directory / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        index.append(f"{control}\nFilename: ./{name}\nSize: {len(data)}\nSHA256: {digest}\n")
+        copy = directory / f"{number}.deb"
+        shutil.copyfile(path, copy)
+        with copy.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        index.append(f"{control}\nFilename: ./{copy.name}\nSize: {copy.stat().st_size}\nSHA256: {digest}\n")
         wanted.append(f"{fields['Package']}={fields['Version']}")
     (directory / "Packages").write_text("\n".join(index))
     return Source("debs", f"copy:{directory}", "./", (), None), tuple(wanted)

@@ -55,8 +55,8 @@ _CAUSES = (
     ),
     _Cause(
         (r"Release file for \S+ is (?:expired|not valid yet)",),
-        "{mirror} offers a list of {suite} that is out of date, or of the future ({line}); check the node's clock, or {key} "
-        "of {file}",
+        "{mirror} offers a list of {suite} that is out of date, or of the future ({line}); check the node's clock, or "
+        "{key} of {file}",
     ),
     _Cause(
         (r"Failed to fetch \S+/(\S+\.deb)\s+404",),
