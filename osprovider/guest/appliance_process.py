@@ -231,7 +231,7 @@ def _set_volume_id(handle: guestfs.GuestFS, name: str, volume_id: int) -> None:
     boot = handle.pread_device(name, _FAT_SECTOR, 0)
     is_fat32 = boot[82:87] == b"FAT32"
     if boot[510:512] != b"\x55\xaa" or boot[66 if is_fat32 else 38] not in (0x28, 0x29):
-        raise RuntimeError("its EFI system partition has no FAT with a volume ID")
+        raise RuntimeError("its vfat has no volume ID where one was found before")
     sector_size, backup = struct.unpack_from("<H", boot, 11)[0], struct.unpack_from("<H", boot, 50)[0]
     for sector in (0, backup) if is_fat32 and 0 < backup < 32 else (0,):
         handle.pwrite_device(name, struct.pack("<I", volume_id), sector * sector_size + (67 if is_fat32 else 39))
@@ -240,7 +240,7 @@ def _set_volume_id(handle: guestfs.GuestFS, name: str, volume_id: int) -> None:
 def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read_only: bool) -> list[str]:
     """Mount the file systems where the guest has them, and return where that is; those grow that do so mounted.
 
-    A mount point that is missing is made, as systemd does when the guest boots.
+    A mount point that is missing is made, as systemd does when the guest boots; but a subvolume may be missing as well.
     """
     wanted = [
         (place, f"{drive.options},subvol={subvolume}" if subvolume else drive.options, name, drive)
@@ -250,7 +250,8 @@ def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read
     ]
     done = []
     for place, options, name, drive in sorted(wanted, key=lambda each: each[0]):
-        if place != "/" and not read_only and not handle.is_symlink(place) and not handle.exists(place):
+        may_make = place != "/" and not read_only and not drive.subvolumes
+        if may_make and not handle.is_symlink(place) and not handle.exists(place):
             handle.mkdir_p(place)
         if place == "/" or handle.is_dir(place):
             _mount(handle, name, drive, place, options)
@@ -268,7 +269,7 @@ def _mount(handle: guestfs.GuestFS, name: str, drive: Drive, place: str, options
         handle.mount_vfs(options, drive.driver, name, place)
     except RuntimeError as error:
         said = [line for line in handle.dmesg().splitlines() if _OF_A_DRIVE.search(line)]
-        why = said[-1].partition("] ")[2] if said else _one_line(error)
+        why = re.sub(r"^\[[^]]*\] ", "", said[-1]) if said else _one_line(error)
         raise RuntimeError(f"its {drive.filesystem} cannot be mounted at {place}: {why}") from error
 
 

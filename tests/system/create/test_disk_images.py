@@ -172,7 +172,10 @@ def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
 
 @pytest.fixture(scope="module")
 def cloud(publish: Callable[..., Published]) -> Published:
-    """Numbered as Debian's cloud images, with a /boot, an ESP and a swap partition beside the root, which is last."""
+    """Numbered as Debian's cloud images, with a /boot, an ESP and a swap partition beside the root, which is last.
+
+    The directory /boot/efi is missing from /boot: systemd makes it at the first boot.
+    """
     esp = Part(15, ESP, 40, "vfat", label="ESP")
     boot = Part(16, BOOT, 32, "ext4", label="BOOT")
     swap = Part(3, SWAP, 16, "swap")
@@ -195,7 +198,6 @@ def cloud(publish: Callable[..., Published]) -> Published:
         "/grub/grub.cfg": f"search --no-floppy --fs-uuid --set=root {boot.uuid}\n"
         f"linux /vmlinuz-6.1.0-9-amd64 root=PARTUUID={root.guid} ro\n",
         "/loader/entries/debian.conf": f"linux /vmlinuz-6.1.0-9-amd64\noptions root=UUID={root.uuid} ro\n",
-        "/efi/.keep": "",
     }
     esp.files = {"/EFI/debian/grub.cfg": f"search.fs_uuid {boot.uuid} root\n", "/EFI/BOOT/BOOTX64.EFI": "a loader\n"}
     return publish(Part(14, BIOS_BOOT, 3, content=BOOT_CODE * 100), esp, boot, swap, root)
