@@ -94,7 +94,9 @@ def _file(name: str, text: str) -> Write:
 @pytest.mark.parametrize(
     ("write", "changes", "said"),
     [
-        pytest.param(_file("x", ""), {"variant": "debian-21"}, ["debian-21", "did you mean debian-1"], id="no such variant"),
+        pytest.param(
+            _file("x", ""), {"variant": "debian-21"}, ["debian-21", "did you mean debian-1"], id="no such variant"
+        ),
         pytest.param(
             _file("variants/mine.yaml", "image: debian-21\n"),
             {"variant": "mine"},
