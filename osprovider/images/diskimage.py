@@ -1,7 +1,8 @@
 """A disk image of any format becomes a raw, sparse file.
 
-What is raw already is copied by its data, or streamed while it is decompressed, without a copy beside; other formats
-are QEMU's to read, in the sandbox, after their headers were checked here.
+What is raw already shares its blocks with the copy, or is copied or decompressed without its zeros; other formats are
+QEMU's to read, in the sandbox, after their headers and tables were checked here. Only one of those that is compressed
+as a whole is unpacked into a file beside, since QEMU reads it back and forth.
 Not for: what is on the disk (:mod:`osprovider.images.contents`).
 """
 
