@@ -72,13 +72,11 @@ class Scanner:
         name: what messages call it.
 
     Attributes:
-        top: the names at the top of the tree, as far as it was read.
         members: how many there are.
         acls: those of them, of the members that were read.
     """
 
     def __init__(self, name: str) -> None:
-        self.top: set[str] = set()
         self.members = 0
         self.acls: list[Acl] = []
         self._acl_characters = 0
@@ -182,7 +180,6 @@ class Scanner:
         place = self._inside(path, path, start)
         parent = place.rpartition("/")[0]
         self._check_parent(parent, path, start)
-        self.top.add(place.partition("/")[0])
         if kind == _DIRECTORY:
             if place in self._files:
                 raise self._wrong(start, f"{path}: is there twice, as a file and as a directory")

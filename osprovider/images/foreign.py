@@ -69,15 +69,19 @@ def take(job: Job, obtained: Obtained) -> Made:
 
 def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.Format], root: Path, limit: int) -> None:
     """Unpack an archive, or a pair of dumps, whose parts are named by where they belong."""
-    for part, path in paths.items():
-        target = root if part != "boot" else root / "boot"
-        target.mkdir(exist_ok=True)
+    for part, path in sorted(paths.items(), key=lambda each: each[0] == "boot"):
+        target = root
+        if part == "boot":
+            target = root / "boot"
+            if not target.is_symlink():
+                target.mkdir(exist_ok=True)
         kind = found[part]
         with streams.decompressed(path, kind.compression, limit_bytes=limit) as stream:
             if kind.container == "tar":
                 unpack.unpack_tar(stream, target, name=str(path))
             else:
                 unpack.unpack_dump(stream, target, name=str(path))
+    unpack.require_root(root, str(paths.get("image") or paths["root"]))
 
 
 def _disk(job: Job, path: Path, kind: formats.Format, limit: int) -> Made:

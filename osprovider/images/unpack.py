@@ -27,7 +27,7 @@ from osprovider.log import human_bytes
 from osprovider.run import running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine
 
-__all__ = ["unpack_dump", "unpack_tar"]
+__all__ = ["require_root", "unpack_dump", "unpack_tar"]
 
 _INSIDE = "/root"
 _INFLATE_INSIDE = "/inflate.py"
@@ -69,17 +69,14 @@ def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
         name: what messages call it.
 
     Raises:
-        ImageError: the archive is damaged or cut off, reaches beyond the tree, holds something twice, or no root file
-            system; names the member and its byte. ``root`` holds a part then.
+        ImageError: the archive is damaged or cut off, reaches beyond the tree, or holds something twice; names the
+            member and its byte. ``root`` holds a part then.
     """
     scanner = Scanner(name)
     with _running(_TAR, root, name) as feed:
         for piece in scanner.scan(stream.fileno(), feed):
             _write(feed, piece)
     acl.apply(scanner.acls, root, name)
-    if not _ROOT_HAS & scanner.top:
-        held = ", ".join(sorted(scanner.top)[:5]) or "nothing"
-        raise ImageError(f"{name}: no root file system: its top holds {held}; make the tar of / itself (tar -C / .)")
 
 
 def unpack_dump(stream: Stream, root: Path, *, name: str) -> None:
@@ -102,6 +99,24 @@ def unpack_dump(stream: Stream, root: Path, *, name: str) -> None:
         for piece in dump.scan(label, name, records, feed):
             _write(feed, piece)
     (root / _LEFT_BY_RESTORE).unlink(missing_ok=True)
+
+
+def require_root(root: Path, name: str) -> None:
+    """See that what was unpacked is a root file system.
+
+    Args:
+        root: its top.
+        name: what messages call the archive or dump.
+
+    Raises:
+        ImageError: it is something else.
+    """
+    held = sorted(entry.name for entry in root.iterdir() if entry.name != "lost+found")
+    if not _ROOT_HAS.intersection(held):
+        shown = printable(", ".join(held[:5])) or "nothing"
+        raise ImageError(
+            f"{name}: no root file system: its top holds {shown}; make the tar of / itself (tar -C / .), or the dump"
+        )
 
 
 @contextmanager
@@ -139,6 +154,8 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[int]:
     Raises:
         ImageError: it failed, or left something out; with what it said first.
     """
+    if root.is_symlink() or not root.is_dir():  # whatever made it: nothing is written where a link leads to
+        raise ImageError(f"{name}: cannot be unpacked: {root} is not a directory")
     boxed = confine(argv, write={root: _INSIDE}, privileges=UNPACK_PRIVILEGES, cwd=_INSIDE, cpu_seconds=_CPU_SECONDS)
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -21,7 +21,7 @@ import pytest
 from osprovider.errors import ImageError, Terminated
 from osprovider.images import streams, unpack
 from osprovider.images.archive import Scanner
-from osprovider.images.unpack import unpack_dump, unpack_tar
+from osprovider.images.unpack import require_root, unpack_dump, unpack_tar
 from tests.support.leftovers import no_leftovers
 from tests.support.tar_members import ACCEPTED, END, REFUSED, member, pax, sealed
 from tests.support.trees import populate, read_tree, scratch_filesystem
@@ -351,13 +351,30 @@ def test_an_attribute_without_room_is_told_of(filesystem: Path, root: Path, tmp_
         _unpack(tmp_path / "archive", root)
 
 
-@pytest.mark.parametrize("top", [b"boot", b"home"])
-def test_a_tar_of_something_else_is_refused(top: bytes, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(member(top + b"/", kind=b"5") + member(top + b"/etc/file") + END)
-    with pytest.raises(
-        ImageError, match=f"no root file system: its top holds {top.decode()}; make the tar of / itself"
-    ):
-        _unpack(tmp_path / "archive", root)
+@pytest.mark.parametrize("top", ["boot", "home"])
+def test_a_tree_of_something_else_is_refused(top: str, filesystem: Path) -> None:
+    (filesystem / "trees" / top / "etc").mkdir(parents=True)
+    (filesystem / "trees/lost+found").mkdir()
+    with pytest.raises(ImageError, match=rf"image: no root file system: its top holds {top}; make the tar of / itself"):
+        require_root(filesystem / "trees", "image")
+    (filesystem / "trees/usr").mkdir()
+    require_root(filesystem / "trees", "image")
+
+
+@pytest.mark.parametrize("unpacker", [unpack_tar, unpack_dump])
+def test_nothing_is_unpacked_where_a_link_leads_to(
+    unpacker: Callable[..., None], filesystem: Path, tmp_path: Path
+) -> None:
+    # as /boot of a hostile root, where a dump of /boot comes next
+    (filesystem / "outside").mkdir()
+    (filesystem / "boot").symlink_to(filesystem / "outside")
+    pipe = _Pipe(_beginning(unpacker, tmp_path))
+    try:
+        with pytest.raises(ImageError, match=r"pipe: cannot be unpacked: .*/boot is not a directory"):
+            unpacker(pipe.stream(), filesystem / "boot", name="pipe")
+    finally:
+        pipe.close()
+    assert os.listdir(filesystem / "outside") == []  # noqa: PTH208
 
 
 # -- what is left of it all

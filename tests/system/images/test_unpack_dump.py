@@ -16,7 +16,7 @@ import pytest
 
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
-from osprovider.images import streams, unpack
+from osprovider.images import foreign, formats, streams, unpack
 from osprovider.images.dump import RECORD
 from osprovider.images.unpack import unpack_dump
 from tests.support.leftovers import no_leftovers
@@ -158,15 +158,40 @@ def _boot(source: Path) -> None:
     (source / "vmlinuz").write_text("kernel")
 
 
-def test_a_pair_of_root_and_boot(root: Path, tmp_path: Path, dumped: Path) -> None:
-    (tmp_path / "boot").mkdir()
-    _make_dumps(tmp_path / "boot", "ext2", _boot, {"boot": ()})
-    _restore(dumped / "plain", root)
-    (root / "boot").mkdir()
-    _restore(tmp_path / "boot" / "boot", root / "boot")
+@pytest.mark.parametrize("order", [("root", "boot"), ("boot", "root")])
+def test_a_pair_of_root_and_boot(order: tuple[str, str], root: Path, tmp_path: Path, dumped: Path) -> None:
+    paths = _pair(dumped, tmp_path, order)
+    foreign._unpack(paths, dict.fromkeys(paths, formats.Format("dump", "none")), root, 1 << 40)
     assert (root / "boot/vmlinuz").read_text() == "kernel"
     assert not (root / "boot/restoresymtable").exists()
     assert (root / "etc/hostname").exists()
+
+
+def _pair(root_dump: Path, tmp_path: Path, order: tuple[str, str]) -> dict[str, Path]:
+    (tmp_path / "boot").mkdir()
+    _make_dumps(tmp_path / "boot", "ext2", _boot, {"boot": ()})
+    paths = {"root": root_dump / "plain", "boot": tmp_path / "boot/boot"}
+    return {part: paths[part] for part in order}
+
+
+def test_a_boot_that_is_a_link_is_not_followed(root: Path, tmp_path: Path) -> None:
+    def fill(source: Path) -> None:
+        _fill(source)
+        (source / "boot").symlink_to(tmp_path / "outside")
+
+    (tmp_path / "outside").mkdir()
+    _make_dumps(tmp_path, "ext4", fill, {"plain": ()})
+    paths = _pair(tmp_path, tmp_path, ("root", "boot"))
+    with pytest.raises(ImageError, match=r"boot/boot: cannot be unpacked: .*/root/boot is not a directory"):
+        foreign._unpack(paths, dict.fromkeys(paths, formats.Format("dump", "none")), root, 1 << 40)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_dump_of_another_file_system_is_refused(root: Path, tmp_path: Path) -> None:
+    _make_dumps(tmp_path, "ext4", _boot, {"plain": ()})
+    paths = {"image": tmp_path / "plain"}
+    with pytest.raises(ImageError, match="plain: no root file system: its top holds vmlinuz; make"):
+        foreign._unpack(paths, {"image": formats.Format("dump", "none")}, root, 1 << 40)
 
 
 # -- what is refused

@@ -58,7 +58,7 @@ def test_what_is_accepted_is_passed_on_to_its_end(what: str) -> None:
     scanner, passed = _scan(ACCEPTED[what])
     assert ACCEPTED[what].startswith(passed)
     assert not ACCEPTED[what][len(passed) :].strip(b"\0")
-    assert scanner.top & {"etc"}
+    assert scanner.members > 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, (256 << 10) - 512, 256 << 10, (256 << 10) + 1, 3_000_001])
@@ -79,7 +79,6 @@ def test_many_members_are_counted() -> None:
     archive = member("etc/", kind=b"5") + b"".join(member(f"etc/{number}") for number in range(3000)) + END
     scanner, _ = _scan(archive)
     assert scanner.members == 3001
-    assert scanner.top == {"etc"}
 
 
 @pytest.mark.parametrize("name", ["etc/\x1b[2J", "etc/\u202e", "etc/\n", "etc/\x7f", "etc/\x9b2J"])
