@@ -25,15 +25,15 @@ def shared_cache(directory: Path) -> Path:
     """
     cache = directory / "cache"
     with locked(directory / "cache.lock"):
-        if not cache.exists():
+        if not (ready := directory / "cache.ready").exists():  # the appliance may lie in the cache already
             environment = {
                 "PATH": os.environ["PATH"],
                 "OSPROVIDER_CONFIG_DIR": str(directory / "cache-config"),
-                "OSPROVIDER_CACHE_DIR": str(directory / "cache-new"),
+                "OSPROVIDER_CACHE_DIR": str(cache),
                 "OSPROVIDER_RUN_DIR": str(directory / "cache-run"),
             }
             build = [str(CHECKOUT / "tools" / "osprovider"), "image", "build", IMAGE]
             done = subprocess.run(build, env=environment, check=False, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-4000:]
-            (directory / "cache-new").rename(cache)
+            ready.touch()
     return cache
