@@ -96,6 +96,18 @@ def test_disks_that_were_active_stay_active(running: Cluster) -> None:
         running.run(["gnt-instance", "deactivate-disks", _OLD])
 
 
+@pytest.mark.parametrize("sign", ["TERM", "KILL"])
+def test_ended_before_its_time_the_disks_do_not_stay_active(running: Cluster, sign: str) -> None:
+    node = _second(running)
+    command = ["osprovider", "image", "capture", "--instance", _OLD, "--name", "golden", "--force"]
+    done = node.run(["timeout", f"--signal={sign}", "8", *command], check=False)  # it boots the appliance then
+    assert "start the libguestfs appliance" in done.stderr
+    assert _are_active(running) == (sign == "KILL")
+    if sign == "KILL":  # the next one knows whose they are
+        assert "cannot be written" in _refused(_capture(node, _OLD, "--force", "--output", "/nonexistent/image"))
+        assert not _are_active(running)
+
+
 def test_on_another_node_the_right_one_is_named(running: Cluster) -> None:
     line = _refused(_capture(running.master, _OLD))
     assert f"its disks are on {_second(running).name}, and this is {running.master.name}" in line
