@@ -11,7 +11,6 @@ import uuid
 import zlib
 
 from osprovider.disk.gpt import ENTRY, HEADER, SIGNATURE, Header
-from osprovider.errors import ImageError
 from osprovider.images.manifest import ImageTable
 
 __all__ = ["pieces"]
@@ -34,9 +33,6 @@ def pieces(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     Args:
         table: what the image had.
         size_bytes: of the disk.
-
-    Raises:
-        ImageError: it cannot be made.
     """
     return _msdos(table) if table.type == "msdos" else _gpt(table, size_bytes)
 
@@ -44,11 +40,8 @@ def pieces(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
 def _msdos(table: ImageTable) -> list[tuple[int, bytes]]:
     entries = [bytes(_MBR_ENTRY.size)] * _MBR_ENTRIES
     for part in table.partitions:
-        if part.number > _MBR_ENTRIES:
-            raise ImageError(
-                f"partition {part.number} is a logical one of an msdos table, which is not exported: export the tree "
-                "(--format tar)"
-            )
+        if part.number > _MBR_ENTRIES:  # a logical one: the records of these are in the template
+            continue
         start, size = part.start_bytes // table.sector_size, part.size_bytes // table.sector_size
         entry = _MBR_ENTRY.pack(part.attributes & 0x80, _NO_CHS, int(part.type, 16), _NO_CHS, start, size)
         entries[part.number - 1] = entry
@@ -60,8 +53,6 @@ def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     last = size_bytes // sector - 1
     entries = bytearray(_ENTRIES * ENTRY.size)
     for part in table.partitions:
-        if part.number > _ENTRIES:
-            raise ImageError(f"partition {part.number} has a number beyond {_ENTRIES}, which is not exported")
         first = part.start_bytes // sector
         ENTRY.pack_into(
             entries,

@@ -7,9 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from osprovider.errors import ImageError
+from osprovider.images.imagetable import read_image_table, strip_table
 from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.images.rebuilt_table import pieces
 
@@ -82,9 +80,30 @@ def test_an_msdos_table_says_what_it_said(tmp_path: Path) -> None:
     ]
 
 
-def test_logical_partitions_are_refused() -> None:
-    with pytest.raises(ImageError, match="partition 5 is a logical one"):
-        pieces(ImageTable("msdos", "deadbeef", 512, (_part(5, 1 << 20, 1 << 20, "83"),)), SIZE)
+LOGICAL = """\
+label: dos
+label-id: 0xdeadbeef
+start=2048, size=2048, type=83, bootable
+start=4096, size=65536, type=f
+start=6144, size=4096, type=83
+start=12288, size=4096, type=82
+"""
+
+
+def test_a_table_that_was_taken_out_comes_back_with_its_logical_partitions(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(["sfdisk", "--quiet", disk], input=LOGICAL, text=True, check=True)
+    before = subprocess.run(["sfdisk", "--dump", disk], capture_output=True, check=True).stdout
+    table = read_image_table(disk, "test")
+    assert table is not None
+    strip_table(disk, table)
+    assert read_image_table(disk, "test") is None
+    with disk.open("r+b") as file:
+        for offset, data in pieces(table, SIZE):
+            os.pwrite(file.fileno(), data, offset)
+    assert subprocess.run(["sfdisk", "--dump", disk], capture_output=True, check=True).stdout == before
 
 
 def test_boot_code_is_left_alone() -> None:
