@@ -40,7 +40,7 @@ _EXTENSIONS = (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK)
 _LARGEST = 1 << 62  # no offset of a file is beyond
 _DECIMAL = re.compile("[0-9]{1,19}")
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
-_GNU_MAGIC = b"ustar  \0"
+_GNU_MAGIC, _POSIX_MAGIC = b"ustar  \0", b"ustar\0"
 _SPARSE_KEYS = "GNU.sparse."
 _REFUSED_KEYS = ("GNU.dumpdir", "GNU.volume.")  # of incremental archives, and of those in several volumes
 _ACLS = {"SCHILY.acl.access": "system.posix_acl_access", "SCHILY.acl.default": "system.posix_acl_default"}
@@ -61,6 +61,7 @@ class _Extended:
     """Bytes of each piece of a sparse file, in GNU's formats 0.0 and 0.1."""
     acls: dict[str, str] = field(default_factory=dict)
     """By the attribute that it will be."""
+    is_sparse: bool = False
     map_in_content: bool = False
     """The pieces stand before the content (format 1.0)."""
 
@@ -158,6 +159,15 @@ class Scanner:
             if block[257:265] != _GNU_MAGIC or _PAX in extended.kinds:
                 raise self._wrong(start, f"{path}: a sparse file of GNU's old kind, in an archive of another")
             return size, self._old_map(reader, block, path, start)
+        if extended.is_sparse and not (
+            kind in _REGULAR
+            and block[257:263] == _POSIX_MAGIC
+            and not _is_star(block)
+            and (extended.map_in_content or extended.sparse_pieces)
+        ):
+            raise self._wrong(
+                start, f"{path}: of a sparse file, and no file with a map, or in an archive of another kind"
+            )
         if kind not in _REGULAR:
             return 0, None  # as GNU tar has it
         if extended.map_in_content:
@@ -256,6 +266,7 @@ class Scanner:
     def _note(self, key: str, value: str, start: int) -> None:
         """Note a record of a pax header, where it matters here."""
         extended = self._extended
+        extended.is_sparse |= key.startswith(_SPARSE_KEYS)
         if key == "path":
             extended.path = value
         elif key == "linkpath":
@@ -341,6 +352,11 @@ class Scanner:
         return ImageError(f"{self._name}: byte {position}: {printable(what)}")
 
 
+def _is_star(block: bytes) -> bool:
+    """Whether GNU tar takes a header for star's, which has times where POSIX has the end of the prefix."""
+    return block[475] == 0 and block[487:488] == b" " == block[499:500]
+
+
 def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
@@ -360,5 +376,5 @@ def _text(field: bytes) -> str:
 def _path(block: bytes) -> str:
     """A member's name as its header says it. POSIX splits a long one; GNU keeps times where the prefix would be."""
     name = _text(block[:100])
-    prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
+    prefix = _text(block[345:500]) if block[257:263] == _POSIX_MAGIC else ""
     return f"{prefix}/{name}" if prefix else name

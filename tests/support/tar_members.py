@@ -6,6 +6,7 @@ Not for: good archives; the tests make these with the tools that others use.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = ["ACCEPTED", "END", "REFUSED", "global_pax", "member", "pax", "sealed"]
 
@@ -72,6 +73,7 @@ _ETC = member("etc/", kind=b"5")
 _FILE = member("etc/file", b"content")
 _UP = "../../../../../../../../../../../.."
 _DATA = b"d" * 512
+_STAR_TIMES = bytes(131) + b"14524770400 " * 2
 
 
 def _old_sparse(*pieces: tuple[int, int], real: int, size: int) -> bytes:
@@ -84,7 +86,7 @@ def _old_sparse(*pieces: tuple[int, int], real: int, size: int) -> bytes:
     return sealed(header)
 
 
-def _sparse(version: str, pieces: bytes, content: bytes, real: int = 1024) -> bytes:
+def _sparse(version: str, pieces: bytes, content: bytes, real: int = 1024, **fields: Any) -> bytes:
     """A sparse file of a pax archive."""
     size = b"%d" % real
     records = {
@@ -98,7 +100,7 @@ def _sparse(version: str, pieces: bytes, content: bytes, real: int = 1024) -> by
             records += [("GNU.sparse.offset", place), ("GNU.sparse.numbytes", length)]
     if version == "1.0":
         content = pieces + bytes(-len(pieces) % 512) + content
-    return pax(("GNU.sparse.name", b"etc/sparse"), *records) + member("GNUSparseFile.1/sparse", content)
+    return pax(("GNU.sparse.name", b"etc/sparse"), *records) + member("GNUSparseFile.1/sparse", content, **fields)
 
 
 REFUSED: Mapping[str, tuple[bytes, str]] = {
@@ -224,6 +226,16 @@ REFUSED: Mapping[str, tuple[bytes, str]] = {
     "sparse-1.0-endless": (_ETC + _sparse("1.0", b"1\n0\n", b""), "the map of a sparse file has no end"),
     "sparse-1.0-long": (_ETC + _sparse("1.0", b"99\n" + b"0\n" * 100, b""), "the map of a sparse file has no end"),
     "sparse-1.0-words": (_ETC + _sparse("1.0", b"1\nx\n0\n", b""), "the map of a sparse file is damaged"),
+    "sparse-no-map": (
+        _ETC + pax(("GNU.sparse.name", b"etc/x"), ("GNU.sparse.realsize", b"0")) + member("x", _DATA),
+        "byte 1536: etc/x: of a sparse file, and no file with a map",
+    ),
+    "sparse-directory": (
+        _ETC + _sparse("1.0", b"0\n", b"", kind=b"5"),
+        "etc/sparse: of a sparse file, and no file with a map",
+    ),
+    "sparse-v7": (_ETC + _sparse("0.1", b"0,512", _DATA, magic=bytes(8)), "or in an archive of another kind"),
+    "sparse-star": (_ETC + _sparse("0.1", b"0,512", _DATA, prefix=_STAR_TIMES), "or in an archive of another kind"),
     "sparse-pax-old": (_ETC + member("etc/x", _DATA, kind=b"S"), "a sparse file of GNU's old kind, in an archive of"),
 }
 """By what is wrong: an archive, and what is said of it. Each begins as a root's does and lacks no end but by intent."""
