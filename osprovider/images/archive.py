@@ -34,6 +34,7 @@ _DEVICES = b"34"
 _FIFO = b"6"
 _SPARSE = b"S"  # GNU's old kind
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
+_LONG = (_LONG_NAME, _LONG_LINK)
 _EXTENSIONS = (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK)
 
 
@@ -111,8 +112,10 @@ class Scanner:
             if kind in _EXTENSIONS:
                 if size > _LONGEST_EXTENSION:
                     raise self._wrong(start, f"an extended header of {size} bytes makes no sense")
-                data = reader.take(_padded(size))[:size]
-                self._extend(kind, data, start)
+                data = reader.take(_padded(size))
+                if kind in _LONG and b"\0" not in data[:size] and data[size : size + 1].strip(b"\0"):
+                    raise self._wrong(start, "a long name without an end")
+                self._extend(kind, data[:size], start)
                 continue
             if pieces is not None and sum(map(_padded, pieces)) != _padded(size):
                 raise self._wrong(start, f"a sparse file's pieces are not the {size} bytes that it has")

@@ -109,6 +109,10 @@ REFUSED: Mapping[str, tuple[bytes, str]] = {
     "up-later": (_ETC + member("etc/../../x", b"x"), r"byte 512: .* leads out of the tree"),
     "up-pax": (_ETC + pax(("path", b"etc/../../x")) + member("etc/x"), r"byte 1536: .* leads out of the tree"),
     "up-long": (_ETC + member("l", b"../" * 40 + b"x\0", kind=b"L") + member("x"), "leads out of the tree"),
+    "long-name-without-end": (
+        _ETC + member("l", b"etc/" + b"n" * 200, kind=b"L", size=100) + member("x"),
+        "byte 512: a long name without an end",
+    ),
     "up-prefix": (_ETC + member("x", prefix=b".."), r"byte 512: \.\./x: .* leads out of the tree"),
     "up-directory": (_ETC + member("../evil/", kind=b"5"), r"\.\./evil/: .* leads out of the tree"),
     "absolute": (_ETC + member("/x", b"x"), "byte 512: /x: /x is absolute; make the tar with names relative to /"),
@@ -258,6 +262,7 @@ ACCEPTED: Mapping[str, bytes] = {
     "fifo": _ETC + member("etc/fifo", kind=b"6") + END,
     "global": global_pax(("comment", b"a commit")) + _ETC + pax(("mtime", b"1.5")) + _FILE + END,
     "pax-path": _ETC + pax(("path", b"etc/other")) + member("ignored", b"x") + END,
+    "long-name-without-nul": _ETC + member("l", b"etc/" + b"n" * 200, kind=b"L") + member("x", b"x") + END,
     "pax-size": _ETC + pax(("size", b"512")) + member("etc/x", _DATA, size=0) + END,
     "prefix": member("file", b"x", prefix=b"etc/deep") + END,
     "dots-in-names": member("etc/..file", b"x") + member("etc/...", b"x") + END,
