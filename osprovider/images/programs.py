@@ -10,7 +10,7 @@ import shutil
 from osprovider import run
 from osprovider.errors import ImageError
 
-__all__ = ["require"]
+__all__ = ["is_installed", "require"]
 
 _PACKAGES = {
     "bwrap": "bubblewrap",
@@ -20,6 +20,11 @@ _PACKAGES = {
     "xz": "xz-utils",
 }
 """Of Debian; a program that is not here has a package of its own name."""
+
+
+def is_installed(program: str) -> bool:
+    """Is there a program of this name."""
+    return shutil.which(program, path=run.BASE_ENVIRONMENT["PATH"]) is not None
 
 
 def require(*programs: str, what: str) -> None:
@@ -33,6 +38,6 @@ def require(*programs: str, what: str) -> None:
         ImageError: one is missing; names its package.
     """
     for program in programs:
-        if shutil.which(program, path=run.BASE_ENVIRONMENT["PATH"]) is None:
+        if not is_installed(program):
             package = _PACKAGES.get(program, program)
             raise ImageError(f"{what}: {program}, which it takes to read this, is missing; apt install {package}")

@@ -18,7 +18,7 @@ from typing import IO, Literal
 
 from osprovider.background import Task
 from osprovider.errors import ImageError, ToolError
-from osprovider.images.programs import require
+from osprovider.images.programs import is_installed, require
 from osprovider.log import human_bytes
 from osprovider.run import running
 from osprovider.sandbox import confine
@@ -242,11 +242,8 @@ def _ends_as_bzip2(tail: bytes) -> bool:
 def _words(compression: Compression, source: IO[bytes]) -> tuple[str, ...]:
     """The program for a file: zstd's other one where its frames can be unpacked side by side."""
     start = os.pread(source.fileno(), 12, 0)
-    if (
-        compression == "zstd"
-        and start.startswith(_PZSTD_MAGIC)
-        and int.from_bytes(start[8:], "little") < _PZSTD_LARGEST
-    ):
+    is_small = int.from_bytes(start[8:], "little") < _PZSTD_LARGEST
+    if compression == "zstd" and start.startswith(_PZSTD_MAGIC) and is_small and is_installed("pzstd"):
         return _PZSTD
     return _PROGRAMS[compression]
 

@@ -321,6 +321,32 @@ def test_a_qcow2_whose_tables_are_damaged(
     assert words in refused(image, tmp_path)
 
 
+def test_a_bitmap_directory_of_nonsense_is_refused(originals: Images, tmp_path: Path) -> None:
+    image = Path(shutil.copy(originals("qcow2"), tmp_path / "image"))
+    subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", image, "changed"], check=True)
+    assert is_disk(convert(image, tmp_path), originals("raw"))
+    content = image.read_bytes()
+    extension = content.index(struct.pack(">II", 0x23852875, 24))
+    (directory,) = struct.unpack_from(">Q", content, extension + 24)
+    patch(image, directory, b"\xff" * 16)
+    assert "damaged qcow2 image: " in refused(image, tmp_path)
+
+
+def test_a_dirty_qcow2_is_to_be_repaired_first(originals: Images, tmp_path: Path) -> None:
+    image = patch(Path(shutil.copy(originals("qcow2"), tmp_path / "image")), 72, struct.pack(">Q", 1))
+    assert "qemu-img check -r all" in refused(image, tmp_path)
+    subprocess.run(["qemu-img", "check", "-q", "-r", "all", image], check=True)
+    assert is_disk(convert(image, tmp_path), originals("raw"))
+
+
+def test_leaked_clusters_are_no_damage(originals: Images, tmp_path: Path) -> None:
+    image = Path(shutil.copy(originals("qcow2"), tmp_path / "image"))
+    place, _ = list(_l2_entries(image).items())[-1]
+    patch(image, place, bytes(8))
+    assert subprocess.run(["qemu-img", "check", "-q", image], check=False).returncode == 3
+    assert convert(image, tmp_path).stat().st_size == DISK_BYTES
+
+
 def _vmdk_entries(image: Path) -> list[tuple[int, int]]:
     """Where a VMDK has an entry for a grain of data, and the entry."""
     content = image.read_bytes()

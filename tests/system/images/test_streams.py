@@ -17,8 +17,9 @@ import pytest
 
 from osprovider import run
 from osprovider.errors import ImageError
+from osprovider.images import streams
 from osprovider.images.streams import Compression, Stream, decompressed, head
-from tests.support.disk_images import COMPRESSORS, flip
+from tests.support.disk_images import COMPRESSORS, flip, patch
 from tests.support.leftovers import no_leftovers
 
 _MIB = 1 << 20
@@ -334,6 +335,25 @@ def test_a_program_that_is_missing_is_named(missing: str, tmp_path: Path, monkey
     assert "damaged" not in message
     if missing != "setpriv":  # which is essential: every system has it
         assert f"apt install {'bubblewrap' if missing == 'bwrap' else missing}" in message
+
+
+def test_frames_are_unpacked_side_by_side_where_that_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By pzstd: only what pzstd wrote, in frames that fit memory, and where it is installed."""
+    path = tmp_path / "file"
+
+    def program() -> str:
+        with path.open("rb") as file:
+            return streams._words("zstd", file)[0]
+
+    pack(path, "zstd")
+    assert program() == "zstd"
+    pack(path, "zstd by pzstd")
+    assert program() == "pzstd"
+    patch(path, 8, (9 << 20).to_bytes(4, "little"))
+    assert program() == "zstd"
+    pack(path, "zstd by pzstd")
+    monkeypatch.setattr(run, "BASE_ENVIRONMENT", {**run.BASE_ENVIRONMENT, "PATH": str(tmp_path)})
+    assert program() == "zstd"
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
