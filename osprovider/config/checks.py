@@ -407,7 +407,7 @@ domain = _Text(
 )
 mtu = _Number("a number of bytes from 68 to 65535, such as 1500", 68, 65535)  # 68: RFC 791
 url = _Text(
-    "a URL such as https://mirror.example.org/debian, without a user's name (credentials belong in apt's auth.conf)",
+    "a URL such as https://mirror.example.org/debian, without a user's name",
     r"^(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~%/+:=-]*)?|file:///[A-Za-z0-9._~%/+-]+)$",
     2048,
     secret=True,
