@@ -124,7 +124,6 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
     yield label.plain
     reader = PipeReader(name, source, before=RECORD)
     scanner = _Scanner(label.order, name)
-    left = 0  # of the directory that is being read
     while True:
         start = reader.position
         header = scanner.header(reader.take(RECORD), start)
@@ -134,10 +133,8 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
         if header.is_attributes:
             reader.change(_restorable(reader.take(size)))
         elif header.is_directory:
-            left = header.size_bytes if header.kind == _INODE else left
             # What dump(8) leaves behind a directory's end means nothing.
-            scanner.check_directory(reader.take(size)[:left], header.inode, start)
-            left = max(left - size, 0)
+            scanner.check_directory(reader.take(size)[: header.left_bytes], header.inode, start)
         else:
             yield from reader.over(size, target)
     yield reader.passed()
@@ -146,11 +143,11 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What a header says of the blocks behind it; the size is the whole file's."""
+    """What a header says of the blocks behind it; the bytes that are left are the file's, from these on."""
 
     kind: int
     inode: int
-    size_bytes: int
+    left_bytes: int
     blocks: int
     is_directory: bool
     is_attributes: bool
@@ -165,6 +162,8 @@ class _Scanner:
         self._entry = struct.Struct(f"{order}IHxB")
         self._name = name
         self._maps = list(_MAPS)  # still to come
+        self._inode = 0  # of the file that is being read
+        self._left = 0  # bytes of it, without the blocks that headers told of
 
     def header(self, record: bytes, start: int) -> _Header:
         """Read a header, which begins at byte ``start``."""
@@ -176,6 +175,13 @@ class _Scanner:
             raise self._wrong(start, "a second volume begins: an image is a dump in one piece")
         if kind not in (self._maps[:1] or (_INODE, _ADDRESS, _END)):
             raise self._wrong(start, f"damaged: a header of kind {kind} where none may be")
+        if self._left and kind != _ADDRESS:
+            # restore(8) would look for them for hours
+            raise self._wrong(start, f"damaged: the last {self._left} bytes of inode {self._inode} are missing")
+        if kind == _INODE:
+            self._inode, self._left = inode, self._size.unpack_from(record, _SIZE_AT)[0]
+        left = self._left
+        self._left = max(left - count * RECORD, 0)
         if self._maps:
             del self._maps[0]
         elif count > _MOST_BLOCKS:
@@ -187,7 +193,7 @@ class _Scanner:
         return _Header(
             kind=kind,
             inode=inode,
-            size_bytes=self._size.unpack_from(record, _SIZE_AT)[0],
+            left_bytes=left,
             blocks=count,
             is_directory=is_file and not has_attributes and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF),
             is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,

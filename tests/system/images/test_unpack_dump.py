@@ -442,6 +442,20 @@ def test_headers_that_make_no_sense_are_refused(
         _restore(tmp_path / "odd", root)
 
 
+@pytest.mark.parametrize("size", [2048, 1 << 40, 1 << 63])
+def test_a_file_that_lacks_its_end_is_refused(size: int, dumped: Path, root: Path, tmp_path: Path) -> None:
+    dump = bytearray((dumped / "plain").read_bytes())
+    inodes = _headers(dump)[_INODE]
+    start = next(at for at in inodes if struct.unpack_from("<H6xQ", dump, at + _INODE_AT) == (0o100644, 5))
+    struct.pack_into("<Q", dump, start + _INODE_AT + 8, size)
+    dump[start : start + RECORD] = _sealed(dump[start : start + RECORD])
+    (tmp_path / "odd").write_bytes(dump)
+    with pytest.raises(
+        ImageError, match=rf"byte {start + 2048}: damaged: the last {size - 1024} bytes of inode \d+ are"
+    ):
+        _restore(tmp_path / "odd", root)
+
+
 @pytest.mark.parametrize("name", [b"../escap", b"/etc/pwn", b"../../xx", b"..\0\0\0\0\0\0"])
 def test_names_that_lead_out_of_the_tree_reach_nothing(name: bytes, dumped: Path, tmp_path: Path) -> None:
     with scratch_filesystem(tmp_path / "outer.img", tmp_path / "outer", _SIZE) as outer:
