@@ -163,6 +163,7 @@ class _Scanner:
         self._name = name
         self._maps = list(_MAPS)  # still to come
         self._inode = 0  # of the file that is being read
+        self._bytes = 0  # of it
         self._left = 0  # bytes of it, without the blocks that headers told of
 
     def header(self, record: bytes, start: int) -> _Header:
@@ -178,8 +179,11 @@ class _Scanner:
         if self._left and kind != _ADDRESS:
             # restore(8) would look for them for hours
             raise self._wrong(start, f"damaged: the last {self._left} bytes of inode {self._inode} are missing")
+        size = self._size.unpack_from(record, _SIZE_AT)[0]
         if kind == _INODE:
-            self._inode, self._left = inode, self._size.unpack_from(record, _SIZE_AT)[0]
+            self._inode, self._bytes, self._left = inode, size, size
+        elif kind == _ADDRESS and (inode, size) != (self._inode, self._bytes):
+            raise self._wrong(start, f"damaged: inode {self._inode} goes on as another")
         left = self._left
         self._left = max(left - count * RECORD, 0)
         if self._maps:

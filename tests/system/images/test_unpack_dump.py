@@ -456,6 +456,17 @@ def test_a_file_that_lacks_its_end_is_refused(size: int, dumped: Path, root: Pat
         _restore(tmp_path / "odd", root)
 
 
+@pytest.mark.parametrize("position", [4 * _NUMBER, _INODE_AT + 8])
+def test_a_file_that_goes_on_as_another_is_refused(position: int, dumped: Path, root: Path, tmp_path: Path) -> None:
+    dump = bytearray((dumped / "plain").read_bytes())
+    start = _headers(dump)[_ADDRESS][0]
+    dump[start + position] ^= 1
+    dump[start : start + RECORD] = _sealed(dump[start : start + RECORD])
+    (tmp_path / "odd").write_bytes(dump)
+    with pytest.raises(ImageError, match=rf"byte {start}: damaged: inode \d+ goes on as another"):
+        _restore(tmp_path / "odd", root)
+
+
 @pytest.mark.parametrize("name", [b"../escap", b"/etc/pwn", b"../../xx", b"..\0\0\0\0\0\0"])
 def test_names_that_lead_out_of_the_tree_reach_nothing(name: bytes, dumped: Path, tmp_path: Path) -> None:
     with scratch_filesystem(tmp_path / "outer.img", tmp_path / "outer", _SIZE) as outer:
