@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,8 @@ _HARMLESS = (
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
 _LEFT_BY_RESTORE = "restoresymtable"
+_COMPUTED_TOO_LONG = 128 + signal.SIGKILL  # setrlimit(2), as bubblewrap passes it on
+
 _LOG_AT_MOST = 1 << 16
 _FEW_INODES = 16  # a program that fails for want of them may have given some back
 _LITTLE_ROOM = 1 << 20  # likewise
@@ -170,6 +173,8 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[int]:
             os.close(write_fd)
         status = process.wait()
         said = _said(log)
+        if status == _COMPUTED_TOO_LONG:
+            said = f"{argv[0]} computed for more than {_CPU_SECONDS} s; the archive sends it round and round"
         if status or said or ended_early:
             raise ImageError(
                 f"{name}: cannot be unpacked: {said or f'{argv[0]} ended with status {status}'}{_fullness(root)}"

@@ -483,6 +483,15 @@ def test_unpackers_see_nothing_but_the_tree(root: Path, tmp_path: Path, monkeypa
     assert len((root / "processes").read_text().split()) <= 3
 
 
+def test_what_computes_without_end_is_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "_CPU_SECONDS", 1)
+    with (
+        pytest.raises(ImageError, match="image: cannot be unpacked: sh computed for more than 1 s"),
+        unpack._running(["sh", "-c", "while :; do :; done"], root, "image"),
+    ):
+        pass
+
+
 def test_no_question_is_asked_on_a_terminal(root: Path) -> None:
     # a dump that makes restore(8) ask whether to go on, and a process that has a terminal
     master, slave = os.openpty()
