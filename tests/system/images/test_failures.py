@@ -118,7 +118,7 @@ def test_a_proxy_that_refuses(tool: str, tmp_path: Path) -> None:
         (tmp_path / "etc").mkdir()
         (tmp_path / "etc" / "cache.yaml").write_text(f"proxy: {proxy.url}\n")
         line = error_of(tmp_path, {"tool": tool})
-    assert "has no suite bookworm: it answers 404" in line
+    assert re.search("has no suite bookworm(-[a-z]+)?: it answers 404", line), line  # apt asks for all at once
     asked = {request.path for request in proxy.requests}
     assert asked
     assert all(urlsplit(path).netloc and "/dists/bookworm" in path for path in asked)
