@@ -259,6 +259,7 @@ def test_a_directory_swapped_for_a_link_meanwhile_leads_nowhere(image: Path, run
 
     done, refused = in_namespace(use)
     assert done > 3000
-    assert not [message for message in refused if "no such file" not in message]
+    # The link leads nowhere in the guest; or it is the directory again when one is to be made where it leads.
+    assert not [message for message in refused if not message.endswith(("no such file or directory", "file exists"))]
     assert [path.name for path in outside.iterdir()] == ["secret"]
     assert (outside / "secret").read_text() == "the host's\n"
