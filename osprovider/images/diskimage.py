@@ -149,8 +149,9 @@ def _unpack(path: Path, kind: Format, target: Path, limit: int, advance: Callabl
         while filled := _fill(stream.fileno(), view):
             _write_data(file.fileno(), view[:filled], position)
             position += filled
-            advance(stream.position - read)
-            read = stream.position
+            now = stream.position  # asked once: the decompressor reads on meanwhile
+            advance(now - read)
+            read = now
         advance(stream.position - read)
         os.truncate(file.fileno(), position)
 

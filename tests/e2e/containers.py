@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Container", "Overlay", "Switch", "container", "mortal", "run_in_tree", "switch"]
+__all__ = ["Container", "Overlay", "Switch", "container", "run_in_tree", "switch"]
 
 # Killed with the thread that started it (util-linux, setpriv(1)).
 _MORTAL = ("setpriv", "--pdeathsig", "KILL")
@@ -188,11 +188,6 @@ def run_in_tree(tree: Path, argv: Sequence[str], *, timeout: float) -> subproces
     namespaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
     command = ["unshare", *namespaces, "bash", "-c", script, "bash", str(tree)]
     return _run([*_MORTAL, *command, *_with(_ENVIRONMENT), *argv], timeout, check=True, stdin="")
-
-
-def mortal(argv: Sequence[str]) -> list[str]:
-    """Return the argv that runs `argv` so that its processes and mounts end with the thread that starts it."""
-    return [*_MORTAL, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv]
 
 
 def _with(environment: Mapping[str, str]) -> list[str]:

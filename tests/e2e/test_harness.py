@@ -77,6 +77,16 @@ def test_a_killed_run_leaves_nothing_that_the_next_does_not_clear_away(node_tree
         assert not Path(directory).exists()
 
 
+def test_what_a_killed_run_had_mounted_is_unmounted_and_not_emptied(tmp_path: Path) -> None:
+    dead = runs.PARENT / f"osprovider-test-{os.getpid()}-1"  # no process of that id began then
+    (dead / "tree/shared").mkdir(parents=True)
+    (tmp_path / "kept").touch()
+    subprocess.run(["mount", "--bind", str(tmp_path), str(dead / "tree/shared")], check=True)
+    with runs.enter():
+        assert not dead.exists()
+    assert (tmp_path / "kept").exists()
+
+
 def test_two_containers_know_nothing_of_each_other(
     node_tree: NodeTree, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

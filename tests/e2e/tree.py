@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.containers import mortal, run_in_tree
+from tests.e2e.containers import run_in_tree
+from tests.support.debian import lay_debian
 from tests.support.runs import locked
 from tests.support.ssh import make_key
 from tests.support.template import IMAGE, shared_cache
@@ -63,20 +64,10 @@ def build_node_tree(directory: Path, packages: Sequence[Path] = ()) -> NodeTree:
 
     Args:
         directory: an existing directory, where ``root`` and the keys are put.
-        packages: Debian packages (files) that are installed with apt, as a site does it.
+        packages: further Debian packages (files).
     """
     root = directory / "root"
-    install = 'chroot "$1" apt-get install --yes --no-install-recommends'
-    command = [
-        *["mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev", f"--include={','.join(_PACKAGES)}"],
-        *[f"--customize-hook=copy-in {package} /tmp" for package in packages],
-        *[f"--customize-hook={install} /tmp/{package.name}" for package in packages],
-        *["bookworm", str(root)],
-    ]
-    with (directory / "mmdebstrap.log").open("w+b") as log:
-        done = subprocess.run(mortal(command), check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        log.seek(0)
-        assert done.returncode == 0, log.read().decode(errors="replace")[-4000:]
+    lay_debian(root, _PACKAGES, packages)
     subprocess.run(["ssh-keygen", "-q", "-A", "-f", str(root)], check=True)
     # RSA is what Ganeti looks for where it has not been told otherwise.
     ssh = root / "root/.ssh"

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tests.support.runs import loop_devices, own_part
+from tests.support.runs import loop_devices, mounts, own_part
 
-__all__ = ["Snapshot", "difference", "no_leftovers", "snapshot"]
+__all__ = ["Snapshot", "children", "difference", "no_leftovers", "snapshot"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -62,7 +62,7 @@ def snapshot(directories: Sequence[Path], *, contents: Sequence[Path] = ()) -> S
 
     return Snapshot(
         loop_devices=frozenset(f"{device} ({file})" for device, file in loop_devices().items() if is_ours(file)),
-        mounts=frozenset(f"{place} ({kind})" for place, kind in _mounts() if is_ours(place)),
+        mounts=frozenset(f"{place} ({kind})" for place, kind in mounts() if is_ours(place)),
         processes=frozenset(_descendants(os.getpid())),
         files=frozenset(str(path) for root in contents for path in root.rglob("*")),
     )
@@ -90,16 +90,25 @@ def no_leftovers(directories: Sequence[Path], *, contents: Sequence[Path] = ()) 
     """
     _adopt_orphans()
     before = snapshot(directories, contents=contents)
-    own = _children()
+    own = children()
     yield
     end = time.monotonic() + _SECONDS_TO_SETTLE
     while True:
-        _reap(_children() - own)
+        _reap(children() - own)
         left = difference(before, snapshot(directories, contents=contents))
         if not left or time.monotonic() > end:
             break
         time.sleep(0.2)
     assert not left, "left behind:\n" + "\n".join(left)
+
+
+def children() -> set[int]:
+    """Return this process' children, those of every thread of its and the adopted ones."""
+    found: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends leaves its children to another
+            found.update(int(pid) for pid in file.read_text().split())
+    return found
 
 
 def _adopt_orphans() -> None:
@@ -108,24 +117,11 @@ def _adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def _children() -> set[int]:
-    """Return this process' children, those of every thread of its and the adopted ones."""
-    return {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
-
-
-def _reap(children: set[int]) -> None:
-    """Take away those of `children` that have ended: until then, a PID namespace that they were in does not end."""
-    for pid in children:
+def _reap(pids: set[int]) -> None:
+    """Take away those of `pids` that have ended: until then, a PID namespace that they were in does not end."""
+    for pid in pids:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-
-
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Yield the place and the type of every mount that this process sees (proc(5), mountinfo)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        place = before.split(" ")[4].encode().decode("unicode_escape")
-        yield place, after.split(" ")[0]
 
 
 def _descendants(ancestor: int) -> Iterable[str]:

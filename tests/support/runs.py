@@ -15,7 +15,6 @@ import ctypes
 import fcntl
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ __all__ = [
     "enter",
     "locked",
     "loop_devices",
+    "mounts",
     "own_part",
     "run_name",
     "start_time",
@@ -92,7 +92,7 @@ def enter() -> Iterator[Path]:
     finally:
         with suppress(BlockingIOError):  # somebody else is still here, and removes it
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(directory)
+            _remove(directory)
         os.close(handle)
 
 
@@ -142,16 +142,34 @@ def loop_devices() -> dict[str, str]:
     return found
 
 
+def mounts() -> list[tuple[str, str]]:
+    """Return the place and the type of every mount that this process sees, as they were made (proc(5), mountinfo)."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        place = before.split(" ")[4].encode().decode("unicode_escape")
+        found.append((place, after.split(" ")[0]))
+    return found
+
+
+def _remove(directory: Path) -> None:
+    """Remove `directory` and all that is in it, but nothing that is mounted there."""
+    subprocess.run(["rm", "--recursive", "--force", "--one-file-system", directory], check=False, capture_output=True)
+
+
 def _sweep() -> None:
-    """End the processes, detach the loop devices and remove the directories of runs whose owner is dead."""
+    """End the processes, unmount, detach and remove what runs made whose owner is dead."""
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             values = [entry for entry in environ.read_bytes().split(b"\0") if entry.startswith(MARKER.encode() + b"=")]
             if values and not _is_alive(values[0].decode()):
                 os.kill(int(environ.parts[2]), signal.SIGKILL)
+    for place, _ in reversed(mounts()):
+        if _NAME.search(place) and not _is_alive(place):
+            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
     for device, backing in loop_devices().items():
         if not _is_alive(backing):
             subprocess.run(["losetup", "--detach", f"/dev/{device}"], check=False, capture_output=True)
     for directory in PARENT.glob("osprovider-test-*"):
         if not _is_alive(directory.name) and not directory.is_symlink():
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)

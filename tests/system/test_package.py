@@ -17,6 +17,7 @@ import pytest
 
 from osprovider.ganeti.environment import synthesize
 from osprovider.ganeti.request import Script
+from tests.support.debian import lay_debian
 from tests.support.documents import CHECKOUT
 from tests.support.runs import locked
 
@@ -97,17 +98,10 @@ def package() -> Path:
 def tree(run_directory: Path, package: Path) -> Path:
     """A minimal Debian with the package, installed by apt with what it depends on."""
     root = run_directory / "package-tree"
-    install = 'chroot "$1" apt-get install --yes --no-install-recommends'
     with locked(run_directory / "package-tree.lock"):
         if not root.exists():
             begun = run_directory / "package-tree.begun"
-            command: list[str] = [
-                *["mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev"],
-                *[f"--customize-hook=copy-in {package} /tmp", f"--customize-hook={install} /tmp/{package.name}"],
-                *["bookworm", str(begun)],
-            ]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[-4000:]
+            lay_debian(begun, packages=[package])
             begun.rename(root)
     return root
 

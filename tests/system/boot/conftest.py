@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pytest
 from osprovider.config.model import Boot, Variant
 from osprovider.images.manifest import Kernel
 from tests.support.boot_context import ROOT_UUID, boot_context, run_hook
+from tests.support.debian import lay_debian
 from tests.support.qemu import UserNetwork
 from tests.support.runs import locked
 from tests.support.ssh import make_key
@@ -52,23 +52,10 @@ def system(run_directory: Path) -> System:
         if not directory.exists():
             new = Path(tempfile.mkdtemp(prefix="boot-", dir=run_directory))
             public_key = make_key(new / "key")
-            _bootstrap(new / "tree")
+            lay_debian(new / "tree", PACKAGES)
             _customise(new / "tree", public_key)
             new.rename(directory)
     return System(directory / "tree", directory / "key")
-
-
-def _bootstrap(tree: Path) -> None:
-    command = [
-        "mmdebstrap",
-        "--variant=minbase",
-        "--skip=output/dev",
-        f"--include={','.join(PACKAGES)}",
-        "bookworm",
-        str(tree),
-    ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def _customise(tree: Path, public_key: str) -> None:

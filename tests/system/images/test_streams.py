@@ -20,7 +20,7 @@ from osprovider.errors import ImageError
 from osprovider.images import streams
 from osprovider.images.streams import Compression, Stream, decompressed, head
 from tests.support.disk_images import COMPRESSORS, flip, patch
-from tests.support.leftovers import no_leftovers
+from tests.support.leftovers import children, no_leftovers
 
 _MIB = 1 << 20
 _CHECKOUT = Path(__file__).parents[3]
@@ -420,8 +420,8 @@ def test_no_program_is_left_unreaped(way: str, ending: str, tmp_path: Path) -> N
 def _main(ending: str, path: str, compression: Compression) -> None:
     with suppress(ImageError):
         _ENDINGS[ending](Path(path), compression)
-    children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
-    sys.stdout.write(f"children: {children}; open: {len(list(Path('/proc/self/fd').iterdir()))}\n")
+    left = sorted(children())
+    sys.stdout.write(f"children: {left}; open: {len(list(Path('/proc/self/fd').iterdir()))}\n")
 
 
 if __name__ == "__main__":

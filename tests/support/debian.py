@@ -1,0 +1,41 @@
+"""Debian 12 trees of the tests' own, laid by mmdebstrap.
+
+Not for: images that osprovider builds (`tests.support.template`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["lay_debian"]
+
+# mmdebstrap mounts /proc, /sys and more into the tree: in namespaces that end, with every process and mount in them,
+# when the thread that started them does (util-linux, setpriv(1)).
+_MORTAL = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
+_INSTALL = 'chroot "$1" apt-get install --yes --no-install-recommends'
+
+
+def lay_debian(root: Path, include: Sequence[str] = (), packages: Sequence[Path] = ()) -> None:
+    """Lay a minimal Debian 12 from the package mirrors.
+
+    Args:
+        root: the directory that becomes its root; missing.
+        include: names of further packages.
+        packages: Debian packages (files) that are installed with apt, as a site does it.
+    """
+    command = [
+        *("mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev", f"--include={','.join(include)}"),
+        *[f"--customize-hook=copy-in {package} /tmp" for package in packages],
+        *[f"--customize-hook={_INSTALL} /tmp/{package.name}" for package in packages],
+        *("bookworm", str(root)),
+    ]
+    with tempfile.TemporaryFile() as log:
+        done = subprocess.run([*_MORTAL, *command], check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log.seek(0)
+        assert done.returncode == 0, log.read().decode(errors="replace")[-4000:]
