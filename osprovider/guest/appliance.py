@@ -267,18 +267,26 @@ class _Server:
         self._channel.shutdown(socket.SHUT_RDWR)
 
     def _expect(self, stage: str, seconds: float) -> list[int]:
-        """Wait for word that it got this far; returns the descriptors that came with it."""
-        self._channel.settimeout(seconds)
-        try:
-            data, fds, _, _ = socket.recv_fds(self._channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
-        except TimeoutError:
-            raise self._failure(f"is not {stage} after {seconds:.0f} s") from None
-        except ConnectionError:
-            data, fds = b"", []
-        answer = json.loads(data) if data else {"error": self._last_words()}
-        if answer.get("stage") != stage:
-            raise self._failure(answer["error"])
-        return fds
+        """Wait for word that it got this far; returns the descriptors that came with it.
+
+        No step on the way may take longer than ``seconds``.
+        """
+        step = None
+        while True:
+            self._channel.settimeout(seconds)
+            try:
+                data, fds, _, _ = socket.recv_fds(self._channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
+            except TimeoutError:
+                where = f"; it stopped at: {step}" if step else ""
+                raise self._failure(f"is not {stage} after {seconds:.0f} s{where}") from None
+            except ConnectionError:
+                data, fds = b"", []
+            answer = json.loads(data) if data else {"error": self._last_words()}
+            if answer.get("stage") == stage:
+                return fds
+            if "error" in answer:
+                raise self._failure(answer["error"])
+            step = answer["step"]
 
     def _last_words(self) -> str:
         """Why it ended, as far as it said."""

@@ -8,6 +8,7 @@ process it takes QEMU and everything else with it when it ends, and nobody else 
 2. it says ``{"stage": "launched"}`` when the appliance runs, and ``{"stage": "mounted"}`` when the guest can be used,
    with a descriptor of the root directory as FUSE shows it;
    (of a guest that is not lent, nothing, and 3. follows without a word);
+   and before each thing in between, and after, that may take long, what it is: ``{"step": "check ext4 on /dev/…"}``;
 3. it gets ``finish`` when all descriptors below that one are closed, stores everything, trims the file systems and has
    tar in the appliance pack the tree where that is wanted, and says ``{"stage": "done"}``;
 4. at any time it says ``{"error": …}`` and ends; and where the socket is closed at the other end, it ends at once.
@@ -28,6 +29,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -136,6 +138,9 @@ def main() -> int:
 def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> None:
     import guestfs
 
+    def begin(step: str) -> None:
+        channel.send(json.dumps({"step": step}).encode())
+
     _make_private_tmp(order)
     handle = guestfs.GuestFS(python_return_dict=True)
     listener = threading.Thread(target=_obey, args=(channel,), daemon=True)
@@ -147,17 +152,22 @@ def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> 
         raise RuntimeError("it has no tools for xfs: install libguestfs-xfs")
     drives = [(_NAMES[index], drive) for index, drive in enumerate(order.drives)]
     for name, drive in drives:
-        _change(handle, name, drive)
+        _change(handle, name, drive, begin)
+    begin("mount its file systems")
     places = _mount_all(handle, drives, read_only=order.read_only)
     if order.lend:
         _lend(channel, handle, order, listener)
     if not order.read_only and not order.overlay:
+        begin("store what was written")
         _store(handle, places)
     if order.trim:
+        begin("trim its file systems")
         _trim(handle, places)
     if archive is not None:
+        begin("pack its tree")
         target = f"/proc/self/fd/{archive}"
         handle.tar_out("/", target, numericowner=True, xattrs=True, acls=True, excludes=_NOT_PACKED)
+    begin("unmount its file systems")
     handle.umount_all()
     handle.shutdown()
     handle.close()
@@ -210,19 +220,25 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
         raise RuntimeError("QEMU does not start it; libguestfs-test-tool may say why") from error
 
 
-def _change(handle: guestfs.GuestFS, name: str, drive: Drive) -> None:
+def _change(handle: guestfs.GuestFS, name: str, drive: Drive, begin: Callable[[str], None]) -> None:
     """Give a file system, which is not mounted, its UUID, and have it fill its device where that can be done so."""
+    what = f"{drive.filesystem} on {drive.device}"
     is_ext = drive.filesystem in ("ext2", "ext3", "ext4")
     if is_ext and (drive.uuid or drive.grow):
+        begin(f"check {what}")
         handle.e2fsck(name, forceall=True)  # replays the journal; tune2fs and resize2fs want it checked
     if drive.uuid and drive.filesystem in ("xfs", "btrfs"):
+        begin(f"replay the log of {what}")
         _mount(handle, name, drive, "/", drive.options)  # replays the log; its tools change none with one
         handle.umount("/")
+    if drive.uuid:
+        begin(f"give a UUID to {what}")
     if drive.uuid and drive.filesystem == "vfat":
         _set_volume_id(handle, name, int(drive.uuid.replace("-", ""), 16))
     elif drive.uuid:
         handle.set_uuid(name, drive.uuid)
     if is_ext and drive.grow:
+        begin(f"grow {what}")
         handle.resize2fs(name)
 
 

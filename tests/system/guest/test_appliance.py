@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -139,6 +141,28 @@ def test_an_appliance_that_is_not_done_with_in_time_is_ended(
     monkeypatch.setattr(module, "_USE_SECONDS", 0.1)
     with pytest.raises(GuestError, match="was not done with after"):
         use()
+
+
+def test_where_an_appliance_hangs_is_said(
+    image: Path, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = module._launched
+
+    def stopped(*args: Any, **options: Any) -> Any:
+        server = launched(*args, **options)
+        (qemu,) = (pid for pid, line in users_of(image).items() if "qemu" in line)
+        os.kill(qemu, signal.SIGSTOP)
+        monkeypatch.setattr(module, "_EMULATED_SECONDS", 1.0)
+        return server
+
+    def use() -> None:
+        with appliance([Volume(image, "ext4", uuid=str(uuid4()), grow=True)], directories):
+            pass
+
+    monkeypatch.setattr(module, "_launched", stopped)
+    with pytest.raises(GuestError, match=r"is not mounted after 1 s; it stopped at: (check|give|grow|mount) "):
+        use()
+    assert users_of(image) == {}
 
 
 def test_kvm_that_does_not_work_is_found_out_once(
