@@ -23,7 +23,7 @@ from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
-from osprovider.images.contents import find_partitions
+from osprovider.images.diskimage.contents import find_partitions
 from osprovider.images.manifest import ImagePartition
 from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter

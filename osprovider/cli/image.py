@@ -105,7 +105,7 @@ def pull_image(directories: Directories, name: str, variant_name: str | None, js
     if definition.source is None:
         raise UsageError(f"image {name} is built from packages; for newer ones: osprovider image build --force {name}")
     from osprovider.config.load import load_cache
-    from osprovider.images.sources import Sources
+    from osprovider.images.sources.obtain import Sources
 
     Sources(directories, proxy=load_cache(directories).proxy).pull(name, definition)
     _prepare(directories, name, definition, variant_name, False, json_wanted)

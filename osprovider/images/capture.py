@@ -27,14 +27,15 @@ from osprovider.disk.device import Device, claim
 from osprovider.errors import DeviceError, GuestError, ImageError, OsproviderError, ToolError
 from osprovider.guest.appliance import appliance, require_appliance
 from osprovider.guest.protocol import Guest
-from osprovider.images import contents, formats, tree
+from osprovider.images import formats, tree
 from osprovider.images.anonymize import anonymize
 from osprovider.images.definition import checksum_of
 from osprovider.images.detach import detach
+from osprovider.images.diskimage import contents
+from osprovider.images.diskimage.unclean import why_unclean
 from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.images.newfile import new_file, to_qcow2
 from osprovider.images.programs import require
-from osprovider.images.unclean import why_unclean
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import running

@@ -22,7 +22,8 @@ from osprovider.disk.copy import DamagedTemplate, copy_extents, write_all
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
 from osprovider.guest.host import mounted
-from osprovider.images import integrity, rebuilt_table
+from osprovider.images import integrity
+from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.manifest import Extent
 from osprovider.images.newfile import new_file, to_qcow2
 from osprovider.images.store import Template

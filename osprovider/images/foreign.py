@@ -1,6 +1,6 @@
 """Images that others made: an archive is unpacked into a file system of ours, a disk or file system taken as it is.
 
-Not for: where they come from (:mod:`osprovider.images.sources`), or what all templates have in common
+Not for: where they come from (:mod:`osprovider.images.sources.obtain`), or what all templates have in common
 (:mod:`osprovider.images.prepare`).
 """
 
@@ -14,11 +14,13 @@ from pathlib import Path
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images import contents, diskimage, formats, streams, tree, unpack
+from osprovider.images import formats, streams, tree
+from osprovider.images.archive import unpack
 from osprovider.images.detach import detach
+from osprovider.images.diskimage import contents, convert
 from osprovider.images.manifest import Origin
 from osprovider.images.prepare import LARGEST_BUILD, Job, Made, look, make_tree
-from osprovider.images.sources import Obtained
+from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
 
 __all__ = ["take"]
@@ -88,7 +90,7 @@ def _disk(job: Job, path: Path, kind: formats.Format, limit: int) -> Made:
     """Take a disk, or a file system, as it is."""
     size = path.stat().st_size
     with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
-        diskimage.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
+        convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
     with reporter.step(f"image {job.name}: look inside") as detail:
         found, facts = contents.examine(job.image, job.name, job.directories, partial(look, job))
         detail(facts.distribution.pretty_name)

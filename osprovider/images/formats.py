@@ -2,8 +2,8 @@
 
 What is known and not supported is named.
 Sources: magic(5)'s database, POSIX pax(1), protocols/dumprestore.h of dump(8), RFC 8878.
-Not for: the headers of disk images (:mod:`osprovider.images.containers`), and what a disk holds
-(:mod:`osprovider.images.contents`).
+Not for: the headers of disk images (:mod:`osprovider.images.diskimage.containers`), and what a disk holds
+(:mod:`osprovider.images.diskimage.contents`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 - A file system or a disk that somebody else made stays as it is. This machine's kernel never mounts it.
 
 Not for: where templates lie, and who waits for whom (:mod:`osprovider.images.store`); where sources come from
-(:mod:`osprovider.images.sources`).
+(:mod:`osprovider.images.sources.obtain`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images import bootstrap, packages, reproducible, tree
+from osprovider.images import packages, tree
+from osprovider.images.builder import bootstrap, reproducible
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.images.recipe import Recipe
 from osprovider.log import human_bytes, reporter
@@ -41,7 +42,7 @@ from osprovider.paths import Directories
 from osprovider.run import run
 
 if TYPE_CHECKING:
-    from osprovider.images.sources import Obtained
+    from osprovider.images.sources.obtain import Obtained
 
 __all__ = ["LARGEST_BUILD", "Job", "Made", "look", "make_tree", "prepare"]
 

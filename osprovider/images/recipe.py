@@ -21,7 +21,7 @@ from typing import Any
 from osprovider.config.model import BootstrapBuild, Image, Variant
 from osprovider.errors import ImageError
 from osprovider.images import manifest
-from osprovider.images.distributions import KEYRINGS, distribution
+from osprovider.images.builder.distributions import KEYRINGS, distribution
 from osprovider.paths import Directories
 
 __all__ = ["Recipe"]

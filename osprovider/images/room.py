@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from osprovider import locks
 from osprovider.config.load import load_cache
 from osprovider.config.sizes import parse_size
-from osprovider.images.sources import Sources
+from osprovider.images.sources.obtain import Sources
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 

@@ -31,7 +31,7 @@ from osprovider.log import reporter
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
-    from osprovider.images.sources import Obtained, Sources
+    from osprovider.images.sources.obtain import Obtained, Sources
 
 __all__ = ["Store", "Template", "TemplateInfo", "Verdict"]
 
@@ -178,7 +178,7 @@ class Store:
         return Recipe.of(name, image, variant, pin.digest) if pin else None
 
     def _sources(self, proxy: str | None = None) -> Sources:
-        from osprovider.images.sources import Sources  # what is built from packages needs not is not imported
+        from osprovider.images.sources.obtain import Sources  # what is built from packages needs not is not imported
 
         return Sources(self._directories, proxy=proxy)
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from osprovider.config.model import Image
 from osprovider.errors import OsproviderError, Terminated
-from osprovider.images.fetch import Fetcher, Limits
-from osprovider.images.sources import Sources
+from osprovider.images.sources.fetch import Fetcher, Limits
+from osprovider.images.sources.obtain import Sources
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.signals import terminable

@@ -13,7 +13,7 @@ import pytest
 
 from osprovider.errors import ImageError
 from osprovider.guest.protocol import Guest
-from osprovider.images.contents import Contents, examine
+from osprovider.images.diskimage.contents import Contents, examine
 from osprovider.images.manifest import ImagePartition
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers

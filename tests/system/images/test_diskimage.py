@@ -19,7 +19,7 @@ import pytest
 from osprovider import linux, run
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
-from osprovider.images.diskimage import to_raw
+from osprovider.images.diskimage.convert import to_raw
 from osprovider.images.formats import Container, Format, detect
 from tests.support.disk_images import COMPRESSORS, DISK_BYTES, VARIANTS, compress, flip, make_container, make_raw, patch
 from tests.support.leftovers import no_leftovers

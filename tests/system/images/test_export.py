@@ -15,6 +15,7 @@ from osprovider import linux
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.filesystem import read_superblock
 from osprovider.errors import ImageError
+from osprovider.images.diskimage.rebuilt_table import pieces
 from osprovider.images.export import Format, export
 from osprovider.images.manifest import (
     FORMAT,
@@ -24,7 +25,6 @@ from osprovider.images.manifest import (
     ImageTable,
     Manifest,
 )
-from osprovider.images.rebuilt_table import pieces
 from osprovider.images.store import Template
 from osprovider.paths import Directories
 

@@ -19,8 +19,8 @@ from osprovider import linux
 from osprovider.config.model import BootstrapBuild, Image, Repository
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images import bootstrap, distributions
-from osprovider.images.distributions import Keyring
+from osprovider.images.builder import bootstrap, distributions
+from osprovider.images.builder.distributions import Keyring
 from osprovider.images.recipe import Recipe
 from tests.support.http_server import serve, serving
 from tests.support.leftovers import no_leftovers

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ToolError
-from osprovider.images.isolation import Fetching, run_isolated
+from osprovider.images.builder.isolation import Fetching, run_isolated
 from tests.support.http_server import Page, Server, serving
 from tests.support.leftovers import no_leftovers
 

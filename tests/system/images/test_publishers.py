@@ -27,7 +27,7 @@ import yaml
 from osprovider.config.model import Image
 from osprovider.errors import ImageError
 from osprovider.images import formats
-from osprovider.images.sources import Sources
+from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import serve
 from tests.support.openpgp import Keys, making_keys

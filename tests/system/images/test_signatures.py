@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images import signatures
+from osprovider.images.sources import signatures
 from tests.support.openpgp import Keys, making_keys
 
 LIST = b"%s  image.qcow2\n- a line with a dash\n" % (b"0" * 64)

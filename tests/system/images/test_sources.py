@@ -17,8 +17,8 @@ import yaml
 
 from osprovider.config.model import Image
 from osprovider.errors import ImageError
-from osprovider.images.fetch import Fetcher, Limits
-from osprovider.images.sources import Sources
+from osprovider.images.sources.fetch import Fetcher, Limits
+from osprovider.images.sources.obtain import Sources
 from tests.support import small_system
 from tests.support.http_server import (
     Handler,

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError, Terminated
-from osprovider.images import streams, unpack
-from osprovider.images.archive import Scanner
-from osprovider.images.unpack import require_root, unpack_dump, unpack_tar
+from osprovider.images import streams
+from osprovider.images.archive import unpack
+from osprovider.images.archive.tar import Scanner
+from osprovider.images.archive.unpack import require_root, unpack_dump, unpack_tar
 from tests.support.leftovers import no_leftovers
 from tests.support.tar_members import ACCEPTED, END, REFUSED, member, pax, sealed
 from tests.support.trees import populate, read_tree, scratch_filesystem

@@ -16,9 +16,10 @@ import pytest
 
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
-from osprovider.images import foreign, formats, streams, unpack
-from osprovider.images.dump import RECORD
-from osprovider.images.unpack import unpack_dump
+from osprovider.images import foreign, formats, streams
+from osprovider.images.archive import unpack
+from osprovider.images.archive.dump import RECORD
+from osprovider.images.archive.unpack import unpack_dump
 from tests.support.leftovers import no_leftovers
 from tests.support.trees import populate, read_tree, scratch_filesystem
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.archive import Scanner
+from osprovider.images.archive.tar import Scanner
 from tests.support.tar_members import ACCEPTED, END, REFUSED, member, pax, sealed
 
 

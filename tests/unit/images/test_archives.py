@@ -9,8 +9,8 @@ import pytest
 
 from osprovider.config.model import BootstrapBuild, Repository
 from osprovider.errors import ImageError
-from osprovider.images.archives import Source, mirrors_of, one_line, sources, stanza
-from osprovider.images.distributions import distribution
+from osprovider.images.builder.archives import Source, mirrors_of, one_line, sources, stanza
+from osprovider.images.builder.distributions import distribution
 
 MIRROR = "http://mirror.example.org/debian"
 KEYS = Path("/keys")

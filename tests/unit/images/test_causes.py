@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from osprovider.config.model import BootstrapBuild, Image, Repository
-from osprovider.images.archives import sources
-from osprovider.images.causes import explain, is_out_of_space
+from osprovider.images.builder.archives import sources
+from osprovider.images.builder.causes import explain, is_out_of_space
 from osprovider.images.recipe import Recipe
 
 MIRROR = "http://mirror.example.org/debian"

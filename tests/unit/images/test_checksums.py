@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.signatures import Checksum, find_checksum, parse_checksum
+from osprovider.images.sources.signatures import Checksum, find_checksum, parse_checksum
 
 NAME = "image.qcow2"
 CONTENT = b"content"

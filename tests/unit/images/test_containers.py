@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.containers import check_container
+from osprovider.images.diskimage.containers import check_container
 from osprovider.images.formats import Container
 from tests.support.disk_images import DISK_BYTES, VARIANTS, flip, make_container, make_raw, patch
 

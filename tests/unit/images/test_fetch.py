@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.fetch import Fetched, Fetcher, Limits, shown
+from osprovider.images.sources.fetch import Fetched, Fetcher, Limits, shown
 from tests.support.http_server import (
     Handler,
     Misdeed,

@@ -15,8 +15,8 @@ import pytest
 
 from osprovider.config.model import Image
 from osprovider.errors import ImageError
-from osprovider.images.fetch import Fetcher, Limits
-from osprovider.images.sources import Obtained, Pin, Sources
+from osprovider.images.sources.fetch import Fetcher, Limits
+from osprovider.images.sources.obtain import Obtained, Pin, Sources
 from osprovider.paths import Directories
 from tests.support.http_server import (
     Handler,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from osprovider.images.watch import Progress
+from osprovider.images.builder.watch import Progress
 
 
 def shown(*lines: str) -> list[str | None]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from osprovider import linux
 from osprovider.errors import GuestError, ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images.printable import printable
+from osprovider.images.archive.printable import printable
 from osprovider.linux import Resolve
 from osprovider.log import reporter
 

@@ -5,7 +5,8 @@ nothing checks. restore(8) passes over what it cannot read, and ends well.
 Refused, by the byte: what is no dump of ext2, ext3 or ext4, of another level than 0, one of several volumes; damage in
 a header, a missing end, and whatever follows the end.
 Source: protocols/dumprestore.h of dump(8).
-Not for: restoring (:mod:`osprovider.images.unpack`), compressed records (:mod:`osprovider.images.dump_inflate`).
+Not for: restoring (:mod:`osprovider.images.archive.unpack`), or compressed records
+(:mod:`osprovider.images.archive.dump_inflate`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from osprovider.errors import ImageError
-from osprovider.images.pipereader import PipeReader
-from osprovider.images.printable import printable
+from osprovider.images.archive.pipereader import PipeReader
+from osprovider.images.archive.printable import printable
 
 __all__ = ["RECORD", "Label", "read_label", "scan"]
 

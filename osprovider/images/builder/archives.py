@@ -1,7 +1,7 @@
 """Where the packages of a build come from: the distribution's archive, further repositories, and files of the site's.
 
 Each source is trusted for its own keys and no others, while the image is built and in the image.
-Not for: fetching (apt's, and :mod:`osprovider.images.isolation`).
+Not for: fetching (apt's, and :mod:`osprovider.images.builder.isolation`).
 Sources: sources.list(5); https://wiki.debian.org/SourcesList; https://wiki.debian.org/DebianRepository/Format.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from osprovider.config.model import BootstrapBuild
 from osprovider.errors import ImageError, ToolError
-from osprovider.images.distributions import ROLLING, distribution
-from osprovider.images.signatures import dearmoured
+from osprovider.images.builder.distributions import ROLLING, distribution
+from osprovider.images.sources.signatures import dearmoured
 from osprovider.run import run
 
 __all__ = [

@@ -1,6 +1,7 @@
 """Image files of this node: which ones a definition means, and what tells them from others.
 
-Not for: files of servers (:mod:`osprovider.images.fetch`), or what a file is (:mod:`osprovider.images.formats`).
+Not for: files of servers (:mod:`osprovider.images.sources.fetch`), or what a file is
+(:mod:`osprovider.images.formats`).
 """
 
 from __future__ import annotations

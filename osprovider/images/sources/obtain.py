@@ -3,7 +3,7 @@
 ``CACHE/sources/`` holds what was fetched, named by the digest of its content, while it is needed, and a **pin** for
 each definition: what its source was when it was last obtained. A create goes by the pin and asks nobody; it is renewed
 when a local file has changed, or on demand. What does not verify never gets its name.
-Not for: what a file is (:mod:`osprovider.images.formats`), or HTTP (:mod:`osprovider.images.fetch`).
+Not for: what a file is (:mod:`osprovider.images.formats`), or HTTP (:mod:`osprovider.images.sources.fetch`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from osprovider import locks
 from osprovider.config.model import Image
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
-from osprovider.images.localfiles import Identity, digests_of, identities, local_files, regular
+from osprovider.images.sources.localfiles import Identity, digests_of, identities, local_files, regular
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
-    from osprovider.images.fetch import Fetched, Fetcher
-    from osprovider.images.signatures import Checksum
+    from osprovider.images.sources.fetch import Fetched, Fetcher
+    from osprovider.images.sources.signatures import Checksum
 
 __all__ = ["Download", "Obtained", "Pin", "Sources"]
 
@@ -283,7 +283,7 @@ class Sources:
 
     def _server(self) -> Fetcher:
         if self._fetcher is None:
-            from osprovider.images.fetch import Fetcher  # dear to import
+            from osprovider.images.sources.fetch import Fetcher  # dear to import
 
             self._fetcher = Fetcher(self._proxy)
         return self._fetcher
@@ -292,7 +292,7 @@ class Sources:
 
     def _expected(self, image: Image, file: str) -> tuple[Checksum | None, str]:
         """The checksum that the source must have, which lists call ``file``, and how it is known, for people."""
-        from osprovider.images import signatures
+        from osprovider.images.sources import signatures
 
         if image.checksums is None:
             return None, "nothing"
@@ -382,7 +382,7 @@ def _shown(where: str) -> str:
     """A path or URL for messages and records."""
     if not _is_remote(where):
         return where
-    from osprovider.images.fetch import shown
+    from osprovider.images.sources.fetch import shown
 
     return shown(where)
 

@@ -7,7 +7,7 @@ differently; damage, a missing end, and whatever follows the end. Where a symbol
 affair.
 Sources: POSIX pax(1), "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic Tar Format" and
 "Storing Sparse Files".
-Not for: unpacking (:mod:`osprovider.images.unpack`).
+Not for: unpacking (:mod:`osprovider.images.archive.unpack`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from osprovider.errors import ImageError
-from osprovider.images.acl import Acl
-from osprovider.images.pipereader import PipeReader
-from osprovider.images.printable import printable
+from osprovider.images.archive.acl import Acl
+from osprovider.images.archive.pipereader import PipeReader
+from osprovider.images.archive.printable import printable
 
 __all__ = ["Scanner"]
 

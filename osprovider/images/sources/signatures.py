@@ -1,6 +1,6 @@
 """Lists of checksums, and the OpenPGP signatures that they are trusted for.
 
-Not for: fetching them (:mod:`osprovider.images.fetch`).
+Not for: fetching them (:mod:`osprovider.images.sources.fetch`).
 Sources: sha256sum(1), "coreutils --tag"; gpgv(1); GnuPG's doc/DETAILS, "Format of the --status-fd output"; RFC 9580, 7
 (cleartext signatures), 6 (armor).
 """

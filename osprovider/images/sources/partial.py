@@ -1,6 +1,6 @@
 """A file that is fetched in several attempts: as far as it is there, and what the server said of it.
 
-Not for: the requests (:mod:`osprovider.images.fetch`).
+Not for: the requests (:mod:`osprovider.images.sources.fetch`).
 Source: RFC 9110, 13.1.5 (If-Range), 14.4 (Content-Range), 15.5.17 (416), 8.8.1 (weak validators).
 """
 

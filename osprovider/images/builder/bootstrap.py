@@ -17,12 +17,12 @@ from pathlib import Path
 
 from osprovider.errors import ImageError, ToolError
 from osprovider.guest.protocol import Guest
-from osprovider.images import archives, causes, reproducible
-from osprovider.images.archives import Source
-from osprovider.images.distributions import KEYRINGS, TO_BE_MERGED, distribution
-from osprovider.images.isolation import Fetching, run_isolated
+from osprovider.images.builder import archives, causes, reproducible
+from osprovider.images.builder.archives import Source
+from osprovider.images.builder.distributions import KEYRINGS, TO_BE_MERGED, distribution
+from osprovider.images.builder.isolation import Fetching, run_isolated
+from osprovider.images.builder.watch import Watch
 from osprovider.images.recipe import Recipe
-from osprovider.images.watch import Watch
 from osprovider.run import BASE_ENVIRONMENT, run
 
 __all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "require_tools", "run_script", "tool_version"]

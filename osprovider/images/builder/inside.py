@@ -1,9 +1,9 @@
 """The last step before a program of a build starts:
-``python -m osprovider.images.inside ROOT DIRECTORY PROXY PROGRAM ARGUMENT...``.
+``python -m osprovider.images.builder.inside ROOT DIRECTORY PROXY PROGRAM ARGUMENT...``.
 
-It is the first process of namespaces that :func:`osprovider.images.isolation.run_isolated` made, so everything that it
-mounts is gone with the program. What packages' scripts see is the same on every node: another host name, their own
-processes, a network that leads nowhere, an empty ``/sys``, a ``/dev`` of the few devices that every system has.
+It is the first process of namespaces that :func:`osprovider.images.builder.isolation.run_isolated` made, so everything
+that it mounts is gone with the program. What packages' scripts see is the same on every node: another host name, their
+own processes, a network that leads nowhere, an empty ``/sys``, a ``/dev`` of the few devices that every system has.
 Not for: use by anything else; it replaces itself by the program.
 """  # noqa: D205 - the command is one line
 

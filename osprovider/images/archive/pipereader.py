@@ -1,6 +1,6 @@
 """A pipe, read in large pieces by somebody who looks at some of its bytes and passes all of them on.
 
-Not for: what the bytes mean (:mod:`osprovider.images.archive`, :mod:`osprovider.images.dump`).
+Not for: what the bytes mean (:mod:`osprovider.images.archive.tar`, :mod:`osprovider.images.archive.dump`).
 """
 
 from __future__ import annotations

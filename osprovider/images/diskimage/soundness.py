@@ -2,7 +2,7 @@
 
 It takes what lies beyond a file's end for zeros, without a word, so that an image that was cut off would become a disk
 with holes. So QEMU is asked where in the file everything lies, and qcow2's compressed clusters are looked up here.
-Not for: headers (:mod:`osprovider.images.containers`), which are checked before.
+Not for: headers (:mod:`osprovider.images.diskimage.containers`), which are checked before.
 Sources: qemu-img(1), QEMU's docs/interop/qcow2.txt.
 """
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from osprovider.images.archives import Source
+from osprovider.images.builder.archives import Source
 from osprovider.images.recipe import Recipe
 
 __all__ = ["explain", "is_out_of_space"]

@@ -2,8 +2,8 @@
 
 The image is anybody's. Its superblocks are read by blkid in the sandbox, its files through the libguestfs appliance.
 Sources: Discoverable Partitions Specification; blkid(8), low-level probing; fstab(5); btrfs(5), "MOUNT OPTIONS".
-Not for: converting images to raw (:mod:`osprovider.images.diskimage`), reading the table itself
-(:mod:`osprovider.images.imagetable`).
+Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), reading the table itself
+(:mod:`osprovider.images.diskimage.table`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from osprovider.guest.appliance import DRIVERS, appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
 from osprovider.guest.volume import Volume
-from osprovider.images.imagetable import read_image_table, strip_table
+from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.layout import msdos_partition_uuid
 from osprovider.paths import Directories

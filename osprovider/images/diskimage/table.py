@@ -3,7 +3,7 @@
 A table that is damaged is refused, also where a GPT's backup is sound: which of the two the publisher meant is not ours
 to guess. What it says is written anew on every instance's disk.
 Sources: UEFI Specification 2.10, 5.3 (GPT); Discoverable Partitions Specification; :mod:`osprovider.disk.msdos`.
-Not for: what is on the partitions (:mod:`osprovider.images.contents`).
+Not for: what is on the partitions (:mod:`osprovider.images.diskimage.contents`).
 """
 
 from __future__ import annotations

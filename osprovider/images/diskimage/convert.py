@@ -3,7 +3,7 @@
 What is raw already shares its blocks with the copy, or is copied or decompressed without its zeros; other formats are
 QEMU's to read, in the sandbox, after their headers and tables were checked here. Only one of those that is compressed
 as a whole is unpacked into a file beside, since QEMU reads it back and forth.
-Not for: what is on the disk (:mod:`osprovider.images.contents`).
+Not for: what is on the disk (:mod:`osprovider.images.diskimage.contents`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from osprovider.disk.copy import data_ranges, write_all
 from osprovider.errors import DeviceError, ImageError, ToolError
-from osprovider.images.containers import check_container
+from osprovider.images.diskimage.containers import check_container
+from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source
 from osprovider.images.formats import Format, is_fixed_vhd
 from osprovider.images.programs import require
-from osprovider.images.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source
 from osprovider.images.streams import decompressed
 from osprovider.linux import clone_file
 from osprovider.log import human_bytes

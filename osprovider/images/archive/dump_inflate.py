@@ -4,7 +4,7 @@ The first write of such a dump is not compressed. Each one after it begins with 
 how (3), and its length (28). None depends on another, so all cores inflate. Called with the bytes of a write; standard
 input is just behind the dump's first record.
 Source: protocols/dumprestore.h of dump(8), ``struct tapebuf``.
-Not for: what the records mean (:mod:`osprovider.images.dump`). It has nothing but Python's own library.
+Not for: what the records mean (:mod:`osprovider.images.archive.dump`). It has nothing but Python's own library.
 """
 
 from __future__ import annotations

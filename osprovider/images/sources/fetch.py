@@ -3,7 +3,7 @@
 requests is used for what it knows of HTTP, TLS, proxies and pools; following redirects is done here, so that none leads
 from https to http, and nothing of the caller's environment (proxies, netrc(5)) has a say.
 Messages show addresses without what may be secret in them: users, passwords and queries.
-Not for: whether what was fetched is right (:mod:`osprovider.images.sources`).
+Not for: whether what was fetched is right (:mod:`osprovider.images.sources.obtain`).
 Source: RFC 9110, 13.1.5 (If-Range), 14 (ranges), 15.3.7 (206), 15.5.17 (416), 10.2.3 (Retry-After).
 """
 
@@ -25,7 +25,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 import osprovider
 from osprovider.errors import ImageError
-from osprovider.images.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
+from osprovider.images.sources.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
 from osprovider.log import human_bytes, reporter
 
 __all__ = ["Fetched", "Fetcher", "Limits", "shown"]

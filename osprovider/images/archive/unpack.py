@@ -3,8 +3,8 @@
 Every header is read here before the program sees it, so that what would reach beyond the tree, means two things, or is
 damaged, is refused by its name and place. What the program writes it writes in a sandbox that holds nothing but the
 tree; whatever it complains of is an error, since both end well after they left files out.
-Not for: decompressing (:mod:`osprovider.images.streams`), or what headers mean (:mod:`osprovider.images.archive`,
-:mod:`osprovider.images.dump`).
+Not for: decompressing (:mod:`osprovider.images.streams`), or what headers mean (:mod:`osprovider.images.archive.tar`,
+:mod:`osprovider.images.archive.dump`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO
 
 from osprovider.errors import ImageError
-from osprovider.images import acl, dump, dump_inflate
-from osprovider.images.archive import Scanner
-from osprovider.images.printable import printable
+from osprovider.images.archive import acl, dump, dump_inflate
+from osprovider.images.archive.printable import printable
+from osprovider.images.archive.tar import Scanner
 from osprovider.images.streams import Stream
 from osprovider.log import human_bytes
 from osprovider.run import running

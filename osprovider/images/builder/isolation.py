@@ -57,7 +57,7 @@ def run_isolated(
         ToolError: it failed.
     """
     way_out = (fetching.directory, fetching.proxy or "-") if fetching else ("-", "-")
-    inside = [sys.executable, "-m", "osprovider.images.inside", furnish or "-", *way_out, *argv]
+    inside = [sys.executable, "-m", "osprovider.images.builder.inside", furnish or "-", *way_out, *argv]
     package = str(Path(osprovider.__file__).resolve().parent.parent)
     namespaces = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--ipc", "--uts"]
     run_lines([*namespaces, "--", *inside], on_line, env={**(env or {}), "PYTHONPATH": package})

@@ -1,0 +1,1 @@
+"""Systems built from packages, in programs that are isolated."""

@@ -1,0 +1,1 @@
+"""Disk images: from any container into a raw file, and what is on the disk."""
