@@ -24,9 +24,10 @@ _KINDS = {"variant": Variant, "image": Image, "subnet": Subnet, "instance": Inst
 @as_json
 @click.pass_obj
 def check(directories: Directories, json_wanted: bool) -> None:
-    """Check all configuration: defaults, variants, images, subnets, instance files and hooks.
+    """Check the whole configuration, hooks included.
 
-    Exit status 2 when there is a problem; each is said with its file, line and column.
+    Defaults, variants, images, subnets, instance files and cache.yaml are read. Exit status 2 when there is a problem;
+    each is said with its file, line and column.
     """
     problems, files = check_all(directories)
     problems = [*problems, *_hook_problems(directories)]
@@ -61,9 +62,10 @@ def _hook_problems(directories: Directories) -> set[Problem]:
 @main.command()
 @click.argument("kind", type=click.Choice(sorted(_KINDS)))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of a KIND of file, for editors to complete and check by.
+    """Print the JSON Schema of a KIND of file.
 
-    defaults.yaml is a variant in form. With the YAML language server, for example, the first line of a variant may be:
+    Editors complete and check files by it. defaults.yaml is a variant in form. With the YAML language server, for
+    example, the first line of a variant may be:
 
     \b
     # yaml-language-server: $schema=/usr/share/osprovider/schema/variant.json

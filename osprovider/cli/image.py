@@ -33,7 +33,7 @@ for_variant = click.option(
 
 @main.group()
 def image() -> None:
-    """Prepare images on this node, show and check what is prepared, and hand it to other tools."""
+    """Prepare images on this node, and look after them."""
 
 
 @image.command("list")
@@ -79,11 +79,11 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
 @image.command("build")
 @click.argument("name")
 @for_variant
-@click.option("--force", is_flag=True, help="Also where it is there: the packages may be newer.")
+@click.option("--force", is_flag=True, help="Prepare it again where it is ready: packages may be newer.")
 @as_json
 @click.pass_obj
 def build_image(directories: Directories, name: str, variant_name: str | None, force: bool, json_wanted: bool) -> None:
-    """Prepare image NAME now, so that the first instance need not wait for it.
+    """Prepare image NAME now, before the first instance needs it.
 
     Without --variant it is prepared for every variant that uses it.
     """
@@ -97,7 +97,7 @@ def build_image(directories: Directories, name: str, variant_name: str | None, f
 @as_json
 @click.pass_obj
 def pull_image(directories: Directories, name: str, variant_name: str | None, json_wanted: bool) -> None:
-    """Ask whether the source of image NAME has changed, and prepare it anew where it has.
+    """Ask the source of image NAME for a newer one, and prepare that.
 
     Until then instances are made of what was there before. Where nothing has changed, nothing is fetched.
     """
@@ -137,9 +137,9 @@ def _prepare(
 @as_json
 @click.pass_obj
 def remove_image(directories: Directories, name: str, json_wanted: bool) -> None:
-    """Remove the templates of image NAME from this node; the next instance prepares it again.
+    """Remove the templates of image NAME from this node.
 
-    Waits until nobody uses them. The definition stays.
+    Waits until nobody uses them. The definition stays, and the next instance has the image prepared again.
     """
     removed = Store(directories).remove(name)
     if json_wanted:

@@ -23,10 +23,14 @@ _FORMATS = get_args(get_type_hints(Image)["format"])
 @click.argument("source", metavar="FILE|URL")
 @click.option("--name", required=True, metavar="NAME", help="What variants call it.")
 @click.option("--description", metavar="WORDS", help="One line for people.")
-@click.option("--checksums", metavar="SUM", help="sha256:DIGITS or sha512:DIGITS, or a list beside it (SHA512SUMS).")
+@click.option(
+    "--checksums",
+    metavar="SUM",
+    help="What it has to be: sha256:DIGITS, sha512:DIGITS, or the list beside it that says so (SHA512SUMS).",
+)
 @click.option("--signature", metavar="FILE", help="The OpenPGP signature of the list, beside it.")
 @click.option("--keyring", metavar="FILE", help="Whose signature counts: a file in keys/, or an absolute path.")
-@click.option("--format", "kind", type=click.Choice(_FORMATS), help="What it is; by its content without this.")
+@click.option("--format", "kind", type=click.Choice(_FORMATS), help="What it is; told by its content without this.")
 @click.option("--max-size", metavar="SIZE", help="The most that it may unpack to (64GiB).")
 @click.option("--force", is_flag=True, help="Take the place of an image of this name.")
 @as_json

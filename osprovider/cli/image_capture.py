@@ -28,10 +28,17 @@ _LONGEST_TEXT = 256  # of a description
 @click.option("--disk", "index", metavar="N", type=click.IntRange(min=0), help="Which disk of the instance (0).")
 @click.option("--name", required=True, metavar="NAME", help="What variants call the image.")
 @click.option("--description", metavar="WORDS", help="One line for people.")
-@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Where to; images/NAME without this.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to write it; beside its definition without this.",
+)
 @click.option("--format", "kind", type=click.Choice(["tar", "qcow2"]), default="tar", help="What to write (tar).")
-@click.option("--keep", metavar="PATTERN", multiple=True, help="Paths that stay though captures leave them out.")
-@click.option("--remove", metavar="PATTERN", multiple=True, help="Further paths of the system to leave out.")
+@click.option(
+    "--keep", metavar="PATTERN", multiple=True, help="Paths to keep that captures leave out. Repeat for more."
+)
+@click.option("--remove", metavar="PATTERN", multiple=True, help="Further paths to leave out. Repeat for more.")
 @click.option("--force", is_flag=True, help="Take the place of an image of this name.")
 @as_json
 @click.pass_obj
@@ -50,11 +57,12 @@ def capture_image(
     force: bool,
     json_wanted: bool,
 ) -> None:
-    """Make an image of a disk with an installed system, without what makes it that system, and define it.
+    """Make an image of a disk with a system on it, and define it.
 
-    SOURCE is a block device or a file, raw: a whole disk with a GPT or msdos table, or a file system. Nothing is
-    written to it, and nobody else may use it: the instance is shut down. With --instance Ganeti activates the disks of
-    one, on its primary node, and deactivates them afterwards.
+    What makes the system this one is not in the image: its name, keys, logs and the like. SOURCE is a block device or a
+    file, raw: a whole disk with a GPT or msdos table, or a file system. Nothing is written to it, and nobody else may
+    use it: the instance is shut down. With --instance Ganeti activates the disks of one, on its primary node, and
+    deactivates them afterwards.
 
     tar is the tree, compressed: the variant decides about partitions and file system. qcow2 is the disk with its own.
     """

@@ -36,10 +36,11 @@ def export_image(
     force: bool,
     json_wanted: bool,
 ) -> None:
-    """Write the template of image NAME to the file OUTPUT, for other tools; prepared first where it is missing.
+    """Write the template of image NAME to OUTPUT, for other tools.
 
-    raw is the template as it is, a file system or a whole disk; qcow2 the same, compressed; tar its tree, with owners
-    by number, ACLs, capabilities and other extended attributes. OUTPUT may be - for standard output, but not for qcow2.
+    Where there is none yet, it is prepared first. raw is the template as it is, a file system or a whole disk; qcow2
+    the same, compressed; tar its tree, with owners by number, ACLs, capabilities and other extended attributes. OUTPUT
+    may be - for standard output, but not for qcow2.
     """
     definition = load_image(directories, name)
     store = Store(directories)

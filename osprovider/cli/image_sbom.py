@@ -21,10 +21,10 @@ __all__ = ["print_sbom"]
 @for_variant
 @click.pass_obj
 def print_sbom(directories: Directories, name: str, variant_name: str | None) -> None:
-    """Print the bill of materials of image NAME as prepared on this node: CycloneDX 1.6, JSON.
+    """Print the bill of materials of image NAME as CycloneDX JSON.
 
-    It lists every package that the image's package manager says is installed, each with its package URL, and where the
-    image came from.
+    It is of version 1.6, and of the template on this node. It lists every package that the image's package manager says
+    is installed, each with its package URL, and where the image came from.
     """
     definition = load_image(directories, name)
     store = Store(directories)

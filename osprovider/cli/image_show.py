@@ -31,9 +31,9 @@ _WIDEST = 100
 @as_json
 @click.pass_obj
 def show_image(directories: Directories, name: str, packages_wanted: bool, json_wanted: bool) -> None:
-    """Show image NAME: its definition, its templates on this node with their layout, and its history.
+    """Show image NAME: its definition, templates and history.
 
-    A template's layout is drawn to scale; what is in use of a file system is shaded.
+    The templates are those on this node. Their layout is drawn to scale; what is in use of a file system is shaded.
     """
     infos = [info for info in Store(directories).list() if info.manifest.image == name]
     definition = load_image(directories, name) if name in image_names(directories) or not infos else None

@@ -22,9 +22,10 @@ __all__ = ["prune_cache", "verify_images"]
 @as_json
 @click.pass_obj
 def verify_images(directories: Directories, name: str | None, json_wanted: bool) -> None:
-    """Read the templates on this node, or those of image NAME, and compare them with their checksums.
+    """Read templates whole, and compare them with their checksums.
 
-    What is damaged is removed, and prepared again when an instance needs it. The exit status is 1 then.
+    Those of image NAME, or all on this node. What is damaged is removed, and prepared again when an instance needs it.
+    The exit status is 1 then.
     """
     verdicts = Store(directories).verify(name)
     if name is not None and not verdicts:
@@ -50,9 +51,10 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
 @as_json
 @click.pass_obj
 def prune_cache(directories: Directories, days: float | None, all_unused: bool, json_wanted: bool) -> None:
-    """Remove templates and downloads: what cache.yaml has no room for, and what the options say.
+    """Remove templates and downloads from the cache of this node.
 
-    What is in use stays. What is removed is fetched and prepared again when an instance needs it.
+    What cache.yaml has no room for goes, the least recently used first, and what the options say. What is in use stays.
+    What is removed is fetched and prepared again when an instance needs it.
     """
     removed = prune(directories, Store(directories), older_than_days=days, unused=all_unused)
     if json_wanted:

@@ -82,10 +82,10 @@ def plan(
     environment: Path | None,
     json_wanted: bool,
 ) -> None:
-    """Show what create would do for INSTANCE, an FQDN, without touching a thing.
+    """Show what create would do for INSTANCE, and do nothing.
 
-    Nothing is asked of Ganeti, and neither the instance nor its disk has to exist: UUIDs and MACs that are not given
-    are made up. With --environment all is read from a file, as Ganeti would set it.
+    INSTANCE is an FQDN. Nothing is asked of Ganeti, and neither the instance nor its disk has to exist: UUIDs and MACs
+    that are not given are made up. With --environment all is read from a file, as Ganeti would set it.
     """
     if environment is not None:
         environ = _read_environment(environment)

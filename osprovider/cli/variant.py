@@ -39,9 +39,9 @@ def list_variants(directories: Directories, json_wanted: bool) -> None:
 @as_json
 @click.pass_obj
 def show_variant(directories: Directories, name: str, json_wanted: bool) -> None:
-    """Show variant NAME as merged from the built-in defaults, defaults.yaml and its own file.
+    """Show variant NAME with everything that it comes to.
 
-    Password hashes are hidden.
+    It is merged from the built-in defaults, defaults.yaml and its own file. Password hashes are hidden.
     """
     settings = load(directories, name, instance=None, parameters={})
     data = _plain(dataclasses.asdict(settings.variant))
