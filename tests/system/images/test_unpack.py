@@ -435,7 +435,8 @@ def test_nothing_runs_on_after_our_own_end(
 ) -> None:
     pipe = _Pipe(_beginning(unpacker, tmp_path))
     program = (
-        "import io, sys; from pathlib import Path\nfrom osprovider.images import streams, unpack\n"
+        "import io, sys; from pathlib import Path\nfrom osprovider.images import streams\n"
+        "from osprovider.images.archive import unpack\n"
         f"stream = streams.Stream(Path('p'), io.BytesIO(), {pipe.read_fd})\n"
         f"unpack.{unpacker.__name__}(stream, Path({str(root)!r}), name='p')"
     )
@@ -498,7 +499,7 @@ def test_no_question_is_asked_on_a_terminal(root: Path) -> None:
     master, slave = os.openpty()
     program = (
         "import fcntl, os, termios\nos.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-        "from pathlib import Path\nfrom osprovider.images import unpack\n"
+        "from pathlib import Path\nfrom osprovider.images.archive import unpack\n"
         "try:\n"
         "    ask = ['sh', '-c', 'cat >/dev/null; echo asked >/dev/tty']\n"
         f"    with unpack._running(ask, Path({str(root)!r}), 'x') as feed:\n"
