@@ -172,6 +172,13 @@ REFUSED: Mapping[str, tuple[bytes, str]] = {
         "a sparse file in two formats at once",
     ),
     "slash-and-content": (_ETC + member("etc/d/", _DATA), "a directory by its name, with a file's content"),
+    # -- without measure
+    "path-too-long": (
+        _ETC + pax(("path", b"etc/" + b"a/" * 100_000 + b"x")) + member("x"),
+        "a name of 200005 bytes, and no path has more than 4095: etc/a/a/",
+    ),
+    "path-a-byte-too-long": (_ETC + pax(("path", b"\xc3\xa4/" * 1365 + b"x")) + member("x"), "a name of 4096 bytes"),
+    "link-too-long": (_ETC + pax(("linkpath", b"x" * 4096)) + member("x", kind=b"2"), "a name of 4096 bytes"),
     # -- damage
     "checksum": (_ETC + b"x" + _FILE[1:], "byte 512: a header's checksum is wrong: the archive is damaged"),
     "empty": (b"", "cut off at byte 0"),

@@ -2,9 +2,9 @@
 
 Refused, by the member's name and its byte in the archive: names with ``..`` and absolute names; members beneath a
 symbolic link that the archive itself holds; hard links to what is not an earlier member; devices outside a directory
-named ``dev``; a name that comes twice, directories aside; kinds that are not files; what readers of tars understand
-differently; damage, a missing end, and whatever follows the end. Where a symbolic link leads to is the system's own
-affair.
+named ``dev``; a name that comes twice, directories aside; names that no path has room for, and more of them than any
+root has; kinds that are not files; what readers of tars understand differently; damage, a missing end, and whatever
+follows the end. Where a symbolic link leads to is the system's own affair.
 Sources: POSIX pax(1), "ustar Interchange Format" and "pax Interchange Format"; GNU tar's manual, "Basic Tar Format" and
 "Storing Sparse Files".
 Not for: unpacking (:mod:`osprovider.images.archive.unpack`).
@@ -13,6 +13,7 @@ Not for: unpacking (:mod:`osprovider.images.archive.unpack`).
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -25,6 +26,9 @@ __all__ = ["Scanner"]
 
 _BLOCK = 512
 _LONGEST_EXTENSION = 4 << 20  # of pax and GNU's long names: some hundred xattrs fit
+_LONGEST_PATH = 4095  # bytes (PATH_MAX of <linux/limits.h>, which counts a NUL)
+_MOST_NAMES = 512 << 20  # bytes of memory: three million files of a hundred bytes
+_SLOT = 50  # bytes that a set takes for an entry, about
 _LONGEST_MAP = 8 << 20  # of a sparse file: some hundred thousand pieces
 _ZEROS = bytes(_BLOCK)
 
@@ -87,6 +91,7 @@ class Scanner:
         self._directories: set[str] = set()
         self._links: set[str] = set()
         self._parents: set[str] = {""}  # directories that no link of the archive leads to
+        self._names_bytes = 0  # what these take
         self._extended = _Extended()
 
     def scan(self, source: int, target: int) -> Iterator[bytes]:
@@ -190,13 +195,16 @@ class Scanner:
 
     def _member(self, kind: bytes, path: str, link: str, start: int) -> None:
         """Judge a member."""
+        for name in (path, link):
+            if (length := len(name.encode(errors="surrogateescape"))) > _LONGEST_PATH:
+                raise self._wrong(start, f"a name of {length} bytes, and no path has more than {_LONGEST_PATH}: {name}")
         place = self._inside(path, path, start)
         parent = place.rpartition("/")[0]
         self._check_parent(parent, path, start)
         if kind == _DIRECTORY:
             if place in self._files:
                 raise self._wrong(start, f"{path}: is there twice, as a file and as a directory")
-            self._directories.add(place)
+            self._keep(self._directories, place, start)
             return
         if not place:
             raise self._wrong(start, f"{path!r}: a file without a name")
@@ -205,7 +213,7 @@ class Scanner:
         self._check_kind(kind, path, parent, link, start)
         if kind == _SYMLINK:
             self._links.add(place)
-        self._files.add(place)
+        self._keep(self._files, place, start)
 
     def _check_kind(self, kind: bytes, path: str, parent: str, link: str, start: int) -> None:
         """Judge a member that is no directory by its kind."""
@@ -243,7 +251,16 @@ class Scanner:
             if before in self._files:
                 what = "a symbolic link" if before in self._links else "a file"
                 raise self._wrong(start, f"{path}: lies beneath {before}, which is {what} in the archive")
-            self._parents.add(before)
+            self._keep(self._parents, before, start)
+
+    def _keep(self, names: set[str], name: str, start: int) -> None:
+        """Remember a name, which has to be told from all that follow."""
+        if name in names:
+            return
+        names.add(name)
+        self._names_bytes += sys.getsizeof(name) + _SLOT
+        if self._names_bytes > _MOST_NAMES:
+            raise self._wrong(start, f"more names than any root has: {self.members} members")
 
     def _extend(self, kind: bytes, data: bytes, start: int) -> None:
         """Note what an extended header says of the next member."""

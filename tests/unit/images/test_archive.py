@@ -75,6 +75,15 @@ def test_an_archive_of_nothing_is_refused() -> None:
         _scan(END)
 
 
+def test_names_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # all but the last are links to one file, which take no inodes
+    links = b"".join(member(f"etc/{number:04}", kind=b"1", link="etc/0") for number in range(3000))
+    archive = member("etc/", kind=b"5") + member("etc/0") + links + END
+    monkeypatch.setattr("osprovider.images.archive.tar._MOST_NAMES", 1 << 17)
+    with pytest.raises(ImageError, match=r"image\.tar: byte \d+: more names than any root has: 1\d\d\d members"):
+        _scan(archive)
+
+
 def test_many_members_are_counted() -> None:
     archive = member("etc/", kind=b"5") + b"".join(member(f"etc/{number}") for number in range(3000)) + END
     scanner, _ = _scan(archive)
