@@ -1,7 +1,8 @@
-"""``osprovider image add``: a definition for an image that is a file or behind a URL."""
+"""``osprovider image add``: a definition of an image that is a file, or at a URL."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -10,12 +11,14 @@ import click
 from osprovider.cli.image import image
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.model import Image
-from osprovider.images.definition import checksum_of, write_definition
+from osprovider.images.definition import checksum_of, refuse_taken, write_definition
+from osprovider.images.sources.localfiles import local_files
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
 __all__ = ["add_image"]
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FORMATS = get_args(get_type_hints(Image)["format"])
 
 
@@ -38,23 +41,29 @@ _FORMATS = get_args(get_type_hints(Image)["format"])
 def add_image(
     directories: Directories, source: str, name: str, *, force: bool, json_wanted: bool, **given: str | None
 ) -> None:
-    """Write the definition of an image that is FILE or behind URL.
+    """Write the definition of an image that is FILE, or at URL.
 
-    A file that comes without --checksums is held to what it is now. Nothing is fetched: `osprovider image pull NAME`
-    does that.
+    FILE may lack what instance-image added to its name (-root.dump, .tar.gz and so on). Without --checksums it is held
+    to what it is now. Nothing is fetched: `osprovider image pull NAME` does that.
     """
-    values: dict[str, object] = {"description": given["description"], "source": source}
-    if not source.startswith(("http://", "https://")):
-        path = Path(source).absolute()
-        values["source"] = str(path)
-        if path.is_file():
-            values["checksums"] = given["checksums"] or checksum_of(path)
-    for key in ("checksums", "signature", "keyring", "max_size"):
-        values.setdefault(key, given[key])
-    values["format"] = given["kind"]
+    refuse_taken(directories, name, force=force)  # before a large file is read
+    checksums = given["checksums"]
+    if not _URL.match(source):
+        source = str(Path(source).absolute())
+        files = local_files(name, Path(source))
+        checksums = checksums or (checksum_of(files["image"]) if "image" in files else None)
+    values = {
+        "description": given["description"],
+        "source": source,
+        "checksums": checksums,
+        "signature": given["signature"],
+        "keyring": given["keyring"],
+        "max_size": given["max_size"],
+        "format": given["kind"],
+    }
     said = {key: value for key, value in values.items() if value is not None}
     path = write_definition(directories, name, said, force=force)
-    if "checksums" not in said and source.startswith(("http://", "https://")):
+    if checksums is None:
         reporter.warning(f"image {name} will not be verified: whoever can change {source} decides what instances are")
     if json_wanted:
         echo_json({"name": name, "file": path, "definition": said})

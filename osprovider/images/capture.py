@@ -132,7 +132,7 @@ def capture(order: Order, directories: Directories) -> Captured:
             if _ran_out_of_space(error, order.output.parent):
                 raise ImageError(f"{order.output}: cannot be written: there is no space left") from error
             raise
-        return Captured(system, os.fstat(fd).st_size, checksum_of(new), _max_size(unpacked))
+        return Captured(system, os.fstat(fd).st_size, checksum_of(new, order.output), _max_size(unpacked))
 
 
 def _find(order: Order, directories: Directories) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:

@@ -45,7 +45,7 @@ def write_definition(directories: Directories, name: str, values: Mapping[str, o
     """
     path = refuse_taken(directories, name, force=force)
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=1000)
-    _check(text, path)
+    _check(text, name)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -76,8 +76,12 @@ def refuse_taken(directories: Directories, name: str, *, force: bool) -> Path:
     return path
 
 
-def checksum_of(path: Path) -> str:
+def checksum_of(path: Path, called: Path | None = None) -> str:
     """The checksum of a local file, as definitions have it.
+
+    Args:
+        path: the file.
+        called: what it is going to be called.
 
     Raises:
         ImageError: it cannot be read.
@@ -86,7 +90,7 @@ def checksum_of(path: Path) -> str:
     try:
         with (
             path.open("rb", buffering=0) as file,
-            reporter.progress(f"checksum of {path}", path.stat().st_size) as advance,
+            reporter.progress(f"checksum of {called or path}", path.stat().st_size) as advance,
         ):
             while data := file.read(_PIECE):
                 digest.update(data)
@@ -105,11 +109,11 @@ def _check_name(name: str) -> None:
         raise UsageError(f'--name: "{NO_IMAGE}" means no image; give another name')
 
 
-def _check(text: str, path: Path) -> None:
+def _check(text: str, name: str) -> None:
     problems: list[Problem] = []
-    node = document.parse(text.encode(), str(path), problems)
+    node = document.parse(text.encode(), name, problems)
     image = bind(Image, node, problems) if node else None
     if node and image:
         consistency.check_image(image, node, problems)
-    if problems:
-        raise ConfigurationError(problems)
+    if problems:  # which are at no place yet where anybody could look
+        raise ConfigurationError([Problem(f"image {name}", 0, 0, problem.message) for problem in problems])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
+import yaml
 
 from tests.unit.test_cli import Command, command
 
@@ -15,3 +19,75 @@ def test_a_list_of_commands_says_what_each_does_to_the_end_of_the_sentence(comma
     lines = said.partition("Commands:\n")[2].splitlines()
     assert lines
     assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+# -- add --------------------------------------------------------------------------------------------------------------
+
+
+def definitions(command: Command) -> list[str]:
+    """The site's own."""
+    return sorted(path.name for path in (command.config / "images").glob("*"))
+
+
+def test_a_file_is_added_with_the_checksum_that_it_has(command: Command) -> None:
+    (command.directory / "golden.img").write_bytes(b"image")
+    said = command.answer("image", "add", "golden.img", "--name", "golden", "--json")
+    definition = json.loads(said)["definition"]
+    assert definition == {
+        "source": f"{command.directory}/golden.img",
+        "checksums": f"sha256:{hashlib.sha256(b'image').hexdigest()}",
+    }
+    assert yaml.safe_load((command.config / "images/golden.yaml").read_text()) == definition
+
+
+def test_what_instance_image_left_is_added_by_its_old_name(command: Command) -> None:
+    (command.directory / "old-amd64.tar.gz").write_bytes(b"image")
+    said = command.answer("image", "add", "old-amd64", "--name", "old", "--json")
+    assert json.loads(said)["definition"] == {
+        "source": f"{command.directory}/old-amd64",
+        "checksums": f"sha256:{hashlib.sha256(b'image').hexdigest()}",
+    }
+
+
+@pytest.mark.parametrize("source", ["http://images.example.org/golden.img", "pair"])
+def test_what_will_not_be_verified_is_said(command: Command, source: str) -> None:
+    for part in ("root", "boot"):
+        (command.directory / f"pair-{part}.dump").write_bytes(b"dump")
+    done = command.run("image", "add", source, "--name", "golden")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: image golden will not be verified: whoever can change ")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("missing.img", "image golden: there is no missing.img, and no missing.img-root.dump or the like"),
+        ("", "image golden: . is no regular file: name the image's file"),
+        ("etc", "image golden: etc is no regular file: name the image's file"),
+        ("/dev/null", "image golden: /dev/null is no regular file: name the image's file"),
+        ("ftp://images.example.org/golden.img", 'image golden: source: "ftp://images.example.org/golden.img" cannot'),
+    ],
+)
+def test_what_is_no_image_is_not_added(command: Command, source: str, reason: str) -> None:
+    said = command.refusal("image", "add", source, "--name", "golden").replace(str(command.directory), ".")
+    assert said.startswith(f"osprovider: {reason}")
+    assert definitions(command) == []
+
+
+def test_what_a_definition_must_not_say_is_refused_without_a_place_in_a_file_that_is_not_there(
+    command: Command,
+) -> None:
+    (command.directory / "golden.img").write_bytes(b"image")
+    done = command.run("image", "add", "golden.img", "--name", "golden", "--max-size", "12")
+    assert done.returncode == 2
+    assert 'osprovider: image golden: max_size: "12" does not fit; write a number' in done.stderr
+    assert definitions(command) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("Bad name", "does not fit"), ("debian-12", "there is an image debian-12")]
+)
+def test_a_name_that_cannot_be_is_refused_before_the_file_is_read(command: Command, name: str, reason: str) -> None:
+    (command.directory / "golden.img").write_bytes(b"image")
+    assert reason in command.refusal("image", "add", "golden.img", "--name", name)  # in one line: no step was said
+    assert definitions(command) == []
