@@ -30,7 +30,8 @@ def lay_debian(root: Path, include: Sequence[str] = (), packages: Sequence[Path]
         packages: Debian packages (files) that are installed with apt, as a site does it.
     """
     command = [
-        *("mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev", f"--include={','.join(include)}"),
+        *("mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev"),
+        *([f"--include={','.join(include)}"] if include else []),
         *[f"--customize-hook=copy-in {package} /tmp" for package in packages],
         *[f"--customize-hook={_INSTALL} /tmp/{package.name}" for package in packages],
         *("bookworm", str(root)),
