@@ -50,7 +50,8 @@ _HARMLESS = (
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
 _LEFT_BY_RESTORE = "restoresymtable"
-_COMPUTED_TOO_LONG = 128 + signal.SIGKILL  # setrlimit(2), as bubblewrap passes it on
+_KILLED = 128  # and the signal's number: the status of bubblewrap where its program was killed
+_COMPUTED_TOO_LONG = _KILLED + signal.SIGKILL  # setrlimit(2)
 
 _LOG_AT_MOST = 1 << 16
 _FEW_INODES = 16  # a program that fails for want of them may have given some back
@@ -58,6 +59,10 @@ _LITTLE_ROOM = 1 << 20  # likewise
 
 _CPU_SECONDS = 3600
 """How long either may compute: enough for hundreds of GiB, and an end where damage sends them round and round."""
+
+_MEMORY = 1 << 30
+"""Bytes that either may allocate. restore takes 8 for each inode of the file system that was dumped, which is 1 TiB of
+it in 500 MiB; tar keeps every directory until the end. Neither asks whether what it is told to keep makes sense."""
 
 
 def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
@@ -76,9 +81,9 @@ def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
             member and its byte. ``root`` holds a part then.
     """
     scanner = Scanner(name)
-    with _running(_TAR, root, name) as feed:
-        for piece in scanner.scan(stream.fileno(), feed):
-            _write(feed, piece)
+    with _running(_TAR, root, name) as unpacker:
+        for piece in scanner.scan(stream.fileno(), unpacker.fd):
+            unpacker.write(piece)
     acl.apply(scanner.acls, root, name)
 
 
@@ -98,9 +103,9 @@ def unpack_dump(stream: Stream, root: Path, *, name: str) -> None:
             the byte. ``root`` holds a part then.
     """
     label = dump.read_label(_read(stream.fileno(), dump.RECORD), name)
-    with _records(stream, label, name) as records, _running(_RESTORE, root, name) as feed:
-        for piece in dump.scan(label, name, records, feed):
-            _write(feed, piece)
+    with _records(stream, label, name) as records, _running(_RESTORE, root, name) as unpacker:
+        for piece in dump.scan(label, name, records, unpacker.fd):
+            unpacker.write(piece)
     (root / _LEFT_BY_RESTORE).unlink(missing_ok=True)
 
 
@@ -150,23 +155,57 @@ def _records(stream: Stream, label: dump.Label, name: str) -> Iterator[int]:
             raise error
 
 
+class _Unpacker:
+    """A program that unpacks into ``root`` what is written to ``fd``; what it says is in ``log``."""
+
+    def __init__(self, fd: int, log: IO[bytes], root: Path, name: str) -> None:
+        self.fd = fd
+        self._log = log
+        self._root = root
+        self._name = name
+
+    def write(self, data: bytes) -> None:
+        """Have it unpack more.
+
+        Raises:
+            ImageError: it has complained already. It would go on to the archive's end, and of each member.
+        """
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.fd, view) :]
+        if said := _said(self._log, to_be_continued=True):
+            raise self.failure(said)
+
+    def failure(self, said: str) -> ImageError:
+        """The error for what it said."""
+        return ImageError(f"{self._name}: cannot be unpacked: {said}{_fullness(self._root)}")
+
+
 @contextmanager
-def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[int]:
-    """A program that unpacks into ``root``; yields the descriptor that it reads.
+def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[_Unpacker]:
+    """A program that unpacks into ``root``.
 
     Raises:
         ImageError: it failed, or left something out; with what it said first.
     """
     if root.is_symlink() or not root.is_dir():  # whatever made it: nothing is written where a link leads to
         raise ImageError(f"{name}: cannot be unpacked: {root} is not a directory")
-    boxed = confine(argv, write={root: _INSIDE}, privileges=UNPACK_PRIVILEGES, cwd=_INSIDE, cpu_seconds=_CPU_SECONDS)
+    boxed = confine(
+        argv,
+        write={root: _INSIDE},
+        privileges=UNPACK_PRIVILEGES,
+        cwd=_INSIDE,
+        memory_bytes=_MEMORY,
+        cpu_seconds=_CPU_SECONDS,
+    )
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     with tempfile.TemporaryFile() as log, running(boxed, stdin=read_fd, stderr=log.fileno()) as process:
         os.close(read_fd)
+        unpacker = _Unpacker(write_fd, log, root, name)
         ended_early = False
         try:
-            yield write_fd
+            yield unpacker
         except BrokenPipeError:
             ended_early = True  # what it said tells why
         finally:
@@ -175,10 +214,10 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[int]:
         said = _said(log)
         if status == _COMPUTED_TOO_LONG:
             said = f"{argv[0]} computed for more than {_CPU_SECONDS} s; the archive sends it round and round"
+        elif status > _KILLED:
+            said = f"{said}; {argv[0]} was ended by signal {status - _KILLED}".removeprefix("; ")
         if status or said or ended_early:
-            raise ImageError(
-                f"{name}: cannot be unpacked: {said or f'{argv[0]} ended with status {status}'}{_fullness(root)}"
-            )
+            raise unpacker.failure(said or f"{argv[0]} ended with status {status}")
 
 
 def _fullness(root: Path) -> str:
@@ -191,10 +230,10 @@ def _fullness(root: Path) -> str:
     return ""
 
 
-def _said(log: IO[bytes]) -> str:
-    """The first lines that a program printed, but for those that say nothing."""
-    log.seek(0)
-    lines = log.read(_LOG_AT_MOST).decode(errors="replace").splitlines()
+def _said(log: IO[bytes], *, to_be_continued: bool = False) -> str:
+    """The first lines that a program printed, but for those that say nothing; only whole ones where more may come."""
+    text = os.pread(log.fileno(), _LOG_AT_MOST, 0).decode(errors="replace")
+    lines = (text.rpartition("\n")[0] if to_be_continued else text).splitlines()
     said = [line.strip() for line in lines if line.strip() and not line.startswith(_HARMLESS)]
     return printable("; ".join(said[:2]))
 
@@ -204,9 +243,3 @@ def _read(fd: int, size: int) -> bytes:
     while len(data) < size and (more := os.read(fd, size - len(data))):
         data += more
     return data
-
-
-def _write(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import signal
@@ -225,8 +226,8 @@ def test_what_is_refused_writes_nothing_outside(what: str, canary: Path, tmp_pat
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_tar_itself_could_write_nothing_outside(what: str, canary: Path) -> None:
-    with suppress(ImageError), unpack._running(unpack._TAR, canary, "archive") as feed:
-        unpack._write(feed, REFUSED[what][0] + END)
+    with suppress(ImageError), unpack._running(unpack._TAR, canary, "archive") as unpacker:
+        unpacker.write(REFUSED[what][0] + END)
 
 
 @pytest.mark.parametrize("what", ACCEPTED)
@@ -341,6 +342,48 @@ def test_a_file_system_without_inodes_is_told_of(tmp_path: Path) -> None:
         pytest.raises(ImageError, match=r"No space left on device.* \(it holds more files than the \d+ that a file"),
     ):
         _unpack(tmp_path / "archive", small)
+
+
+def test_what_fails_is_not_read_to_its_end(tmp_path: Path) -> None:
+    read_fd, write_fd = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(write_fd, "wb", buffering=0) as pipe:
+            pipe.write(member("etc/", kind=b"5"))
+            for number in itertools.count():
+                pipe.write(member(f"etc/{number}"))
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        with (
+            scratch_filesystem(tmp_path / "small.img", tmp_path / "small", 16 << 20, "-N", "64") as small,
+            pytest.raises(ImageError, match=r"endless: cannot be unpacked: tar: .*No space left on device"),
+        ):
+            unpack_tar(streams.Stream(Path("endless"), io.BytesIO(), read_fd), small, name="endless")
+    finally:
+        os.close(read_fd)
+        thread.join()
+
+
+def test_what_would_take_all_memory_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tar keeps what it is told of directories until the end
+    monkeypatch.setattr(unpack, "_MEMORY", 64 << 20)
+    attribute = pax(("SCHILY.xattr.user.x", bytes(3 << 20)))
+    with (tmp_path / "archive").open("wb") as file:
+        file.write(member("etc/", kind=b"5"))
+        file.writelines(attribute + member(f"etc/{number}/", kind=b"5") for number in range(40))
+        file.write(END)
+    with pytest.raises(ImageError, match="archive: cannot be unpacked: tar: memory exhausted"):
+        _unpack(tmp_path / "archive", root)
+
+
+def test_an_unpacker_that_crashes_is_told_of(root: Path) -> None:
+    with (
+        pytest.raises(ImageError, match="image: cannot be unpacked: sh was ended by signal 11"),
+        unpack._running(["sh", "-c", "kill -SEGV $$"], root, "image"),
+    ):
+        pass
 
 
 def test_an_attribute_without_room_is_told_of(filesystem: Path, root: Path, tmp_path: Path) -> None:
@@ -476,8 +519,8 @@ def test_unpackers_see_nothing_but_the_tree(root: Path, tmp_path: Path, monkeypa
         f"cat >/dev/null; ls -a / >top; ls -A /etc /home /var /run /sys {marker} >seen 2>&1; "
         "tail -n +3 /proc/net/dev >net; grep -c . /proc/net/route >>net; echo /proc/[0-9]* >processes; true"
     )
-    with unpack._running(["sh", "-c", script], root, "image") as feed:
-        unpack._write(feed, b"x")
+    with unpack._running(["sh", "-c", script], root, "image") as unpacker:
+        unpacker.write(b"x")
     assert "marker" not in (root / "top").read_text()
     assert (root / "seen").read_text().count("No such file or directory") == 5
     assert (root / "seen").read_text().splitlines()[-2:] == ["/etc:", "ld.so.cache"]
@@ -502,8 +545,8 @@ def test_no_question_is_asked_on_a_terminal(root: Path) -> None:
         "from pathlib import Path\nfrom osprovider.images.archive import unpack\n"
         "try:\n"
         "    ask = ['sh', '-c', 'cat >/dev/null; echo asked >/dev/tty']\n"
-        f"    with unpack._running(ask, Path({str(root)!r}), 'x') as feed:\n"
-        "        os.write(feed, b'x')\n"
+        f"    with unpack._running(ask, Path({str(root)!r}), 'x') as unpacker:\n"
+        "        unpacker.write(b'x')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], stdin=slave, capture_output=True, text=True, check=True)
