@@ -36,7 +36,8 @@ class Removed:
 
     Attributes:
         kind: what it was.
-        name: the image's where it was a template, the file's where it was a download.
+        name: the image's where it was a template, or its key where nobody could use it; the file's where it was a
+            download.
         freed_bytes: what it took of the cache directory.
     """
 
@@ -47,12 +48,21 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Something in the cache; ``remove`` is False where somebody uses it."""
+    """Something in the cache.
+
+    Attributes:
+        what: what it will be when it is removed.
+        used: when it was used last, in seconds since the epoch.
+        remove: removes it; False where somebody uses it.
+        key: of a template that is ready.
+        usable: anybody can ever use it.
+    """
 
     what: Removed
     used: float
     remove: Callable[[], bool]
     key: str | None = None
+    usable: bool = True
 
 
 def make_room(directories: Directories, store: Store, *, keep: str) -> tuple[Removed, ...]:
@@ -85,10 +95,8 @@ def prune(
         ConfigurationError: ``cache.yaml`` has problems.
     """
     with _alone(directories):
-        for key in store.unusable():
-            store.evict(key)
-        limit = time.time() - older_than_days * _DAY if older_than_days is not None else None
-        wanted = [kept for kept in _all(directories, store) if unused or (limit is not None and kept.used < limit)]
+        limit = time.time() - older_than_days * _DAY if older_than_days is not None else 0.0
+        wanted = [kept for kept in _all(directories, store) if unused or not kept.usable or kept.used < limit]
         removed = [kept.what for kept in wanted if kept.remove()]
         return (*removed, *_shrink(directories, store, None))
 
@@ -124,6 +132,15 @@ def _shrink(directories: Directories, store: Store, keep: str | None) -> tuple[R
 
 def _all(directories: Directories, store: Store) -> list[_Kept]:
     """What is in the cache, in the order in which it goes."""
+    unusable = [
+        _Kept(
+            Removed("template", each.directory.name, each.occupied_bytes),
+            0.0,
+            partial(store.evict, each.directory.name),
+            usable=False,
+        )
+        for each in store.unusable()
+    ]
     sources = Sources(directories)
     downloads = [
         _Kept(Removed("download", each.path.name, each.size_bytes), each.used, partial(sources.discard_download, each))
@@ -138,7 +155,7 @@ def _all(directories: Directories, store: Store) -> list[_Kept]:
         )
         for info in store.list()
     ]
-    return [*sorted(downloads, key=_used), *sorted(templates, key=_used)]
+    return [*unusable, *sorted(downloads, key=_used), *sorted(templates, key=_used)]
 
 
 def _used(kept: _Kept) -> float:

@@ -1,9 +1,9 @@
 """The prepared images of this node: found, made where missing, kept whole.
 
-``CACHE/templates/KEY/`` holds ``template.img``, a sparse file that is one file system, and ``manifest.json``. It
-appears at once, by rename(2), after all in it is synced. Each key has two locks. ``prepare`` is held alone by who makes
-a template, so however many ask for one that is missing, one makes it and the others wait. ``use`` is shared by who uses
-a template and held alone by who removes or replaces it.
+``CACHE/templates/KEY/`` holds ``template.img``, a sparse file that is one file system or a disk, its ``manifest.json``
+and the list of its packages. It appears at once, by rename(2), after all in it is synced. Each key has two locks.
+``prepare`` is held alone by who makes a template, so however many ask for one that is missing, one makes it and the
+others wait. ``use`` is shared by who uses a template and held alone by who removes or replaces it.
 What is not whole lies beside: ``KEY.new`` while it is made, ``KEY.gone`` while it is removed. They belong to the holder
 of the one lock or the other, so where that lock is free they are a dead process' leftovers, and swept.
 The directory's own time of modification is the time of the last use: nothing changes in it once it is there.
@@ -33,7 +33,7 @@ from osprovider.paths import Directories
 if TYPE_CHECKING:
     from osprovider.images.sources.obtain import Obtained, Sources
 
-__all__ = ["Store", "Template", "TemplateInfo", "Verdict"]
+__all__ = ["Store", "Template", "TemplateInfo", "Unusable", "Verdict"]
 
 _IMAGE = "template.img"
 _MANIFEST = "manifest.json"
@@ -76,18 +76,35 @@ class TemplateInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Unusable:
+    """What lies in the place of a template and is damaged, or another version's: nobody will ever use it.
+
+    Attributes:
+        directory: where it lies.
+        occupied_bytes: what it takes of the cache directory.
+        reason: what is wrong with it.
+    """
+
+    directory: Path
+    occupied_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of checking a template.
 
     Attributes:
         directory: where it lies, or lay.
         image: the definition's name; None where the manifest does not say it any more.
-        damage: what is wrong, with the place; it was removed then. None where it is whole.
+        damage: what is wrong, with the place; None where it is whole.
+        removed: it was removed because of that; it is not where the file system refuses.
     """
 
     directory: Path
     image: str | None
     damage: str | None
+    removed: bool = False
 
 
 class Store:
@@ -161,10 +178,11 @@ class Store:
         """
         self._sweep()
         pinned = None if force else self._recipe(name, image, variant)
-        if pinned is not None and (ready := self._info(pinned.key())):
-            return ready  # without its source, which may have gone from the cache
+        if pinned is not None and (ready := self._manifest(pinned.key())):
+            return self._info(pinned.key(), ready)  # without its source, which may have gone from the cache
         with self._prepared(name, image, variant, force=force) as recipe:
-            info = self._info(recipe.key())
+            key = recipe.key()
+            info = self._info(key, made) if (made := self._manifest(key)) else None
         self._make_room(recipe)
         if info is None:
             raise ImageError(f"image {name}: something removed its template from {self._templates}; try again")
@@ -198,12 +216,21 @@ class Store:
 
     def list(self) -> tuple[TemplateInfo, ...]:
         """The templates that are ready, by image and age."""
-        found = [info for info in map(self._info, self._keys()) if info]
+        found = []
+        for key in self._keys():
+            with suppress(FileNotFoundError):  # it is removed at this moment
+                if isinstance(manifest := self._examine(key), Manifest):
+                    found.append(self._info(key, manifest))
         return tuple(sorted(found, key=lambda info: (info.manifest.image, info.manifest.created)))
 
-    def unusable(self) -> tuple[str, ...]:
-        """The keys of what is damaged, or of another version of osprovider: nobody will ever use it."""
-        return tuple(key for key in self._keys() if isinstance(self._examine(key), str))
+    def unusable(self) -> tuple[Unusable, ...]:
+        """What looks damaged, or was left by another version of osprovider."""
+        found = []
+        for key in self._keys():
+            with suppress(FileNotFoundError):  # as above
+                if isinstance(reason := self._examine(key), str):
+                    found.append(Unusable(self._templates / key, self._occupied(key), reason))
+        return tuple(found)
 
     def evict(self, key: str) -> bool:
         """Remove a template, unless somebody uses or prepares it at this moment; waits for nobody.
@@ -240,11 +267,13 @@ class Store:
                 damage = found
         if name not in {None, image} or (damage is None and image is None):
             return None
+        removed = False
         if damage is not None:
-            with locks.exclusive(self._lock(key, "use"), _waiting("uses the damaged template")):
+            with locks.exclusive(self._lock(key, "use"), _waiting("uses the damaged template")), suppress(OSError):
                 if self._identity(key) == identity:
                     self._discard(key)
-        return Verdict(self._templates / key, image, damage)
+                removed = True
+        return Verdict(self._templates / key, image, damage, removed)
 
     def remove(self, name: str) -> tuple[TemplateInfo, ...]:
         """Remove an image's templates; waits until nobody uses them.
@@ -418,13 +447,14 @@ class Store:
             return f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}"
         return manifest
 
-    def _info(self, key: str) -> TemplateInfo | None:
-        manifest = self._manifest(key)
-        if manifest is None:
-            return None
+    def _info(self, key: str, manifest: Manifest) -> TemplateInfo:
         directory = self._templates / key
-        occupied = sum(path.stat().st_blocks for path in directory.iterdir()) * 512
-        return TemplateInfo(directory, occupied, directory.stat().st_mtime, manifest)
+        return TemplateInfo(directory, self._occupied(key), directory.stat().st_mtime, manifest)
+
+    def _occupied(self, key: str) -> int:
+        """In bytes."""
+        directory = self._templates / key
+        return sum(path.stat().st_blocks for path in (directory, *directory.iterdir())) * 512
 
 
 def _remove(directory: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -210,12 +211,45 @@ def test_pruning_all_that_is_unused_leaves_what_is_in_use(
     assert names(store) == ["used"]
 
 
-def test_pruning_takes_what_another_version_left(store: Store, builder: Builder, directories: Directories) -> None:
-    open_once(store)
-    manifest = template(directories).with_name("manifest.json")
+def left_by_another_version(store: Store, directories: Directories) -> str:
+    """Make a template that this version does not know; returns its key."""
+    open_once(store, "left")
+    [info] = [info for info in store.list() if info.manifest.image == "left"]
+    manifest = info.directory / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 1}))
-    prune(directories, store)
+    return info.manifest.key
+
+
+def test_pruning_takes_what_another_version_left_and_says_so(store: Store, directories: Directories) -> None:
+    key = left_by_another_version(store, directories)
+    [removed] = prune(directories, store)
+    assert (removed.kind, removed.name) == ("template", key)
+    assert removed.freed_bytes >= 4096
     assert entries(directories) == []
+
+
+def test_what_another_version_left_goes_first(store: Store, large: Builder, directories: Directories) -> None:
+    left = left_by_another_version(store, directories)
+    aged(store, "old", 3)
+    cap(directories, "3MiB")
+    open_once(store, "new")
+    assert names(store) == ["new", "old"]
+    assert left not in entries(directories)
+
+
+def test_what_another_version_left_is_not_said_at_each_use(
+    store: Store, directories: Directories, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = left_by_another_version(store, directories)
+    cap(directories, "1GiB")
+    open_once(store, "new")
+    assert names(store) == ["new"]
+    [left] = store.unusable()
+    assert (left.directory.name, left.reason) == (
+        key,
+        "a manifest of format 1, where 2 is known: build the image again",
+    )
+    assert key not in capsys.readouterr().err
 
 
 # -- verifying -------------------------------------------------------------------------------------------------------
@@ -232,6 +266,7 @@ def test_a_whole_template_is_found_whole(store: Store, builder: Builder, directo
     open_once(store)
     [verdict] = store.verify()
     assert (verdict.directory, verdict.image, verdict.damage) == (template(directories).parent, "debian-12", None)
+    assert not verdict.removed
 
 
 @pytest.mark.parametrize(
@@ -251,7 +286,7 @@ def test_a_flipped_bit_is_found_and_the_template_made_again(
     open_once(store)
     flip(template(directories), offset)
     [verdict] = store.verify()
-    assert verdict.damage == damage
+    assert (verdict.damage, verdict.removed) == (damage, True)
     assert entries(directories) == []
     assert store.verify() == ()
     open_once(store)
@@ -293,6 +328,22 @@ def test_what_has_no_manifest_is_damaged(store: Store, builder: Builder, directo
     [verdict] = store.verify()
     assert (verdict.image, verdict.damage) == (None, "manifest.json or template.img is missing")
     assert entries(directories) == []
+
+
+def test_damage_is_said_where_it_cannot_be_removed(
+    store: Store, builder: Builder, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_once(store)
+    flip(template(directories), 17)
+    # A stand-in for a file system that the kernel made read-only because of errors.
+    monkeypatch.setattr(Path, "rename", _refuse)
+    [verdict] = store.verify()
+    assert verdict.damage == "the checksum of the 4096 bytes from byte 0 on is wrong"
+    assert not verdict.removed
+
+
+def _refuse(path: Path, _target: Path) -> Path:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
 
 def test_one_images_templates_are_verified_on_demand(store: Store, builder: Builder) -> None:
