@@ -5,6 +5,8 @@ The commands that need more than a screen are in modules of their own beside thi
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +18,12 @@ from osprovider.config.load import image_names, load, load_image, variant_names
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ImageError, UsageError
 from osprovider.images.store import Store, TemplateInfo
-from osprovider.log import human_bytes
+from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 
-__all__ = ["for_variant", "image", "time_of", "variants_of"]
+__all__ = ["for_variant", "image", "name_width", "not_prepared", "template_data", "time_of", "variants_of"]
+
+_NAME_WIDTH = 20
 
 for_variant = click.option(
     "--variant",
@@ -41,39 +45,31 @@ def image() -> None:
 @click.pass_obj
 def list_images(directories: Directories, json_wanted: bool) -> None:
     """List the image definitions and their templates on this node."""
-    ready: dict[str, list[TemplateInfo]] = {}
-    for info in Store(directories).list():
-        ready.setdefault(info.manifest.image, []).append(info)
+    store = Store(directories)
     defined = image_names(directories)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "defined": name in defined,
-            "templates": [
-                {
-                    "key": info.manifest.key,
-                    "created": info.manifest.created,
-                    "used": time_of(info.used),
-                    "filesystem": info.manifest.filesystem.type,
-                    "occupied_bytes": info.occupied_bytes,
-                    "data_bytes": info.manifest.data_bytes,
-                }
-                for info in ready.get(name, [])
-            ],
-        }
-        for name in sorted({*defined, *ready})
-    ]
+    ready: dict[str, list[TemplateInfo]] = {name: [] for name in defined}
+    for info in store.list():
+        ready.setdefault(info.manifest.image, []).append(info)
+    for left in store.unusable():
+        reporter.warning(f"{left.directory} cannot be used: {left.reason}; osprovider image prune removes it")
     if json_wanted:
-        echo_json(rows)
+        echo_json(
+            [
+                {"name": name, "defined": name in defined, "templates": [template_data(info) for info in infos]}
+                for name, infos in sorted(ready.items())
+            ]
+        )
         return
-    for row in rows:
-        for each in row["templates"]:
-            size = human_bytes(each["occupied_bytes"])
+    width = name_width(ready)
+    for name, infos in sorted(ready.items()):
+        for info in infos:
+            manifest, size = info.manifest, human_bytes(info.occupied_bytes)
             click.echo(
-                f"{row['name']:<20} ready  {each['created']}  {each['filesystem']:<5} {size:>8}  used {each['used']}"
+                f"{name:<{width}} ready  {manifest.created}  {manifest.filesystem.type:<5}  {size:>8}  "
+                f"used {time_of(info.used)}"
             )
-        if not row["templates"]:
-            click.echo(f"{row['name']:<20} not prepared")
+        if not infos:
+            click.echo(f"{name:<{width}} not prepared")
 
 
 @image.command("build")
@@ -122,9 +118,7 @@ def _prepare(
         for info in (store.build(name, definition, variant, force=force) for variant in variants)
     }
     if json_wanted:
-        echo_json(
-            [{"key": key, "directory": info.directory, "created": info.manifest.created} for key, info in built.items()]
-        )
+        echo_json([template_data(info) for info in built.values()])
         return
     for info in built.values():
         click.echo(
@@ -142,13 +136,37 @@ def remove_image(directories: Directories, name: str, json_wanted: bool) -> None
     Waits until nobody uses them. The definition stays, and the next instance has the image prepared again.
     """
     removed = Store(directories).remove(name)
-    if json_wanted:
-        echo_json([info.manifest.key for info in removed])
-        return
     if not removed:
-        raise ImageError(f"image {name} has no template here; `osprovider image list` shows what there is")
+        raise not_prepared(name)
+    if json_wanted:
+        echo_json([template_data(info) for info in removed])
+        return
     freed = sum(info.occupied_bytes for info in removed)
-    click.echo(f"{len(removed)} templates of {name} removed, {human_bytes(freed)} freed")
+    count = f"{len(removed)} templates" if len(removed) > 1 else "1 template"
+    click.echo(f"{count} of {name} removed, {human_bytes(freed)} freed")
+
+
+def name_width(names: Iterable[str]) -> int:
+    """How wide a column of images' names is."""
+    return max(_NAME_WIDTH, *map(len, names), 0)
+
+
+def not_prepared(name: str) -> ImageError:
+    """What is said where an image's template is asked for and there is none."""
+    return ImageError(f"image {name} is not prepared on this node; `osprovider image list` shows what is")
+
+
+def template_data(info: TemplateInfo) -> dict[str, Any]:
+    """A template as JSON, short: the same in every command."""
+    return {
+        "key": info.manifest.key,
+        "directory": info.directory,
+        "created": info.manifest.created,
+        "used": time_of(info.used),
+        "filesystem": dataclasses.asdict(info.manifest.filesystem),
+        "occupied_bytes": info.occupied_bytes,
+        "data_bytes": info.manifest.data_bytes,
+    }
 
 
 def variants_of(directories: Directories, name: str, variant_name: str | None) -> list[Variant]:

@@ -14,6 +14,7 @@ from osprovider.config.model import Image, Variant
 from osprovider.errors import UsageError
 from osprovider.images.export import FORMATS, Format, export
 from osprovider.images.store import Store
+from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
 __all__ = ["export_image", "only_variant"]
@@ -51,8 +52,13 @@ def export_image(
     linux.private_mount_namespace()
     with store.opened(name, definition, variant) as template:
         export(template, kind, None if to_stdout else output.absolute(), directories, force=force)
+    if to_stdout:
+        return
+    size = output.stat().st_size
     if json_wanted:
-        echo_json({"name": name, "format": kind, "file": output.absolute(), "size_bytes": output.stat().st_size})
+        echo_json({"name": name, "format": kind, "file": output.absolute(), "size_bytes": size})
+        return
+    click.echo(f"{output.absolute()} written, {human_bytes(size)}")
 
 
 def only_variant(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from osprovider.cli.image import for_variant, image
+from osprovider.cli.image import for_variant, image, not_prepared
 from osprovider.cli.image_export import only_variant
 from osprovider.config.load import load_image
-from osprovider.errors import ImageError
 from osprovider.images import packages
 from osprovider.images.sbom import bill_of_materials
 from osprovider.images.store import Store
@@ -31,6 +30,6 @@ def print_sbom(directories: Directories, name: str, variant_name: str | None) ->
     variant = only_variant(directories, store, name, definition, variant_name)
     key, manifest = store.look_up(name, definition, variant)
     if key is None or manifest is None:
-        raise ImageError(f"image {name} is not prepared on this node: osprovider image build {name}")
+        raise not_prepared(name)
     listed = packages.load(directories.cache / "templates" / key)
     click.echo(bill_of_materials(manifest, listed), nl=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from osprovider.cli.image import image, time_of
+from osprovider.cli.image import image, template_data, time_of
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image
@@ -69,11 +69,8 @@ def _data(info: TemplateInfo) -> dict[str, Any]:
     manifest = info.manifest
     return {
         **dataclasses.asdict(dataclasses.replace(manifest, extents=())),
+        **template_data(info),
         "extents": len(manifest.extents),
-        "data_bytes": manifest.data_bytes,
-        "directory": info.directory,
-        "occupied_bytes": info.occupied_bytes,
-        "used": time_of(info.used),
     }
 
 

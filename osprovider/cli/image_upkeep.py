@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from osprovider.cli.image import image
+from osprovider.cli.image import image, name_width, not_prepared
 from osprovider.cli.main import as_json, echo_json
 from osprovider.errors import ImageError
 from osprovider.images.room import prune
@@ -29,13 +29,26 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
     """
     verdicts = Store(directories).verify(name)
     if name is not None and not verdicts:
-        raise ImageError(f"image {name} has no template here; `osprovider image list` shows what there is")
+        raise not_prepared(name)
     if json_wanted:
-        echo_json([dataclasses.asdict(verdict) for verdict in verdicts])
+        echo_json(
+            [
+                {
+                    "name": verdict.image,
+                    "key": verdict.directory.name,
+                    "directory": verdict.directory,
+                    "damage": verdict.damage,
+                    "removed": verdict.removed,
+                }
+                for verdict in verdicts
+            ]
+        )
     else:
+        width = name_width(verdict.image or "" for verdict in verdicts)
         for verdict in verdicts:
-            found = "whole" if verdict.damage is None else f"damaged and removed: {verdict.damage}"
-            click.echo(f"{verdict.image or 'unknown':<20} {verdict.directory.name[:12]}  {found}")
+            state = "damaged and removed" if verdict.removed else "damaged, and cannot be removed"
+            found = "whole" if verdict.damage is None else f"{state}: {verdict.damage}"
+            click.echo(f"{verdict.image or 'unknown':<{width}} {verdict.directory.name[:12]}  {found}")
     damaged = sum(verdict.damage is not None for verdict in verdicts)
     if damaged:
         raise ImageError(

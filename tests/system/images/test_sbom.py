@@ -55,7 +55,9 @@ def test_the_bill_of_materials_lists_what_is_installed(site: Site) -> None:
 def test_an_image_that_is_not_prepared_has_none(site: Site) -> None:
     done = sbom(site)
     assert done.returncode == 1
-    assert done.stderr == "osprovider: image small is not prepared on this node: osprovider image build small\n"
+    assert (
+        done.stderr == "osprovider: image small is not prepared on this node; `osprovider image list` shows what is\n"
+    )
 
 
 def test_packages_are_shown_on_demand(site: Site) -> None:

@@ -1,0 +1,92 @@
+"""What ``osprovider image`` says of a template: the same words and the same data in every command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import small_system
+from tests.support.template import CHECKOUT
+from tests.system.create.site import Site
+
+SHORT = {"key", "directory", "created", "used", "filesystem", "occupied_bytes", "data_bytes"}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A site with a definition that is not prepared yet."""
+    site = Site(tmp_path, tmp_path / "cache")
+    _, (path,) = small_system.make_image("tar.gz", tmp_path)
+    site.write("images/small.yaml", f"source: {path}\n")
+    return site
+
+
+def answer(site: Site, *words: str) -> str:
+    """What a command prints, which has to succeed."""
+    done = subprocess.run(
+        [CHECKOUT / "tools" / "osprovider", "image", *words],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **site.directories()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def data(site: Site, *words: str) -> Any:
+    return json.loads(answer(site, *words, "--json"))
+
+
+def test_a_template_is_the_same_data_in_every_command(site: Site) -> None:
+    (built,) = data(site, "build", "small")
+    assert set(built) == SHORT
+    assert built["filesystem"]["type"] == "ext4"
+    assert data(site, "pull", "small") == [built]
+    (listed,) = [each for each in data(site, "list") if each["name"] == "small"]
+    assert (listed["defined"], listed["templates"]) == (True, [built])
+    (shown,) = data(site, "show", "small")["templates"]
+    assert {key: shown[key] for key in SHORT} == built
+    assert data(site, "verify", "small") == [
+        {"name": "small", "key": built["key"], "directory": built["directory"], "damage": None, "removed": False}
+    ]
+    assert data(site, "remove", "small") == [built]
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+@pytest.mark.parametrize("command", ["remove", "verify"])
+def test_what_is_not_prepared_is_refused_alike(command: str, option: list[str], site: Site) -> None:
+    outcome = site.command("image", command, "small", *option)
+    assert outcome.status == 1
+    assert (
+        outcome.said == "osprovider: image small is not prepared on this node; `osprovider image list` shows what is\n"
+    )
+
+
+def test_names_of_any_length_are_listed_in_columns(site: Site) -> None:
+    site.write(f"images/{'long-' * 8}name.yaml", "source: /nowhere\n")
+    answer(site, "build", "small")
+    lines = answer(site, "list").splitlines()
+    assert {line.index(" not prepared") if "not prepared" in line else line.index(" ready ") for line in lines} == {44}
+
+
+def test_a_file_that_was_exported_is_told(site: Site, tmp_path: Path) -> None:
+    said = answer(site, "export", "small", str(tmp_path / "small.tar"), "--format", "tar")
+    path = Path(said.partition(" written, ")[0])
+    assert path == tmp_path / "small.tar"
+    assert path.stat().st_size > 0
+
+
+def test_damage_that_is_seen_is_listed_and_pruned(site: Site) -> None:
+    (built,) = data(site, "build", "small")
+    (Path(built["directory"]) / "manifest.json").write_text("{")
+    listed = site.command("image", "list")
+    assert listed.status == 0
+    assert f"warning: {built['directory']} cannot be used: not a manifest: " in listed.said
+    (removed,) = data(site, "prune")
+    assert (removed["kind"], removed["name"]) == ("template", built["key"])
+    assert "cannot be used" not in site.command("image", "list").said
