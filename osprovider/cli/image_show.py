@@ -33,7 +33,7 @@ _WIDEST = 100
 def show_image(directories: Directories, name: str, packages_wanted: bool, json_wanted: bool) -> None:
     """Show image NAME: its definition, templates and history.
 
-    The templates are those on this node. Their layout is drawn to scale; what is in use of a file system is shaded.
+    The templates are those on this node. Their layout is drawn to scale; what holds data is shaded.
     """
     infos = [info for info in Store(directories).list() if info.manifest.image == name]
     definition = load_image(directories, name) if name in image_names(directories) or not infos else None

@@ -1,4 +1,4 @@
-"""The layout of an image as a picture in text, drawn to scale.
+"""The layout of an image as a picture in text, drawn to scale; what holds data is shaded.
 
     ┌┬───┬──────────────────────────────────────────────┐
     ││15 │1 /                                           │
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from osprovider.images.manifest import Filesystem, Manifest
+from osprovider.layout import EXTENDED_TYPES
 from osprovider.log import human_bytes
 
 __all__ = ["Part", "draw", "parts_of", "plain"]
@@ -32,6 +33,7 @@ class Part:
         size_bytes: its length.
         filesystem: what is on it; None where there is none.
         mount: where the guest has it; None where it is not mounted.
+        data_bytes: how much of it is data, and not zeros.
     """
 
     label: str
@@ -40,23 +42,39 @@ class Part:
     size_bytes: int
     filesystem: Filesystem | None = None
     mount: str | None = None
+    data_bytes: int = 0
 
 
 def parts_of(manifest: Manifest) -> tuple[Part, ...]:
     """What a template is divided into, by place; room between partitions where it is a hundredth of the disk."""
     if manifest.table is None:
-        return (Part("", "root", 0, manifest.size_bytes, manifest.filesystem, "/"),)
+        return (Part("", "root", 0, manifest.size_bytes, manifest.filesystem, "/", manifest.data_bytes),)
     found: list[Part] = []
     position = 0
     worth_showing = manifest.size_bytes // 100
     for each in sorted(manifest.table.partitions, key=lambda part: part.start_bytes):
+        if each.type in EXTENDED_TYPES:  # the logical ones in it are shown
+            continue
         if each.start_bytes - position > worth_showing:
             found.append(Part("-", "free", position, each.start_bytes - position))
-        found.append(Part(str(each.number), each.role, each.start_bytes, each.size_bytes, each.filesystem, each.mount))
+        data = _data_bytes(manifest, each.start_bytes, each.start_bytes + each.size_bytes)
+        found.append(
+            Part(str(each.number), each.role, each.start_bytes, each.size_bytes, each.filesystem, each.mount, data)
+        )
         position = each.start_bytes + each.size_bytes
     if manifest.size_bytes - position > worth_showing:
         found.append(Part("-", "free", position, manifest.size_bytes - position))
     return tuple(found)
+
+
+def _data_bytes(manifest: Manifest, begin: int, end: int) -> int:
+    """How much of a template's range is data."""
+    pieces = (
+        min(extent.offset + extent.length, end) - max(extent.offset, begin)
+        for extent in manifest.extents
+        if extent.offset < end and extent.offset + extent.length > begin
+    )
+    return sum(pieces)
 
 
 def draw(parts: tuple[Part, ...], width: int) -> list[str]:
@@ -71,7 +89,7 @@ def draw(parts: tuple[Part, ...], width: int) -> list[str]:
         _fitted(f"{part.label} {plain(part.mount or part.role)}".strip(), part.label, size)
         for part, size in zip(parts, widths, strict=True)
     ]
-    fills = [("▒" * _filled(part.filesystem, size)).ljust(size) for part, size in zip(parts, widths, strict=True)]
+    fills = [("▒" * _filled(part, size)).ljust(size) for part, size in zip(parts, widths, strict=True)]
     lines = ["─" * size for size in widths]
     return [
         f"┌{'┬'.join(lines)}┐",
@@ -104,11 +122,9 @@ def _fitted(text: str, short: str, width: int) -> str:
     return (text if len(text) <= width else short)[:width].ljust(width)
 
 
-def _filled(filesystem: Filesystem | None, width: int) -> int:
-    """How many columns of a file system are in use; at least one of what holds anything."""
-    if filesystem is None or filesystem.used_bytes <= 0:
-        return 0
-    return max(round(width * min(filesystem.used_bytes / max(filesystem.size_bytes, 1), 1)), 1)
+def _filled(part: Part, width: int) -> int:
+    """How many columns of a part are data; at least one of what holds any."""
+    return max(round(width * part.data_bytes / max(part.size_bytes, 1)), 1) if part.data_bytes else 0
 
 
 def _described(part: Part) -> str:
@@ -116,8 +132,8 @@ def _described(part: Part) -> str:
     if part.filesystem is not None:
         label = f" {plain(part.filesystem.label)!r}" if part.filesystem.label else ""
         words.append(f"{plain(part.filesystem.type)}{label}")
-        if part.filesystem.used_bytes < part.filesystem.size_bytes:
-            words.append(f"{human_bytes(part.filesystem.used_bytes)} used")
+    if part.data_bytes:
+        words.append(f"{human_bytes(part.data_bytes)} of data")
     if part.mount is not None:
         words.append(f"on {plain(part.mount)}")
     return f"{part.label:>3} {part.role:<10} {', '.join(words)}".rstrip()
