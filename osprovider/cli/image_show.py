@@ -106,6 +106,8 @@ def _described(info: TemplateInfo) -> Iterator[str]:
         yield _entry("made of", f"{origin.location} ({origin.format}, {human_bytes(origin.size_bytes)})")
         yield _entry("", origin.digest)
         yield _entry("verified by", plain(origin.verified))
+    if manifest.digest is not None:
+        yield _entry("digest", manifest.digest)
     yield _entry("made with", ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())))
     yield _entry("opened on", "this machine" if manifest.built_here else "a libguestfs appliance: others made it")
     yield from _system(manifest)
@@ -130,8 +132,9 @@ def _entry(name: str, text: str) -> str:
 
 
 def _line(entry: history.Entry) -> str:
-    words = [entry.prepared, entry.key[:12], plain(entry.system)]
-    words.append(
-        f"{entry.packages} packages" if entry.digest is None else f"{entry.digest[:19]}, {plain(entry.verified or '')}"
-    )
+    words = [entry.prepared, entry.key[:12], plain(entry.system), f"{entry.packages} packages"]
+    if entry.digest is not None:
+        words.append(entry.digest[:19])
+    if entry.verified is not None:
+        words.append(f"verified by {plain(entry.verified)}")
     return f"  {'  '.join(words)}"

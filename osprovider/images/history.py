@@ -26,8 +26,8 @@ class Entry:
         system: what it is (``Debian GNU/Linux 12 (bookworm)``).
         packages: how many.
         data_bytes: what an instance gets copied.
-        digest: of the source that was fetched; None where it was built from packages.
-        verified: how that was verified, for people; None likewise.
+        digest: of its source, or of the template where it was built from packages.
+        verified: how the source was verified, for people; None where it was built from packages.
     """
 
     prepared: str
@@ -47,7 +47,7 @@ def note(directories: Directories, manifest: Manifest) -> None:
         system=manifest.distribution.pretty_name,
         packages=manifest.packages,
         data_bytes=manifest.data_bytes,
-        digest=manifest.origin.digest if manifest.origin else None,
+        digest=manifest.origin.digest if manifest.origin else manifest.digest,
         verified=manifest.origin.verified if manifest.origin else None,
     )
     path = directories.cache / "history" / manifest.image

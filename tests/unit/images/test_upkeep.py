@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from osprovider.errors import ConfigurationError
 from osprovider.images import history
+from osprovider.images.manifest import Manifest
 from osprovider.images.room import prune
 from osprovider.images.store import Store
 from osprovider.paths import Directories
@@ -368,6 +370,21 @@ def test_the_history_outlives_the_templates(store: Store, builder: Builder, dire
     assert first == second
     assert (first.system, first.packages, first.digest) == ("Debian", 200, None)
     assert history.entries(directories, "debian-13") == ()
+
+
+def test_the_history_tells_one_build_from_another(store: Store, directories: Directories) -> None:
+    """So that one can see whether a mirror had brought anything."""
+    made = template_manifest(store)
+    for digest in ("sha256:11", "sha256:22"):
+        history.note(directories, dataclasses.replace(made, digest=digest))
+    assert [entry.digest for entry in history.entries(directories, "debian-12")] == [None, "sha256:11", "sha256:22"]
+
+
+def template_manifest(store: Store) -> Manifest:
+    """Of a template that is made for it."""
+    open_once(store)
+    [info] = store.list()
+    return info.manifest
 
 
 def test_a_line_that_was_cut_off_does_not_hide_the_others(
