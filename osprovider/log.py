@@ -1,13 +1,14 @@
 """What the operator sees while osprovider works: one timed line a step, progress of what takes long, errors last.
 
 Everything goes to standard error, which Ganeti joins with its job log; standard output belongs to data.
-On a terminal a running step is drawn over itself; in a log each line is final, and the name of a step that is running
-stands there before it is done, so that a log of a run that hangs says where.
+On a terminal a running step is drawn over itself, with a bar where its end is known; in a log each line is final, and
+the name of a step that is running stands there before it is done, so that a log of a run that hangs says where.
 Not for: what programs print; :mod:`osprovider.run` keeps their last lines for the error.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ __all__ = ["Reporter", "human_bytes", "reporter"]
 
 _PROGRESS_EVERY = 10.0  # seconds between two progress lines of one step in a log
 _REDRAW_EVERY = 0.1  # seconds between two drawings on a terminal
+_BAR = 20  # columns
+_COLUMNS = 80  # of a terminal that does not say
 
 
 def human_bytes(count: int) -> str:
@@ -82,7 +85,7 @@ class Reporter:
         start = time.monotonic()
         self._end_line()
         self._open_line = what  # before it stands there: a signal may raise in between
-        self._write(what)
+        self._write(self._fitted(what) if self.is_terminal else what)
         try:
             yield details.append
         except BaseException:
@@ -108,8 +111,12 @@ class Reporter:
             if now < due:
                 return
             due = now + every
-            text = f"{what}: {min(done * 100 // max(total, 1), 100)} % of {human_bytes(total)}"
-            self._draw(text)
+            percent = min(done * 100 // max(total, 1), 100)
+            if self.is_terminal:
+                bar = "#" * (percent * _BAR // 100)
+                self._draw(what, f": [{bar:.<{_BAR}}] {percent:3} % of {human_bytes(total)}")
+            else:
+                self._draw(what, f": {percent} % of {human_bytes(total)}")
 
         with self.step(what) as detail:
             yield advance
@@ -117,14 +124,22 @@ class Reporter:
 
     def running(self, what: str, doing: str) -> None:
         """Say what a long step is at: drawn over on a terminal, a line in a log."""
-        self._draw(f"{what}: {doing}")
+        self._draw(what, f": {doing}")
 
-    def _draw(self, text: str) -> None:
+    def _draw(self, what: str, doing: str) -> None:
         if self.is_terminal:
-            self._write(f"\r\x1b[K{text[:120]}")
-            self._open_line = text
+            self._write(f"\r\x1b[K{self._fitted(what, doing)}")
+            self._open_line = f"{what}{doing}"
         else:
-            self.info(f"  {text}")
+            self.info(f"  {what}{doing}")
+
+    def _fitted(self, what: str, doing: str = "") -> str:
+        """As much as one line of the terminal takes: one that wraps is not drawn over. The end tells more."""
+        try:
+            room = os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
+        except (OSError, ValueError):
+            room = _COLUMNS
+        return f"{what[: max(room - 1 - len(doing), 0)]}{doing}"[: room - 1]
 
     def _finish(self, what: str, start: float, details: list[str]) -> None:
         note = f" ({', '.join(details)})" if details else ""
