@@ -16,6 +16,7 @@ __all__ = [
     "GuestError",
     "HookError",
     "ImageError",
+    "NodeError",
     "OsproviderError",
     "Problem",
     "RequestError",
@@ -84,6 +85,10 @@ class DeviceError(OsproviderError):
 
 class ImageError(OsproviderError):
     """An image cannot be built, read or trusted. The message names the image."""
+
+
+class NodeError(ImageError):
+    """An image cannot be read or prepared by this node as it is now. The image itself may be good."""
 
 
 class GuestError(OsproviderError):

@@ -31,7 +31,7 @@ from osprovider.disk import filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.guest.host import HostGuest
 from osprovider.images import packages, tree
 from osprovider.images.builder import bootstrap, reproducible
@@ -125,7 +125,7 @@ def prepare(
             raise _too_little_space(job, f"more than {human_bytes(free)}") from error
         if isinstance(error, OSError):
             where = error.filename or directories.cache
-            raise ImageError(f"image {job.name}: cannot be prepared: {where}: {error.strerror or error}") from error
+            raise NodeError(f"image {job.name}: cannot be prepared: {where}: {error.strerror or error}") from error
         raise
     with reporter.step(f"image {job.name}: checksums") as detail, image.open("rb") as file:
         extents = scan_extents(file.fileno(), made.size_bytes)
@@ -273,8 +273,8 @@ def _full(job: Job, size_bytes: int) -> ImageError:
     return ImageError(f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; raise its max_size")
 
 
-def _too_little_space(job: Job, needed: str) -> ImageError:
-    return ImageError(
+def _too_little_space(job: Job, needed: str) -> NodeError:
+    return NodeError(
         f"image {job.name}: the cache directory {job.directories.cache} has too little space: "
         f"{human_bytes(job.free_bytes)} are free, and preparing it needs {needed}; make room, or remove images that "
         "are not used (osprovider image list, image prune, image remove)"

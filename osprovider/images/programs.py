@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 
 from osprovider import run
-from osprovider.errors import ImageError
+from osprovider.errors import NodeError
 
 __all__ = ["is_installed", "require"]
 
@@ -35,9 +35,9 @@ def require(*programs: str, what: str) -> None:
         what: the file that needs them, for the message.
 
     Raises:
-        ImageError: one is missing; names its package.
+        NodeError: one is missing; names its package.
     """
     for program in programs:
         if not is_installed(program):
             package = _PACKAGES.get(program, program)
-            raise ImageError(f"{what}: {program}, which it takes to read this, is missing; apt install {package}")
+            raise NodeError(f"{what}: {program}, which it takes to read this, is missing; apt install {package}")

@@ -17,7 +17,7 @@ from subprocess import Popen
 from typing import IO, Literal
 
 from osprovider.background import Task
-from osprovider.errors import ImageError, ToolError
+from osprovider.errors import ImageError, NodeError, ToolError
 from osprovider.images.programs import is_installed, require
 from osprovider.log import human_bytes
 from osprovider.run import running
@@ -205,7 +205,7 @@ class _Relay:
             return None
         if status < 0 or status > _KILLED:
             number = -status if status < 0 else status - _KILLED
-            return ImageError(f"{stream.path}: {program} was ended by signal {number} {place}; is memory short?")
+            return NodeError(f"{stream.path}: {program} was ended by signal {number} {place}; is memory short?")
         why = log[-1].removeprefix("<stdin> to <stdout>").strip() if log else f"{program} ended with status {status}"
         if any("emory" in line for line in log):
             return ImageError(

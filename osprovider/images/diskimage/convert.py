@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from osprovider.disk.copy import data_ranges, write_all
-from osprovider.errors import DeviceError, ImageError, ToolError
+from osprovider.errors import DeviceError, ImageError, NodeError, ToolError
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source
 from osprovider.images.formats import Format, is_fixed_vhd
@@ -80,7 +80,7 @@ def to_raw(
             finally:
                 unpacked.unlink(missing_ok=True)
     except DeviceError as error:
-        raise ImageError(str(error)) from error
+        raise NodeError(str(error)) from error
     size = -(-target.stat().st_size // _BLOCK) * _BLOCK
     os.truncate(target, size)
     return size
@@ -183,7 +183,7 @@ def _convert(path: Path, kind: Format, target: Path, limit: int, name: str, adva
         _run_with_progress(boxed, path.stat().st_size, advance)
     except ToolError as error:
         if "No space left" in error.tail:
-            raise ImageError(f"{target.parent}: no space left for the disk in {name}") from error
+            raise NodeError(f"{target.parent}: no space left for the disk in {name}") from error
         raise ImageError(f"{name}: damaged {kind.container} image: {qemu_cause(error.tail, name)}") from error
     found = target.stat().st_size
     if found != -(-size // _SECTOR) * _SECTOR:

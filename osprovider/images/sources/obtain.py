@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from osprovider import locks
 from osprovider.config.model import Image
 from osprovider.config.sizes import parse_size
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.images.sources.localfiles import Identity, digests_of, identities, local_files, regular
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -133,6 +133,9 @@ class Sources:
     def obtain(self, name: str, image: Image) -> Iterator[Obtained]:
         """Have the source there, fetched now where it is not, and verified; nobody removes it meanwhile.
 
+        What was fetched goes where an :class:`ImageError` of its user says that it is no good, unless it is the node
+        (:class:`NodeError`) that is not: the next one fetches it anew. The error then names the URL, and not the file.
+
         Args:
             name: the definition's name.
             image: the definition, with a source.
@@ -146,11 +149,28 @@ class Sources:
                 pin = self.pinned(name, image) or self._verify_local(name, image, paths)
             yield Obtained(pin, paths)
             return
-        with ExitStack() as stack:
+        with self._blaming() as blamed, ExitStack() as stack:
             with locks.exclusive(self._lock(_key(image)), _waiting(f"fetches image {name}")):
                 pin, path = self._have(stack, name, image)
+            blamed[path] = pin.location
             os.utime(path)
             yield Obtained(pin, {"image": path})
+
+    @contextmanager
+    def _blaming(self) -> Iterator[dict[Path, str]]:
+        """A place for the files that were fetched, with where from, to be blamed for what goes wrong with them."""
+        files: dict[Path, str] = {}
+        try:
+            yield files
+        except ImageError as error:
+            text = str(error)
+            for path, location in files.items():
+                text = text.replace(str(path), location)
+                if not isinstance(error, NodeError):
+                    with suppress(OSError):  # the first error is the one to show
+                        self._discard_path(path)
+            error.args = (text,)
+            raise
 
     def pull(self, name: str, image: Image) -> Pin:
         """Ask whether the source has changed, and obtain it anew where it has.

@@ -193,6 +193,23 @@ def test_a_template_is_used_without_its_server_and_its_download(tmp_path: Path, 
         assert build(own_site) == manifest
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "qcow2", "dump"])
+def test_a_damaged_download_is_not_kept_and_the_next_one_is_taken(kind: str, tmp_path: Path, own_site: Site) -> None:
+    _, (image,) = small_system.make_image(kind, tmp_path)
+    whole = image.read_bytes()
+    with serving() as server:
+        server.pages["/small?token=secret"] = Page(whole[: len(whole) // 2])
+        define(own_site, Source(f"{server.url}/small?token=secret", []))
+        outcome = own_site.command("image", "build", "small")
+        assert outcome.status == 1
+        assert f"osprovider: {server.url}/small: " in outcome.last_line
+        assert "cut off" in outcome.last_line
+        assert "secret" not in outcome.said
+        assert [path for path in (own_site.cache / "sources").iterdir() if path.suffix != ".json"] == []
+        server.pages["/small?token=secret"] = Page(whole)
+        build(own_site)
+
+
 def test_a_source_with_other_content_is_prepared_anew(tmp_path: Path, own_site: Site) -> None:
     define(own_site, source := Source(*small_system.make_image("tar.gz", tmp_path)))
     first = build(own_site)

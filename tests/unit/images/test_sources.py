@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.config.model import Image
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.images.sources.fetch import Fetcher, Limits
 from osprovider.images.sources.obtain import Obtained, Pin, Sources
 from osprovider.paths import Directories
@@ -182,6 +182,31 @@ def test_what_is_in_use_survives_its_replacement(
             if download.path == obtained.paths["image"] and other.discard_download(download)
         ]
     assert_kept(directories, CONTENT, CHANGED)
+
+
+def test_what_turns_out_to_be_no_good_is_not_kept_and_named_by_its_url(
+    sources: Sources, server: Server, image: Image
+) -> None:
+    with pytest.raises(ImageError) as caught, sources.obtain("web", image) as obtained:
+        raise ImageError(f"{obtained.paths['image']}: damaged at byte 3")
+    assert str(caught.value) == f"{image.source}: damaged at byte 3"
+    assert sources.downloads() == ()
+    server.pages["/images/image.qcow2"] = Page(CHANGED)
+    assert obtain(sources, image).paths["image"].read_bytes() == CHANGED
+
+
+def test_what_turns_out_to_be_no_good_stays_where_somebody_else_uses_it(sources: Sources, image: Image) -> None:
+    with sources.obtain("web", image) as used:
+        with pytest.raises(ImageError, match="damaged"), sources.obtain("web", image):
+            raise ImageError("damaged")
+        assert used.paths["image"].read_bytes() == CONTENT
+
+
+def test_what_a_node_cannot_read_is_kept(sources: Sources, image: Image) -> None:
+    with pytest.raises(NodeError) as caught, sources.obtain("web", image) as obtained:
+        raise NodeError(f"{obtained.paths['image']}: xz is missing")
+    assert str(caught.value) == f"{image.source}: xz is missing"
+    assert len(sources.downloads()) == 1
 
 
 def test_downloads_are_listed_and_removed(sources: Sources, image: Image, directories: Directories) -> None:
