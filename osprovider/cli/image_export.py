@@ -11,7 +11,8 @@ from osprovider.cli.image import for_variant, image, variants_of
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import load_image
 from osprovider.config.model import Image, Variant
-from osprovider.errors import UsageError
+from osprovider.disk.copy import DamagedTemplate
+from osprovider.errors import ImageError, UsageError
 from osprovider.images.export import FORMATS, Format, export
 from osprovider.images.store import Store
 from osprovider.log import human_bytes
@@ -50,8 +51,11 @@ def export_image(
     if to_stdout and json_wanted:
         raise UsageError("standard output cannot have both the image and JSON; name a file")
     linux.private_mount_namespace()
-    with store.opened(name, definition, variant) as template:
-        export(template, kind, None if to_stdout else output.absolute(), directories, force=force)
+    try:
+        with store.opened(name, definition, variant) as template:
+            export(template, kind, None if to_stdout else output.absolute(), directories, force=force)
+    except DamagedTemplate as damage:
+        raise ImageError(f"{damage}; osprovider image verify {name} removes it, to be prepared again") from damage
     if to_stdout:
         return
     size = output.stat().st_size

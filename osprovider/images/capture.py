@@ -34,7 +34,7 @@ from osprovider.images.detach import detach
 from osprovider.images.diskimage import contents
 from osprovider.images.diskimage.unclean import why_unclean
 from osprovider.images.manifest import ImagePartition, ImageTable
-from osprovider.images.newfile import new_file, to_qcow2
+from osprovider.images.newfile import MODE, new_file, to_qcow2
 from osprovider.images.programs import require
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -47,7 +47,6 @@ FORMATS: tuple[Format, ...] = ("tar", "qcow2")
 SUFFIXES: dict[Format, str] = {"tar": ".tar.zst", "qcow2": ".qcow2"}
 
 _BLKFLSBUF = 0x1261  # <linux/fs.h>
-_MODE = 0o600  # the hashes of passwords are in it
 _PIECE = 1 << 20
 _STEP = 64 << 10
 _ZEROS = bytes(_STEP)
@@ -118,7 +117,7 @@ def capture(order: Order, directories: Directories) -> Captured:
         require("qemu-img", what=str(order.output))
     with (
         claim(order.source, directories.run, read_only=True) as device,
-        new_file(order.output, force=order.force, mode=_MODE) as (fd, new),
+        new_file(order.output, force=order.force) as (fd, new),
     ):
         if device.is_block:
             fcntl.ioctl(device.fd, _BLKFLSBUF)  # a guest writes past this node's page cache
@@ -277,7 +276,7 @@ def _copy_disk(
     size = device.facts.size_bytes
     raw = target.with_name(f"{target.name}.raw")
     with ExitStack() as stack:
-        fd = os.open(raw, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        fd = os.open(raw, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         stack.callback(raw.unlink)
         stack.callback(os.close, fd)
         os.ftruncate(fd, size)

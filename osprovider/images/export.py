@@ -12,8 +12,8 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +25,7 @@ from osprovider.guest.host import mounted
 from osprovider.images import integrity
 from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.manifest import Extent
-from osprovider.images.newfile import new_file, to_qcow2
+from osprovider.images.newfile import MODE, new_file, to_qcow2
 from osprovider.images.store import Template
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -71,24 +71,42 @@ def export(template: Template, kind: Format, output: Path | None, directories: D
         force: take the place of a file that is there.
 
     Raises:
-        ImageError: the file is there, cannot be written, or the template is damaged; names the file.
+        ImageError: the file is there, or cannot be written; names it.
+        DamagedTemplate: the template is damaged.
     """
     if output is None:
         if kind == "qcow2":
             raise ImageError("qcow2 is not written from its beginning to its end: name a file")
         fd = os.dup(_STDOUT)  # by its own number it would be another one in a program that is run
         try:
-            _WRITERS[kind](template, fd, Path(), directories)
+            with _naming(None):
+                _WRITERS[kind](template, fd, Path(), directories)
         finally:
             os.close(fd)
         return
-    with new_file(output, force=force) as (fd, new):
-        try:
-            _WRITERS[kind](template, fd, new, directories)
-        except (DeviceError, GuestError, ToolError) as error:
-            full = os.statvfs(output.parent).f_bavail * os.statvfs(output.parent).f_frsize < _PIECE
-            why = "there is no space left" if full else str(error)
-            raise ImageError(f"{output}: cannot be written: {why}") from error
+    with new_file(output, force=force) as (fd, new), _naming(output):
+        _WRITERS[kind](template, fd, new, directories)
+
+
+@contextmanager
+def _naming(output: Path | None) -> Iterator[None]:
+    """Have what fails name the file, or standard output where there is none."""
+    try:
+        yield
+    except (DeviceError, GuestError, ToolError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        elif isinstance(error, ToolError) and error.tail:
+            reason = error.tail.splitlines()[0]  # tar says last that it gives up, and before why
+        if output is not None and _is_full(output.parent):
+            reason = "there is no space left"
+        raise ImageError(f"{output or 'standard output'}: cannot be written: {reason}") from error
+
+
+def _is_full(directory: Path) -> bool:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize < _PIECE
 
 
 def _write_raw(template: Template, fd: int, _path: Path, _directories: Directories) -> None:
@@ -99,15 +117,20 @@ def _write_raw(template: Template, fd: int, _path: Path, _directories: Directori
         _stream(template, fd, table)
         return
     if _clone(template.fd, fd):
-        damage = integrity.find_damage(template.path, manifest)
-        if damage is not None:
-            raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
+        _require_whole(template)
     else:
         os.truncate(fd, manifest.size_bytes)
         with reporter.progress(f"image {manifest.image}: copy", manifest.data_bytes) as advance:
             copy_extents(template.fd, fd, 0, manifest.extents, manifest.size_bytes, advance, gaps_are_zero=True)
     for offset, data in table:
         write_all(fd, data, offset)
+
+
+def _require_whole(template: Template) -> None:
+    """Read a template whole before it is written in a way that checks nothing."""
+    damage = integrity.find_damage(template.path, template.manifest)
+    if damage is not None:
+        raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
 
 
 def _clone(source: int, target: int) -> bool:
@@ -155,9 +178,11 @@ def _write_qcow2(template: Template, _fd: int, path: Path, directories: Director
     """Compressed, by qemu-img(1) from the raw file, which is our own."""
     with ExitStack() as stack:
         source = template.path
-        if template.manifest.table is not None:
+        if template.manifest.table is None:
+            _require_whole(template)
+        else:
             source = path.with_name(f"{path.name}.raw")
-            raw = os.open(source, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            raw = os.open(source, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
             stack.callback(source.unlink)
             stack.callback(os.close, raw)
             _write_raw(template, raw, source, directories)
@@ -167,6 +192,7 @@ def _write_qcow2(template: Template, _fd: int, path: Path, directories: Director
 def _write_tar(template: Template, fd: int, _path: Path, directories: Directories) -> None:
     """The tree, with owners by number, extended attributes, ACLs and capabilities."""
     manifest = template.manifest
+    _require_whole(template)
     if not manifest.built_here:
         from osprovider.guest.appliance import pack  # what was built here needs no libguestfs
 

@@ -19,19 +19,21 @@ from osprovider.log import human_bytes, reporter
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["new_file", "to_qcow2"]
+__all__ = ["MODE", "new_file", "to_qcow2"]
+
+MODE = 0o600
+"""Of every file that holds an image: the hashes of passwords may be in it."""
 
 _CONVERT_MEMORY = 1 << 30
 
 
 @contextmanager
-def new_file(output: Path, *, force: bool, mode: int = 0o644) -> Iterator[tuple[int, Path]]:
+def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
     """A file that gets its name when the body ends well.
 
     Args:
         output: its path.
         force: take the place of a file that is there.
-        mode: its permissions.
 
     Yields:
         a descriptor for reading and writing, and what the file is called until then.
@@ -45,7 +47,7 @@ def new_file(output: Path, *, force: bool, mode: int = 0o644) -> Iterator[tuple[
         raise ImageError(f"{output}: is there already; name another file, or use --force")
     new = output.with_name(f".{output.name}.new")
     try:
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
     except OSError as error:
         raise ImageError(f"{output}: cannot be written: {error.strerror}") from error
     with ExitStack() as stack:

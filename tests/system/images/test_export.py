@@ -300,6 +300,13 @@ def test_a_file_that_is_there_stays(template: Template, directories: Directories
     assert output.stat().st_size == SIZE
 
 
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "tar"])
+def test_only_its_owner_can_read_it(kind: Format, template: Template, directories: Directories, tmp_path: Path) -> None:
+    """The hashes of passwords may be in it."""
+    export(template, kind, tmp_path / "out", directories, force=False)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
+
+
 def test_a_device_is_not_written(template: Template, directories: Directories) -> None:
     with pytest.raises(ImageError, match="/dev/null: is there and no file"):
         export(template, "raw", Path("/dev/null"), directories, force=True)
@@ -330,11 +337,38 @@ def test_a_disk_that_fills_is_said_and_nothing_stays(
         linux.umount(str(full))
 
 
-def test_a_damaged_template_is_not_exported(template: Template, directories: Directories, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["raw", "tar"])
+@pytest.mark.parametrize(
+    ("broken", "reason"), [("/dev/full", "No space left on device"), (None, "Broken pipe")], ids=["full", "closed"]
+)
+def test_standard_output_that_takes_no_more_is_said(
+    kind: Format, broken: str | None, reason: str, template: Template, directories: Directories
+) -> None:
+    if broken is None:
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open(broken, os.O_WRONLY)
+    before = os.dup(1)
+    try:
+        sys.stdout.flush()
+        os.dup2(writing, 1)
+        with pytest.raises(ImageError, match=f"^standard output: cannot be written: (.*: )?{reason}$"):
+            export(template, kind, None, directories, force=False)
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "tar"])
+def test_a_damaged_template_is_not_exported(
+    kind: Format, template: Template, directories: Directories, tmp_path: Path
+) -> None:
     with template.path.open("r+b") as file:
         offset = template.manifest.extents[-1].offset
         os.pwrite(file.fileno(), b"\xff" + os.pread(file.fileno(), 1, offset)[:0], offset)
         os.pwrite(file.fileno(), bytes([os.pread(file.fileno(), 1, offset + 1)[0] ^ 1]), offset + 1)
-    with pytest.raises(ImageError, match=f"is damaged at byte {offset}"):
-        export(template, "raw", tmp_path / "out.raw", directories, force=False)
-    assert not (tmp_path / "out.raw").exists()
+    with pytest.raises(ImageError, match=rf"^template .*/root\.img is damaged.* byte {offset}\b"):
+        export(template, kind, tmp_path / "out", directories, force=False)
+    assert not (tmp_path / "out").exists()
