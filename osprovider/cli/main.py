@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -25,6 +26,8 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
         """Run the command; see click's ``BaseCommand.main``."""
+        if isinstance(sys.stdout, TextIOWrapper):  # a letter that a terminal lacks is not worth an error
+            sys.stdout.reconfigure(errors="replace")
 
         def work() -> None:
             try:

@@ -27,16 +27,21 @@ class Command:
         path.write_text(text)
         return path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it runs with."""
+        return {
+            "PATH": "/usr/bin:/bin",
+            "OSPROVIDER_CONFIG_DIR": str(self.config),
+            "OSPROVIDER_CACHE_DIR": str(self.directory / "cache"),
+            "OSPROVIDER_RUN_DIR": str(self.directory / "run"),
+        }
+
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
         return subprocess.run(
             [CHECKOUT / "tools" / "osprovider", *words],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "OSPROVIDER_CONFIG_DIR": str(self.config),
-                "OSPROVIDER_CACHE_DIR": str(self.directory / "cache"),
-                "OSPROVIDER_RUN_DIR": str(self.directory / "run"),
-            },
+            env=self.environment,
             cwd=self.directory,
             capture_output=True,
             text=True,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 
 import pytest
 import yaml
 
-from tests.unit.test_cli import Command, command
+from tests.unit.test_cli import CHECKOUT, Command, command
 
 __all__ = ["command"]  # the fixture
 
@@ -91,3 +92,18 @@ def test_a_name_that_cannot_be_is_refused_before_the_file_is_read(command: Comma
     (command.directory / "golden.img").write_bytes(b"image")
     assert reason in command.refusal("image", "add", "golden.img", "--name", name)  # in one line: no step was said
     assert definitions(command) == []
+
+
+# -- output -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_that_lacks_a_letter_gets_the_others(command: Command) -> None:
+    command.write("images/golden.yaml", "description: Ganeti → 東京 é\nsource: /golden.img\n")
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", "from osprovider.cli import main; main()", "image", "show", "golden"],
+        env={**command.environment, "PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == b""
+    assert done.stdout.decode("latin-1").startswith("golden: Ganeti ? ?? é\n")
