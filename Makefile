@@ -82,7 +82,7 @@ build: ## make the man pages and JSON Schemas
 install: build ## install under DESTDIR, for packagers
 	install -d $(DESTDIR)$(PYTHON_DIR) $(DESTDIR)$(OS_DIR) $(DESTDIR)$(SHARE_DIR)/schema $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(DOC_DIR) $(DESTDIR)/var/cache/ganeti-osprovider
-	for each in variants images subnets instances hooks templates; do install -d $(DESTDIR)$(CONFIG_DIR)/$$each; done
+	for each in variants images keys debs scripts subnets instances hooks templates; do install -d $(DESTDIR)$(CONFIG_DIR)/$$each; done
 	cd osprovider && find . -name '*.py' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(PYTHON_DIR))/osprovider/{} \;
 	install -m 755 scripts/create scripts/import scripts/export scripts/rename scripts/verify $(DESTDIR)$(OS_DIR)
 	install -m 644 scripts/ganeti_api_version scripts/parameters.list $(DESTDIR)$(OS_DIR)

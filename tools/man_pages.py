@@ -32,7 +32,10 @@ _EXIT_STATUS = (
 )
 _STANDARD = Directories()
 _FILES = (
-    (_STANDARD.config, "The site's configuration: defaults, variants, images, subnets, instances, hooks, templates."),
+    (
+        _STANDARD.config,
+        "The site's own: defaults, variants, images with their keys, subnets, instances, hooks, templates.",
+    ),
     (_STANDARD.shipped, "What comes with osprovider; a site's file of the same name takes its place."),
     (_STANDARD.cache, "Prepared images; can be removed while nothing runs."),
     (_STANDARD.run, "Locks and mount points."),

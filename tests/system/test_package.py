@@ -165,6 +165,12 @@ def test_everything_that_is_shipped_is_there(tree: Path) -> None:
     assert (tree / "var/cache/ganeti-osprovider").is_dir()
 
 
+def test_there_is_a_place_for_each_file_of_the_sites(tree: Path) -> None:
+    """Those that the guides and messages name."""
+    places = {path.name for path in (tree / "etc/ganeti/osprovider").iterdir() if path.is_dir()}
+    assert places == {"variants", "images", "keys", "debs", "scripts", "subnets", "instances", "hooks", "templates"}
+
+
 def test_man_pages_and_guides_are_there(tree: Path) -> None:
     status = (tree / "var/lib/dpkg/info/osprovider.list").read_text().splitlines()
     assert "/usr/share/man/man1/osprovider-plan.1.gz" in status
