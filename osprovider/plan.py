@@ -185,8 +185,19 @@ def make_plan(
         wipe=variant.wipe,
         isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
-        notes=_notes(variant.layout, facts, manifest) if is_known else _unknown(settings.image_name),
+        notes=(
+            *_left_out(settings),
+            *(_notes(variant.layout, facts, manifest) if is_known else _unknown(settings.image_name)),
+        ),
     )
+
+
+def _left_out(settings: Settings) -> tuple[str, ...]:
+    """What the variant says and nobody does."""
+    if not settings.variant.packages or settings.image is None or settings.image.build is not None:
+        return ()
+    listed = " ".join(settings.variant.packages)
+    return (f"image {settings.image_name} is not built here, so the variant's packages are not added: {listed}",)
 
 
 def _hostname(configured: str, fqdn: str) -> str:

@@ -173,8 +173,10 @@ def variants_of(directories: Directories, name: str, variant_name: str | None) -
     """The variants to prepare an image for, merged: one by its name, or all that use the image."""
     if variant_name is not None:
         settings = load(directories, variant_name, instance=None, parameters={})
+        if settings.image_name is None:
+            raise UsageError(f"variant {variant_name} has no image, so not {name} either")
         if settings.image_name != name:
-            raise UsageError(f"variant {variant_name} has image {settings.image_name}, not {name}")
+            raise UsageError(f"variant {variant_name} has image {settings.image_name}, and not {name}")
         return [settings.variant]
     found = []
     for each in variant_names(directories):

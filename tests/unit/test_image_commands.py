@@ -107,3 +107,25 @@ def test_a_terminal_that_lacks_a_letter_gets_the_others(command: Command) -> Non
     )
     assert done.stderr == b""
     assert done.stdout.decode("latin-1").startswith("golden: Ganeti ? ?? é\n")
+
+
+# -- variants ---------------------------------------------------------------------------------------------------------
+
+
+def test_packages_that_an_image_of_others_does_not_get_are_told(command: Command) -> None:
+    command.write("images/golden.yaml", "source: /golden.img\n")
+    command.write("variants/web.yaml", "image: golden\npackages: [nginx, php-fpm]\n")
+    note = "note        image golden is not built here, so the variant's packages are not added: nginx php-fpm"
+    assert f"  {note}\n" in command.answer("plan", "web1.example.org", "--variant", "web")
+    command.write("variants/web.yaml", "image: debian-12\npackages: [nginx]\n")
+    assert "not added" not in command.answer("plan", "web1.example.org", "--variant", "web")
+
+
+def test_a_variant_without_an_image_is_not_said_to_have_one(command: Command) -> None:
+    command.write("variants/own.yaml", "image: none\n")
+    assert command.refusal("image", "build", "debian-12", "--variant", "own") == (
+        "osprovider: variant own has no image, so not debian-12 either\n"
+    )
+    assert command.refusal("image", "build", "debian-12", "--variant", "debian-13") == (
+        "osprovider: variant debian-13 has image debian-13, and not debian-12\n"
+    )
