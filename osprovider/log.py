@@ -59,7 +59,7 @@ class Reporter:
     def info(self, message: str) -> None:
         """A line of its own."""
         self._end_line()
-        self._write(f"{message}\n")
+        self._write(f"{_plain(message)}\n")
 
     def warning(self, message: str) -> None:
         """Something the operator should look at, though the work goes on."""
@@ -142,7 +142,7 @@ class Reporter:
         return f"{what[: max(room - 1 - len(doing), 0)]}{doing}"[: room - 1]
 
     def _finish(self, what: str, start: float, details: list[str]) -> None:
-        note = f" ({', '.join(details)})" if details else ""
+        note = f" ({_plain(', '.join(details))})" if details else ""
         line = f"{what}:{note} {time.monotonic() - start:.2f} s"
         if self._open_line and self.is_terminal:
             self._write(f"\r\x1b[K{line}\n")
@@ -165,6 +165,11 @@ class Reporter:
         except (OSError, ValueError):
             # A reader that went away must not stop an installation half way.
             self._open_line = ""
+
+
+def _plain(text: str) -> str:
+    """What images, archives and programs say, as a terminal may show it: nobody but us moves the cursor."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
 
 
 reporter = Reporter()

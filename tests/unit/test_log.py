@@ -19,6 +19,7 @@ from osprovider import log
 from osprovider.log import Reporter
 
 COLUMNS = 60
+_LAST = "\x04"
 
 
 @dataclass
@@ -30,8 +31,12 @@ class Terminal:
 
     def shown(self) -> str:
         """All that was written so far."""
+        self.stream.write(_LAST)
         self.stream.flush()
-        return os.read(self.control, 1 << 16).decode().replace("\r\n", "\n")
+        written = ""
+        while not written.endswith(_LAST):  # a terminal hands on what it has at that moment
+            written += os.read(self.control, 1 << 16).decode()
+        return written.removesuffix(_LAST).replace("\r\n", "\n")
 
     def drawings(self) -> list[str]:
         """What was drawn over a line, one after the other."""
@@ -91,3 +96,13 @@ def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[:2] == ["copy", "  copy: 50 % of 100 bytes"]
     assert re.fullmatch(r"copy: \(100 bytes\) \d+\.\d\d s", lines[2])
     assert "\x1b" not in stream.getvalue()
+
+
+def test_what_others_say_moves_no_cursor() -> None:
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    with reporter.step("unpack") as detail:
+        detail("Linux\x1b[2J\x9b1A\r")
+    reporter.warning("a file \x1b]0;title\x07\ud8ff, and\nanother")
+    assert "(Linux?[2J?1A?)" in stream.getvalue()
+    assert "warning: a file ?]0;title??, and\nanother\n" in stream.getvalue()
