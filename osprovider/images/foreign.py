@@ -19,14 +19,11 @@ from osprovider.images.archive import unpack
 from osprovider.images.detach import detach
 from osprovider.images.diskimage import contents, convert
 from osprovider.images.manifest import Origin
-from osprovider.images.prepare import LARGEST_BUILD, Job, Made, look, make_tree
+from osprovider.images.prepare import Job, Made, look, make_tree
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
 
 __all__ = ["take"]
-
-_PACKED = 12
-"""How many times its size an archive is expected to unpack to, at most; there is no telling before."""
 
 
 def take(job: Job, obtained: Obtained) -> Made:
@@ -59,9 +56,7 @@ def take(job: Job, obtained: Obtained) -> Made:
                 reporter.debug(f"image {job.name}: its /etc/fstab loses a file system that stayed behind: {line}")
             return facts
 
-        packed = sum(path.stat().st_size for path in paths.values())
-        size = min(job.free_bytes, limit, max(LARGEST_BUILD, packed * _PACKED))
-        made = make_tree(job, size, fill, {})
+        made = make_tree(job, min(job.free_bytes, limit), fill, {})  # there is no telling before what it unpacks to
     else:
         made = _disk(job, main, kind, limit)
     if not obtained.still_same():

@@ -31,7 +31,7 @@ from osprovider.disk import filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
-from osprovider.errors import ImageError, NodeError
+from osprovider.errors import GuestError, ImageError, NodeError
 from osprovider.guest.host import HostGuest
 from osprovider.images import packages, tree
 from osprovider.images.builder import bootstrap, reproducible
@@ -44,10 +44,10 @@ from osprovider.run import run
 if TYPE_CHECKING:
     from osprovider.images.sources.obtain import Obtained
 
-__all__ = ["LARGEST_BUILD", "Job", "Made", "look", "make_tree", "prepare"]
+__all__ = ["Job", "Made", "look", "make_tree", "prepare"]
 
-LARGEST_BUILD = 16 << 30
-"""Of the file system while packages are installed into it; sparse. What fits into it fits an image."""
+_LARGEST_BUILD = 16 << 30
+"""Of the file system while packages are installed into it; sparse."""
 
 _LEAST_FREE = 512 << 20
 """What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
@@ -120,12 +120,14 @@ def prepare(
     image.touch(mode=0o600, exist_ok=False)
     try:
         made = _build(job) if obtained is None else _take(job, obtained)
-    except (ImageError, OSError) as error:
+    except (GuestError, ImageError, OSError) as error:
         if _free_bytes(scratch) < _NEARLY_FULL:
             raise _too_little_space(job, f"more than {human_bytes(free)}") from error
         if isinstance(error, OSError):
             where = error.filename or directories.cache
             raise NodeError(f"image {job.name}: cannot be prepared: {where}: {error.strerror or error}") from error
+        if isinstance(error, GuestError):
+            raise ImageError(f"image {job.name}: {error}") from error
         raise
     with reporter.step(f"image {job.name}: checksums") as detail, image.open("rb") as file:
         extents = scan_extents(file.fileno(), made.size_bytes)
@@ -169,7 +171,7 @@ def _build(job: Job) -> Made:
     build, began = job.recipe.build, time.time() - 1  # a file's time may be behind the clock's by a tick
     materials = job.scratch / "materials"
     materials.mkdir()
-    with _filling(job, job.scratch / "system.img", min(job.free_bytes, LARGEST_BUILD)) as (guest, root):
+    with _filling(job, job.scratch / "system.img", min(job.free_bytes, _LARGEST_BUILD)) as (guest, root):
         with reporter.step(f"image {job.name}: {build.suite} by {build.tool}") as detail:
             proxy = load_cache(job.directories).proxy
             epoch = bootstrap.install(job.recipe, guest, root, materials, proxy=proxy)
@@ -240,7 +242,7 @@ def _filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest
     with _mounted(image, kind, root) as guest:
         try:
             yield guest, root
-        except (ImageError, OSError) as error:
+        except (GuestError, ImageError, OSError) as error:
             if isinstance(error, bootstrap.OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
                 raise _full(job, size_bytes) from error
             raise

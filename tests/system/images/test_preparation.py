@@ -18,6 +18,7 @@ import pytest
 from tests.support import small_system
 from tests.support.leftovers import no_leftovers
 from tests.support.memory import peak_of
+from tests.support.tar_members import END, member
 from tests.support.template import CHECKOUT
 from tests.system.create.site import Outcome, Site
 
@@ -279,6 +280,17 @@ def test_an_image_that_unpacks_to_more_than_it_may_is_refused(kind: str, site: S
     assert outcome.status == 1
     assert "raise its max_size" in outcome.last_line, outcome.said
     assert str(path) in outcome.last_line or "image small" in outcome.last_line
+    assert entries(site) == []
+
+
+def test_a_system_that_cannot_be_understood_is_said_with_the_images_name(site: Site) -> None:
+    path = site.directory / "image.tar"
+    path.write_bytes(member("etc/", kind=b"5") + member("etc/os-release", kind=b"6") + END)
+    configure(site, path)
+    outcome = build(site)
+    assert outcome.status == 1
+    message = "osprovider: image small: cannot read /etc/os-release in the guest: it is a FIFO, not a regular file"
+    assert outcome.last_line == message
     assert entries(site) == []
 
 
