@@ -42,13 +42,17 @@ REMOVED: dict[str, tuple[str, ...]] = {
         "/var/lib/puppet/ssl",
         "/var/lib/samba/private/*",
         "/var/lib/sss/db/*",
+        "/var/lib/tailscale/*",
+        "/var/lib/zerotier-one/identity.*",
     ),
     "notes": ("/etc/osprovider.json",),
     "logs": (
         *(f"/var/log/{depth}{name}" for depth in ("", "*/", "*/*/") for name in _ROTATED),
         "/var/crash/*",
+        "/var/lib/lastlog/*",
         "/var/lib/systemd/coredump/*",
         "/var/lib/systemd/timers/*",
+        "/var/lib/wtmpdb/*",
         "/var/spool/abrt/*",
     ),
     "caches": (
