@@ -24,25 +24,37 @@ __all__ = ["as_json", "echo_json", "main"]
 class _Group(click.Group):
     """A group whose usage errors are one line with exit status 2, like every other error of ours."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
-        """Run the command; see click's ``BaseCommand.main``."""
+    def main(self, *_: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
+        """Run the command that the process was called with; see click's ``BaseCommand.main``.
+
+        ``--debug`` may stand anywhere: messages tell to add it.
+        """
+        words = sys.argv[1:]
+        last = words.index("--") if "--" in words else len(words)
+        debug = "--debug" in words[:last]
+        words[:last] = [word for word in words[:last] if word != "--debug"]
         if isinstance(sys.stdout, TextIOWrapper):  # a letter that a terminal lacks is not worth an error
             sys.stdout.reconfigure(errors="replace")
 
         def work() -> None:
             try:
-                super(_Group, self).main(*args, **{**kwargs, "standalone_mode": False})
+                super(_Group, self).main(**{**kwargs, "args": words, "standalone_mode": False})
             except click.ClickException as error:
                 context = getattr(error, "ctx", None)
                 command = context.command_path if context else "osprovider"
                 raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from error
 
-        sys.exit(guarded(work, debug="--debug" in sys.argv[1:]))
+        sys.exit(guarded(work, debug=debug))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="osprovider")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show every program that is run, and tracebacks.")
+@click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    help="Show every program that is run, and tracebacks; with any command.",
+)
 @click.pass_context
 def main(context: click.Context) -> None:
     """Prepare images, and look at what Ganeti instances are made of.

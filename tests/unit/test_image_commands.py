@@ -94,6 +94,20 @@ def test_a_name_that_cannot_be_is_refused_before_the_file_is_read(command: Comma
     assert definitions(command) == []
 
 
+@pytest.mark.parametrize(
+    "words", [["--debug", "image", "show", "x"], ["image", "show", "--debug", "x"], ["image", "show", "x", "--debug"]]
+)
+def test_more_is_said_wherever_debug_stands(command: Command, words: list[str]) -> None:
+    done = command.run(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("osprovider: 'x': there is no image \"x\"")
+
+
+def test_what_comes_after_two_dashes_is_no_option(command: Command) -> None:
+    assert command.refusal("image", "show", "--", "--debug").startswith("osprovider: '--debug': there is no image ")
+
+
 # -- output -----------------------------------------------------------------------------------------------------------
 
 
