@@ -44,7 +44,7 @@ def add_image(
     """Write the definition of an image that is FILE, or at URL.
 
     FILE may lack what instance-image added to its name (-root.dump, .tar.gz and so on). Without --checksums it is held
-    to what it is now. Nothing is fetched: `osprovider image pull NAME` does that.
+    to what it is now. Nothing is fetched: `osprovider image build NAME` does that.
     """
     refuse_taken(directories, name, force=force)  # before a large file is read
     checksums = given["checksums"]
@@ -68,4 +68,4 @@ def add_image(
     if json_wanted:
         echo_json({"name": name, "file": path, "definition": said})
         return
-    click.echo(f"{path} written; osprovider image pull {name} prepares it, and a variant with image: {name} uses it")
+    click.echo(f"{path} written; osprovider image build {name} prepares it, and a variant with image: {name} uses it")

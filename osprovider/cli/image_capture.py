@@ -90,7 +90,7 @@ def capture_image(
         return
     click.echo(
         f"{place} written, {human_bytes(captured.size_bytes)}, and {definition}; "
-        f"osprovider image pull {name} prepares it, and a variant with image: {name} uses it"
+        f"osprovider image build {name} prepares it, and a variant with image: {name} uses it"
     )
 
 
