@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from osprovider import linux
-from osprovider.cli.main import as_json, echo_json, main
+from osprovider.cli.main import as_json, echo_json, main, require_root
 from osprovider.config.load import image_names, load, load_image, variant_names
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ImageError, UsageError
@@ -83,6 +83,7 @@ def build_image(directories: Directories, name: str, variant_name: str | None, f
 
     Without --variant it is prepared for every variant that uses it.
     """
+    require_root()
     definition = load_image(directories, name)
     _prepare(directories, name, definition, variant_name, force, json_wanted)
 
@@ -97,6 +98,7 @@ def pull_image(directories: Directories, name: str, variant_name: str | None, js
 
     Until then instances are made of what was there before. Where nothing has changed, nothing is fetched.
     """
+    require_root()
     definition = load_image(directories, name)
     if definition.source is None:
         raise UsageError(f"image {name} is built from packages; for newer ones: osprovider image build --force {name}")
@@ -135,6 +137,7 @@ def remove_image(directories: Directories, name: str, json_wanted: bool) -> None
 
     Waits until nobody uses them. The definition stays, and the next instance has the image prepared again.
     """
+    require_root()
     removed = Store(directories).remove(name)
     if not removed:
         raise not_prepared(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from osprovider.cli.image import image
-from osprovider.cli.main import as_json, echo_json
+from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.config import checks
 from osprovider.errors import UsageError
 from osprovider.images.definition import refuse_taken, write_definition
@@ -69,6 +69,7 @@ def capture_image(
     from osprovider.images.capture import FORMATS, SUFFIXES, Order, capture
 
     _refuse(source, instance, index, (*keep, *remove), description or "")
+    require_root()
     definition = refuse_taken(directories, name, force=force)
     chosen = next(each for each in FORMATS if each == kind)
     place = (output or definition.with_name(f"{name}{SUFFIXES[chosen]}")).absolute()

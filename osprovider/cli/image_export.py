@@ -8,7 +8,7 @@ import click
 
 from osprovider import linux
 from osprovider.cli.image import for_variant, image, variants_of
-from osprovider.cli.main import as_json, echo_json
+from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.config.load import load_image
 from osprovider.config.model import Image, Variant
 from osprovider.disk.copy import DamagedTemplate
@@ -44,6 +44,7 @@ def export_image(
     the same, compressed; tar its tree, with owners by number, ACLs, capabilities and other extended attributes. OUTPUT
     may be - for standard output, but not for qcow2.
     """
+    require_root()
     definition = load_image(directories, name)
     store = Store(directories)
     variant = only_variant(directories, store, name, definition, variant_name)

@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from osprovider.cli.image import image, name_width, not_prepared
-from osprovider.cli.main import as_json, echo_json
+from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.errors import ImageError
 from osprovider.images.room import prune
 from osprovider.images.store import Store
@@ -27,6 +27,7 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
     Those of image NAME, or all on this node. What is damaged is removed, and prepared again when an instance needs it.
     The exit status is 1 then.
     """
+    require_root()
     verdicts = Store(directories).verify(name)
     if name is not None and not verdicts:
         raise not_prepared(name)
@@ -69,6 +70,7 @@ def prune_cache(directories: Directories, days: float | None, all_unused: bool, 
     What cache.yaml has no room for goes, the least recently used first, and what the options say. What is in use stays.
     What is removed is fetched and prepared again when an instance needs it.
     """
+    require_root()
     removed = prune(directories, Store(directories), older_than_days=days, unused=all_unused)
     if json_wanted:
         echo_json([dataclasses.asdict(each) for each in removed])

@@ -18,7 +18,7 @@ from osprovider.errors import UsageError
 from osprovider.ganeti.scripts import guarded
 from osprovider.paths import Directories
 
-__all__ = ["as_json", "echo_json", "main"]
+__all__ = ["as_json", "echo_json", "main", "require_root"]
 
 
 class _Group(click.Group):
@@ -62,6 +62,16 @@ def main(context: click.Context) -> None:
     Ganeti itself calls the scripts of the OS definition; this command is for people.
     """
     context.obj = Directories.from_environment(os.environ)
+
+
+def require_root() -> None:
+    """See that who calls may lock, mount and read what belongs to root.
+
+    Raises:
+        UsageError: it is somebody else.
+    """
+    if os.geteuid() != 0:
+        raise UsageError("only root can do this: call it with sudo, or from a shell of root's")
 
 
 as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for programs.")

@@ -67,6 +67,33 @@ def test_what_is_not_prepared_is_refused_alike(command: str, option: list[str], 
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "small"],
+        ["pull", "small"],
+        ["export", "small", "small.tar", "--format", "tar"],
+        ["capture", "disk", "--name", "own"],
+        ["remove", "small"],
+        ["verify"],
+        ["prune"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_who_is_not_root_is_told(words: list[str], site: Site) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # wherever the checkout lies
+    done = subprocess.run(
+        [*nobody, *reading, CHECKOUT / "tools" / "osprovider", "image", *words],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **site.directories()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "osprovider: only root can do this: call it with sudo, or from a shell of root's\n"
+
+
 def test_names_of_any_length_are_listed_in_columns(site: Site) -> None:
     site.write(f"images/{'long-' * 8}name.yaml", "source: /nowhere\n")
     answer(site, "build", "small")
