@@ -43,6 +43,7 @@ __all__ = [
     "stall",
     "stall_within",
     "status",
+    "trickle",
     "wrong_range",
 ]
 
@@ -272,6 +273,19 @@ def drip(pause: float) -> Misdeed:
             handler.wfile.flush()
             if handler.site.closing.wait(pause):
                 break
+        handler.hang_up()
+
+    return do
+
+
+def trickle(begin: bytes, again: bytes) -> Misdeed:
+    """Answer `begin`, and then `again` as often as there is somebody who listens."""
+
+    def do(handler: Handler, _: Page) -> None:
+        handler.wfile.write(begin)
+        with suppress(OSError):
+            while not handler.site.closing.wait(0.05):
+                handler.wfile.write(again)
         handler.hang_up()
 
     return do

@@ -25,6 +25,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 import osprovider
 from osprovider.errors import ImageError
+from osprovider.images.sources.connections import EndingAdapter
 from osprovider.images.sources.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
 from osprovider.log import human_bytes, reporter
 
@@ -71,6 +72,10 @@ class Fetcher:
         self._session.trust_env = False
         self._session.headers.update(_HEADERS)
         self._session.verify = str(ca_file or _AUTHORITIES)
+        self._connections = EndingAdapter()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._connections)
+        self._proxy = proxy
         if proxy:
             self._session.proxies = {"http": proxy, "https": proxy}
 
@@ -81,10 +86,10 @@ class Fetcher:
             ImageError: it cannot be had, or is larger.
         """
 
-        def attempt(deadline: float) -> bytes:
+        def attempt() -> bytes:
             with self._get(url, {}) as response:
                 large = f"larger than {human_bytes(limit_bytes)}, which is too much for a list or a signature"
-                data = b"".join(self._chunks(response, url, deadline, limit_bytes, large))
+                data = b"".join(self._chunks(response, url, limit_bytes, large))
                 length = length_of(response)
                 if length is not None and len(data) < length:
                     raise TryAgain(f"the connection ended after {len(data)} of {length} bytes")
@@ -121,8 +126,8 @@ class Fetcher:
         try:
             with reporter.step(f"fetch {name}") as detail, Part(target, algorithms) as part:
 
-                def attempt(deadline: float) -> Fetched | None:
-                    return self._download_once(url, part, limit_bytes, dict(unless or {}), deadline)
+                def attempt() -> Fetched | None:
+                    return self._download_once(url, part, limit_bytes, dict(unless or {}))
 
                 fetched = self._persist(url, attempt, lambda: part.size)
                 detail(human_bytes(fetched.size_bytes) if fetched else "not changed")
@@ -132,9 +137,7 @@ class Fetcher:
             ) from error
         return fetched
 
-    def _download_once(
-        self, url: str, part: Part, limit: int, unless: dict[str, str], deadline: float
-    ) -> Fetched | None:
+    def _download_once(self, url: str, part: Part, limit: int, unless: dict[str, str]) -> Fetched | None:
         rest = part.conditions()
         good = {200, *([304] if unless else []), *([206, 416] if rest else [])}
         with self._get(url, unless | rest, good) as response:
@@ -152,7 +155,7 @@ class Fetcher:
             if part.expected is not None and part.expected > limit:
                 raise ImageError(f"{shown(url)}: {large}")
             due = time.monotonic() + 10
-            for chunk in self._chunks(response, url, deadline, limit - part.size, large):
+            for chunk in self._chunks(response, url, limit - part.size, large):
                 part.append(chunk)
                 if time.monotonic() > due:
                     due = time.monotonic() + 10
@@ -160,21 +163,25 @@ class Fetcher:
         part.check_size()
         return part.finished()
 
-    def _persist(self, url: str, attempt: Callable[[float], _Result], progress: Callable[[], int]) -> _Result:
+    def _persist(self, url: str, attempt: Callable[[], _Result], progress: Callable[[], int]) -> _Result:
         """Try, and try again as long as that may help."""
         deadline = time.monotonic() + self._limits.total
         failures, most = 0, progress()
         while True:
             try:
-                return attempt(deadline)
+                with self._connections.until(deadline):
+                    return attempt()
             except TryAgain as error:
                 what, pause = str(error), error.pause
+            if self._connections.have_ended:
+                raise self._too_slow(url)
             if progress() > most:  # than ever: a server that begins anew each time gets nowhere
                 most, failures = progress(), 0
             failures += 1
-            if failures >= self._limits.attempts or time.monotonic() > deadline:
+            if failures >= self._limits.attempts:
                 times = "" if failures == 1 else f", {failures} times in a row"
-                raise UnfinishedError(f"{shown(url)}: {what}{times}; is the server up, and reachable from here?")
+                way = f" through the proxy {shown(self._proxy)} of cache.yaml" if self._proxy else ""
+                raise UnfinishedError(f"{shown(url)}: {what}{times}; is the server up, and reachable from here{way}?")
             pause = max(min(pause, _LONGEST_PAUSE), min(self._limits.pause * 2 ** (failures - 1), _LONGEST_PAUSE))
             reporter.info(f"{shown(url)}: {what}; trying again in {pause:.0f} s")
             time.sleep(pause)
@@ -220,9 +227,7 @@ class Fetcher:
         except OSError as error:  # requests looks for the file before it connects
             raise ImageError(f"{_AUTHORITIES}: {error}; install ca-certificates") from error
 
-    def _chunks(
-        self, response: requests.Response, url: str, deadline: float, limit: int, large: str
-    ) -> Iterator[bytes]:
+    def _chunks(self, response: requests.Response, url: str, limit: int, large: str) -> Iterator[bytes]:
         """A body as it comes, not decoded; ``limit`` is the most of it, and ``large`` what is said of more."""
         # urllib3 does not return what is there before as much is there as was asked for: a server that sends a byte now
         # and then would never let us look at the clock. http.client does, but does not always know where a body ends.
@@ -236,6 +241,8 @@ class Fetcher:
                 raise TryAgain(f"nothing came for {self._limits.idle:.0f} s") from error
             except (OSError, http.client.HTTPException) as error:
                 raise TryAgain(_say(error)) from error
+            if self._connections.have_ended:
+                raise self._too_slow(url)
             if not chunk:
                 break
             size += len(chunk)
@@ -243,10 +250,9 @@ class Fetcher:
             if size > limit:
                 raise ImageError(f"{shown(url)}: {large}")
             yield chunk
-            if time.monotonic() > deadline:
-                raise UnfinishedError(
-                    f"{shown(url)}: not done after {self._limits.total:.0f} s: the server is too slow"
-                )
+
+    def _too_slow(self, url: str) -> UnfinishedError:
+        return UnfinishedError(f"{shown(url)}: not done after {self._limits.total:.0f} s: the server is too slow")
 
 
 def shown(url: str) -> str:
@@ -287,7 +293,8 @@ def _check_status(response: requests.Response, url: str, good: set[int]) -> None
     said = f"the server answers {status} {_printable(response.reason or '')}".rstrip()
     if status in _TRY_AGAIN:
         raise TryAgain(said, float(number(response.headers.get("Retry-After", "")) or 0))
-    raise ImageError(f"{shown(url)}: {said}: correct the address in the definition")
+    wrong = "proxy in cache.yaml" if status == 407 else "the address in the definition"
+    raise ImageError(f"{shown(url)}: {said}: correct {wrong}")
 
 
 def _cause(error: BaseException) -> BaseException:

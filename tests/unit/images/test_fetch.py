@@ -29,6 +29,7 @@ from tests.support.http_server import (
     stall,
     stall_within,
     status,
+    trickle,
     wrong_range,
 )
 
@@ -155,10 +156,15 @@ def test_the_proxy_is_asked(server: Server, target: Path) -> None:
 
 
 def test_a_proxy_that_is_not_there_is_named_as_the_cause(server: Server, target: Path) -> None:
-    fetcher = Fetcher("http://127.0.0.1:9", QUICK)
-    with pytest.raises(ImageError, match=r"/image: connection refused, 3 times in a row"):
+    fetcher = Fetcher("http://user:secret@127.0.0.1:9", QUICK)
+    with pytest.raises(ImageError, match=r"/image: connection refused, 3 .* through the proxy http://127.0.0.1:9 of"):
         fetcher.download(f"{server.url}/image", target, algorithms=("sha256",), limit_bytes=LIMIT)
     assert server.requests == []
+
+
+def test_a_proxy_that_wants_a_password_is_not_taken_for_a_wrong_address(server: Server, target: Path) -> None:
+    server.pages["/image"].always = status(407)
+    assert "answers 407 Proxy Authentication Required: correct proxy in cache.yaml" in refusal(server, target)
 
 
 # -- redirects --------------------------------------------------------------------------------------------------------
@@ -521,6 +527,26 @@ def test_a_server_that_takes_too_long_is_given_up(server: Server, target: Path) 
     limits = Limits(connect=20, idle=20, total=0.2, attempts=3, pause=0)
     assert "not done after 0 s: the server is too slow" in refusal(server, target, limits=limits)
     assert left(target) == ["part", "part.json"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"x"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b""),
+    ],
+    ids=["headers", "continue", "chunk", "body"],
+)
+def test_no_server_is_waited_for_longer_than_that_however_it_stalls(
+    begin: bytes, again: bytes, server: Server, target: Path
+) -> None:
+    server.pages["/image"].always = trickle(begin, again)
+    limits = Limits(connect=20, idle=20, total=0.5, attempts=3, pause=0)
+    assert "the server is too slow" in refusal(server, target, limits=limits)
+    with pytest.raises(ImageError, match="the server is too slow"):
+        Fetcher(limits=limits).small(f"{server.url}/image")
 
 
 def test_a_list_that_takes_too_long_is_given_up(server: Server) -> None:
