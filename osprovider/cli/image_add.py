@@ -13,6 +13,7 @@ from osprovider.cli.main import as_json, echo_json
 from osprovider.config.model import Image
 from osprovider.images.definition import checksum_of, refuse_taken, write_definition
 from osprovider.images.sources.localfiles import local_files
+from osprovider.images.sources.obtain import shown
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
@@ -64,7 +65,8 @@ def add_image(
     said = {key: value for key, value in values.items() if value is not None}
     path = write_definition(directories, name, said, force=force)
     if checksums is None:
-        reporter.warning(f"image {name} will not be verified: whoever can change {source} decides what instances are")
+        where = shown(source)
+        reporter.warning(f"image {name} will not be verified: whoever can change {where} decides what instances are")
     if json_wanted:
         echo_json({"name": name, "file": path, "definition": said})
         return

@@ -16,6 +16,7 @@ from osprovider.config.model import Image
 from osprovider.images import history, packages
 from osprovider.images.manifest import Manifest
 from osprovider.images.picture import draw, parts_of, plain
+from osprovider.images.sources.obtain import shown
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
@@ -89,11 +90,18 @@ def _defined(name: str, definition: Image | None) -> Iterator[str]:
         yield _entry("built from", f"packages of {build.suite}, by {build.tool}")
         yield _entry("packages", " ".join(build.packages) or "the minimal system's")
     else:
-        yield _entry("source", str(definition.source))
-        checked = definition.checksums or "nothing: whoever can change the source decides what instances are"
-        yield _entry("verified by", checked)
+        yield _entry("source", shown(str(definition.source)))
+        nothing = "nothing: whoever can change the source decides what instances are"
+        yield _entry("verified by", _beside(definition, definition.checksums or nothing))
         if definition.signature is not None:
-            yield _entry("signed by", f"{definition.signature}, with a key of {definition.keyring}")
+            yield _entry(
+                "signed by", f"{_beside(definition, definition.signature)}, with a key of {definition.keyring}"
+            )
+
+
+def _beside(definition: Image, where: str) -> str:
+    """Where a list or a signature is, without a query: one that is beside a URL is the end of another."""
+    return shown(where).partition("?")[0] if "://" in str(definition.source) else shown(where)
 
 
 def _described(info: TemplateInfo) -> Iterator[str]:

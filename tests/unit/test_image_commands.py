@@ -59,6 +59,16 @@ def test_what_will_not_be_verified_is_said(command: Command, source: str) -> Non
     assert done.stderr.startswith("warning: image golden will not be verified: whoever can change ")
 
 
+def test_what_an_address_may_have_of_a_secret_is_not_shown(command: Command) -> None:
+    url = "https://images.example.org/golden.img?token=secret"
+    lists = ("--checksums", "https://images.example.org/SUMS?token=secret", "--signature", "SUMS.sig?token=secret")
+    assert "token" not in command.run("image", "add", url, "--name", "golden").stderr
+    command.answer("image", "add", url, "--name", "golden", "--force", *lists, "--keyring", "golden.asc")
+    said = command.answer("image", "show", "golden")
+    assert "source       https://images.example.org/golden.img\n" in said
+    assert "token" not in said
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

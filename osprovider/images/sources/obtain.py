@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from osprovider.images.sources.fetch import Fetched, Fetcher
     from osprovider.images.sources.signatures import Checksum
 
-__all__ = ["Download", "Obtained", "Pin", "Sources"]
+__all__ = ["Download", "Obtained", "Pin", "Sources", "shown"]
 
 _DIGEST = "sha256:"
 _PART = ".part"
@@ -261,7 +261,7 @@ class Sources:
         if expected is not None and expected.algorithm == "sha256":
             known = self._path(_DIGEST + expected.digits)
             if known.exists():
-                pin = Pin(_shown(source), _DIGEST + known.name, known.stat().st_size, why, str(expected))
+                pin = Pin(shown(source), _DIGEST + known.name, known.stat().st_size, why, str(expected))
                 self._save_pin(image, pin)
                 return pin
         target = self._store / f"{_key(image)}{_PART}"
@@ -277,9 +277,9 @@ class Sources:
             return before
         if fetched is None or not fetched.size_bytes:
             target.unlink(missing_ok=True)
-            raise ImageError(f"{_shown(source)}: empty, 0 bytes: is this the right address?")
+            raise ImageError(f"{shown(source)}: empty, 0 bytes: is this the right address?")
         try:
-            _compare(_shown(source), fetched.digests, expected)
+            _compare(shown(source), fetched.digests, expected)
         except ImageError:
             target.unlink(missing_ok=True)
             raise
@@ -290,7 +290,7 @@ class Sources:
         digest = _DIGEST + fetched.digests["sha256"]
         target.rename(self._path(digest))
         pin = Pin(
-            _shown(str(image.source)),
+            shown(str(image.source)),
             digest,
             fetched.size_bytes,
             why,
@@ -320,14 +320,14 @@ class Sources:
             return given, f"{given.algorithm} of the definition"
         where = _beside(str(image.source), image.checksums)
         text = self._read(where)
-        why = _shown(where).rpartition("/")[2]
+        why = shown(where).rpartition("/")[2]
         if image.signature is not None and image.keyring is not None:
             signed_where = _beside(str(image.source), image.signature)
             detached = None if signed_where == where else self._read(signed_where)
             ring = self._directories.config / "keys" / image.keyring  # an absolute path stays itself
-            text, fingerprint = signatures.verify(text, detached, ring, where=_shown(signed_where))
+            text, fingerprint = signatures.verify(text, detached, ring, where=shown(signed_where))
             why = f"{why}, signed by {fingerprint}"
-        return signatures.find_checksum(text, file, where=_shown(where)), why
+        return signatures.find_checksum(text, file, where=shown(where)), why
 
     def _read(self, where: str) -> bytes:
         """A list or a signature, of a server or of this node."""
@@ -398,13 +398,13 @@ def _is_remote(where: str) -> bool:
     return where.startswith(("http://", "https://"))
 
 
-def _shown(where: str) -> str:
+def shown(where: str) -> str:
     """A path or URL for messages and records."""
     if not _is_remote(where):
         return where
-    from osprovider.images.sources.fetch import shown
+    from osprovider.images.sources import fetch  # as above
 
-    return shown(where)
+    return fetch.shown(where)
 
 
 def _beside(source: str, where: str) -> str:
