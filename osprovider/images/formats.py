@@ -65,6 +65,15 @@ _UNSUPPORTED = (
     (0, b"!<arch>", "an ar archive, such as a Debian package: an image is not made of one"),
     (0, b"\x02\x21\x4c\x18", "compressed by lz4's old format: compress it again (lz4, without -l)"),
     (0, b"\x5d\x00\x00", "compressed by lzma's old format: compress it again (xz)"),
+    (0, b"xFSdump0", "a dump of an xfs: make a tar of it, or capture the instance"),
+    (0, b"btrfs-stream\0", "a stream of btrfs send: receive it, and make a tar of it"),
+    (0x400, b"\x10\x20\xf5\xf2", "an F2FS, which is not supported: put the root on ext4, xfs or btrfs"),
+    (0, b"QED\0", "a QED image: convert it to qcow2"),
+    (0, b"WithoutFreeSpace", "a Parallels image: convert it to qcow2"),
+    (0, b"WithouFreSpacExt", "a Parallels image: convert it to qcow2"),
+    (0, b"LZIP", "compressed by lzip: compress it again (xz)"),
+    (0, b"\x89LZO\x00\r\n\x1a\n", "compressed by lzop: compress it again (lz4)"),
+    (0, b"\x1f\x9d", "compressed by compress: compress it again (gzip)"),
     (0, b"-----BEGIN PGP", "an OpenPGP text: name the image itself as source"),
 )
 
