@@ -19,7 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ from osprovider.images import packages, tree
 from osprovider.images.builder import bootstrap, reproducible
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.images.recipe import Recipe
+from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 from osprovider.run import run
@@ -55,6 +56,7 @@ anything is unpacked into, since an ext4 has to have room for its journal."""
 
 _NEARLY_FULL = 32 << 20
 _BLOCK = 4096
+_LONG_RUN = 1 << 20  # bytes of zeros that are worth a hole
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,14 +131,25 @@ def prepare(
         if isinstance(error, GuestError):
             raise ImageError(f"image {job.name}: {error}") from error
         raise
-    with reporter.step(f"image {job.name}: checksums") as detail, image.open("rb") as file:
+    with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
         extents = scan_extents(file.fileno(), made.size_bytes)
+        _give_back_zeros(file.fileno(), extents, made.size_bytes)
         detail(human_bytes(sum(extent.length for extent in extents)))
     for leftover in scratch.iterdir():
         if leftover != image:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     packages.save(made.facts.packages, scratch)
     return _manifest(job, made, extents)
+
+
+def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:
+    """Give back the room of long runs of zeros: a new journal is 64 MiB of them."""
+    position = 0
+    for extent in (*extents, Extent(size_bytes, 0, 0)):
+        if extent.offset - position >= _LONG_RUN:
+            with suppress(OSError):  # the file system cannot: they stay
+                fallocate(fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, position, extent.offset - position)
+        position = extent.offset + extent.length
 
 
 def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
