@@ -25,6 +25,8 @@ from osprovider.log import reporter
 
 __all__ = ["take"]
 
+_TREES = ("tar", "dump")
+
 
 def take(job: Job, obtained: Obtained) -> Made:
     """Make a template of an image that was obtained.
@@ -40,11 +42,14 @@ def take(job: Job, obtained: Obtained) -> Made:
     main = paths.get("image") or paths["root"]
     wanted = job.recipe.definition.format
     found = {part: formats.detect(path, wanted) for part, path in paths.items()}
+    for part, each in found.items():
+        if len(found) > 1 and each.container not in _TREES:
+            raise ImageError(f"{paths[part]}: is {each}, and both of a pair have to be dumps: take the other one away")
     kind = found["image" if "image" in paths else "root"]
     pin = obtained.pin
     origin = Origin(pin.location, pin.digest, pin.size_bytes, str(kind), pin.verified)
     limit = parse_size(job.recipe.definition.max_size)
-    if kind.container in ("tar", "dump"):
+    if kind.container in _TREES:
 
         def fill(guest: HostGuest, root: Path) -> tree.Facts:
             with reporter.step(f"image {job.name}: unpack {kind}") as detail:

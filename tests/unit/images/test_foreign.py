@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from osprovider.config.model import Image, Variant
+from osprovider.errors import ImageError
 from osprovider.images import foreign
 from osprovider.images.prepare import Job
 from osprovider.images.recipe import Recipe
-from osprovider.images.sources.obtain import Sources
+from osprovider.images.sources.obtain import Obtained, Sources
 from osprovider.paths import Directories
 from tests.support.tar_members import END, member
 
 GIB = 1 << 30
+
+
+@contextmanager
+def obtained_for(image: Image, directory: Path, free_bytes: int) -> Iterator[tuple[Job, Obtained]]:
+    """The preparation of an image of this node, in `directory`."""
+    directories = Directories(directory / "etc", directory / "cache", directory / "run", directory / "share")
+    with Sources(directories).obtain("web", image) as obtained:
+        recipe = Recipe.of("web", image, Variant(image="web"), obtained.pin.digest, site=directories.config)
+        yield Job(recipe, "key", directory / "image", directory, directories, free_bytes), obtained
 
 
 @pytest.mark.parametrize(("max_size", "free", "size"), [("64GiB", 200, 64), ("300GiB", 200, 200), ("1GiB", 200, 1)])
@@ -25,7 +37,6 @@ def test_an_archive_may_unpack_to_all_that_its_definition_and_the_cache_allow(
     # what is packed well is many times as large
     (tmp_path / "image.tar").write_bytes(member("etc/", kind=b"5") + END)
     image = Image(source=str(tmp_path / "image.tar"), max_size=max_size)
-    directories = Directories(tmp_path / "etc", tmp_path / "cache", tmp_path / "run", tmp_path / "share")
     made: list[int] = []
 
     class EnoughError(Exception):
@@ -36,9 +47,19 @@ def test_an_archive_may_unpack_to_all_that_its_definition_and_the_cache_allow(
         raise EnoughError
 
     monkeypatch.setattr(foreign, "make_tree", make)
-    with Sources(directories).obtain("web", image) as obtained:
-        recipe = Recipe.of("web", image, Variant(image="web"), obtained.pin.digest, site=directories.config)
-        job = Job(recipe, "key", tmp_path / "image", tmp_path, directories, free * GIB)
-        with pytest.raises(EnoughError):
-            foreign.take(job, obtained)
+    with obtained_for(image, tmp_path, free * GIB) as (job, obtained), pytest.raises(EnoughError):
+        foreign.take(job, obtained)
     assert made == [size * GIB]
+
+
+@pytest.mark.parametrize("disk", ["root", "boot"])
+def test_a_disk_is_no_part_of_a_pair(disk: str, tmp_path: Path) -> None:
+    for part in ("root", "boot"):
+        content = b"QFI\xfb" + bytes(1000) if part == disk else member("etc/", kind=b"5") + END
+        (tmp_path / f"image-{part}.dump").write_bytes(content)
+    image = Image(source=str(tmp_path / "image"))
+    with (
+        obtained_for(image, tmp_path, GIB) as (job, obtained),
+        pytest.raises(ImageError, match=rf"/image-{disk}\.dump: is qcow2, and both of a pair have to be dumps"),
+    ):
+        foreign.take(job, obtained)
