@@ -77,7 +77,10 @@ def make_room(directories: Directories, store: Store, *, keep: str) -> tuple[Rem
         ConfigurationError: ``cache.yaml`` has problems.
     """
     with _alone(directories):
-        return _shrink(directories, store, keep)
+        removed = _shrink(directories, store, keep)
+    for each in removed:
+        reporter.info(f"{each.kind} {each.name} removed, {human_bytes(each.freed_bytes)}: the cache was too large")
+    return removed
 
 
 def prune(
@@ -120,8 +123,6 @@ def _shrink(directories: Directories, store: Store, keep: str | None) -> tuple[R
         if kept.key != keep and kept.remove():
             taken -= kept.what.freed_bytes
             removed.append(kept.what)
-            what = kept.what
-            reporter.info(f"{what.kind} {what.name} removed, {human_bytes(what.freed_bytes)}: the cache was too large")
     if taken > limit:
         reporter.warning(
             f"the cache takes {human_bytes(taken)}, and max_size in cache.yaml is {max_size}: what is left is in use, "

@@ -108,6 +108,13 @@ def test_a_file_that_was_exported_is_told(site: Site, tmp_path: Path) -> None:
     assert path.stat().st_size > 0
 
 
+def test_what_goes_is_told_once(site: Site) -> None:
+    answer(site, "build", "small")
+    site.write("cache.yaml", "max_size: 1MiB\n")
+    said = site.command("image", "prune").said
+    assert said.count("template small removed, ") == 1, said
+
+
 def test_damage_that_is_seen_is_listed_and_pruned(site: Site) -> None:
     (built,) = data(site, "build", "small")
     (Path(built["directory"]) / "manifest.json").write_text("{")
