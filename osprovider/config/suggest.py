@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 __all__ = ["closest", "enumerate_words", "quote", "suggest"]
 
+_MOST = 16
+"""How many known words a message lists."""
+
 
 def enumerate_words(words: Iterable[str], last: str = "or") -> str:
     """``a, b or c``."""
@@ -30,6 +33,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if meant := closest(word, known):
         return f"; did you mean {meant}?"
+    if len(known) > _MOST:
+        known = [*known[:_MOST], f"{len(known) - _MOST} more"]
     return f"; there is {enumerate_words(known, 'and')}" if known else "; there is none"
 
 

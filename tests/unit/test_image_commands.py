@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 
 import pytest
@@ -20,6 +21,13 @@ def test_a_list_of_commands_says_what_each_does_to_the_end_of_the_sentence(comma
     lines = said.partition("Commands:\n")[2].splitlines()
     assert lines
     assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_a_name_that_is_none_is_refused_in_a_line_that_can_be_read(command: Command) -> None:
+    said = command.refusal("image", "build", "xyz")
+    assert said.startswith("osprovider: 'xyz': there is no image \"xyz\" in etc/images or ")
+    assert re.search(r"; there is almalinux-10, (\S+, ){14}\S+ and \d+ more\n$", said), said
+    assert "did you mean debian-12?" in command.refusal("image", "build", "debian12")
 
 
 # -- add --------------------------------------------------------------------------------------------------------------
