@@ -24,6 +24,7 @@ from osprovider.paths import Directories
 __all__ = ["show_image"]
 
 _WIDEST = 100
+_PAST = 20
 
 
 @image.command("show")
@@ -61,7 +62,9 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
     if not infos:
         lines += ["", f"not prepared on this node: osprovider image build {name}"]
     if past:
-        lines += ["", "history", *map(_line, past)]
+        shown = past[-_PAST:]
+        left_out = f", the last {_PAST} of {len(past)}" if len(past) > _PAST else ""
+        lines += ["", f"history{left_out}", *map(_line, shown)]
     click.echo("\n".join(lines))
 
 
@@ -140,7 +143,7 @@ def _entry(name: str, text: str) -> str:
 
 
 def _line(entry: history.Entry) -> str:
-    words = [entry.prepared, entry.key[:12], plain(entry.system), f"{entry.packages} packages"]
+    words = [entry.created, entry.key[:12], plain(entry.system), f"{entry.packages} packages"]
     if entry.digest is not None:
         words.append(entry.digest[:19])
     if entry.verified is not None:

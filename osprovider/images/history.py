@@ -21,7 +21,7 @@ class Entry:
     """A template that was prepared.
 
     Attributes:
-        prepared: when, UTC, ISO 8601.
+        created: when, UTC, ISO 8601.
         key: the template's.
         system: what it is (``Debian GNU/Linux 12 (bookworm)``).
         packages: how many.
@@ -30,7 +30,7 @@ class Entry:
         verified: how the source was verified, for people; None where it was built from packages.
     """
 
-    prepared: str
+    created: str
     key: str
     system: str
     packages: int
@@ -42,7 +42,7 @@ class Entry:
 def note(directories: Directories, manifest: Manifest) -> None:
     """Add a template that was just prepared; what cannot be noted is left out."""
     entry = Entry(
-        prepared=manifest.created,
+        created=manifest.created,
         key=manifest.key,
         system=manifest.distribution.pretty_name,
         packages=manifest.packages,

@@ -141,6 +141,20 @@ def test_a_terminal_that_lacks_a_letter_gets_the_others(command: Command) -> Non
     assert done.stdout.decode("latin-1").startswith("golden: Ganeti ? ?? é\n")
 
 
+# -- show -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_history_is_shown_by_its_end(command: Command) -> None:
+    made = {"key": "0" * 64, "system": "Debian", "packages": 1, "data_bytes": 1, "digest": None, "verified": None}
+    lines = [json.dumps({**made, "created": f"2026-01-01T00:00:{second:02}Z"}) for second in range(30)]
+    history = command.directory / "cache/history/debian-12"
+    history.parent.mkdir(parents=True)
+    history.write_text("".join(f"{line}\n" for line in lines))
+    said = command.answer("image", "show", "debian-12").partition("history, the last 20 of 30\n")[2].splitlines()
+    assert [line.split()[0][-3:] for line in said] == [f"{second}Z" for second in range(10, 30)]
+    assert len(json.loads(command.answer("image", "show", "debian-12", "--json"))["history"]) == 30
+
+
 # -- variants ---------------------------------------------------------------------------------------------------------
 
 
