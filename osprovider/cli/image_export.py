@@ -14,6 +14,7 @@ from osprovider.config.model import Image, Variant
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.errors import ImageError, UsageError
 from osprovider.images.export import FORMATS, Format, export
+from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
@@ -47,7 +48,7 @@ def export_image(
     require_root()
     definition = load_image(directories, name)
     store = Store(directories)
-    variant = only_variant(directories, store, name, definition, variant_name)
+    variant = only_variant(directories, name, definition, variant_name)
     to_stdout = str(output) == "-"
     if to_stdout and json_wanted:
         raise UsageError("standard output cannot have both the image and JSON; name a file")
@@ -66,15 +67,13 @@ def export_image(
     click.echo(f"{output.absolute()} written, {human_bytes(size)}")
 
 
-def only_variant(
-    directories: Directories, store: Store, name: str, definition: Image, variant_name: str | None
-) -> Variant:
+def only_variant(directories: Directories, name: str, definition: Image, variant_name: str | None) -> Variant:
     """The variant whose template of an image is meant.
 
     Raises:
         UsageError: the image's variants have different templates, and none was named.
     """
     variants = variants_of(directories, name, variant_name)
-    if len({store.look_up(name, definition, variant)[0] for variant in variants}) > 1:
+    if len({Recipe.of(name, definition, variant, site=directories.config).key() for variant in variants}) > 1:
         raise UsageError(f"the variants of image {name} have different templates: say which by --variant")
     return variants[0]

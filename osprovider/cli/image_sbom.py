@@ -27,7 +27,7 @@ def print_sbom(directories: Directories, name: str, variant_name: str | None) ->
     """
     definition = load_image(directories, name)
     store = Store(directories)
-    variant = only_variant(directories, store, name, definition, variant_name)
+    variant = only_variant(directories, name, definition, variant_name)
     key, manifest = store.look_up(name, definition, variant)
     if key is None or manifest is None:
         raise not_prepared(name)

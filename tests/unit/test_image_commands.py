@@ -167,6 +167,16 @@ def test_packages_that_an_image_of_others_does_not_get_are_told(command: Command
     assert "not added" not in command.answer("plan", "web1.example.org", "--variant", "web")
 
 
+def test_which_template_is_meant_has_to_be_said_also_before_its_source_is_there(command: Command) -> None:
+    command.write("images/golden.yaml", "source: /golden.tar\n")
+    for kind in ("ext3", "ext4"):
+        command.write(f"variants/{kind}.yaml", f"image: golden\nlayout: {{filesystem: {kind}}}\n")
+    assert command.refusal("image", "sbom", "golden") == (
+        "osprovider: the variants of image golden have different templates: say which by --variant\n"
+    )
+    assert "is not prepared" in command.refusal("image", "sbom", "golden", "--variant", "ext3")
+
+
 def test_a_variant_without_an_image_is_not_said_to_have_one(command: Command) -> None:
     command.write("variants/own.yaml", "image: none\n")
     assert command.refusal("image", "build", "debian-12", "--variant", "own") == (
