@@ -62,7 +62,7 @@ def capture_image(
     What makes the system this one is not in the image: its name, keys, logs and the like. SOURCE is a block device or a
     file, raw: a whole disk with a GPT or msdos table, or a file system. Nothing is written to it, and nobody else may
     use it: the instance is shut down. With --instance Ganeti activates the disks of one, on its primary node, and
-    deactivates them afterwards.
+    deactivates them afterwards unless they were active before.
 
     tar is the tree, compressed: the variant decides about partitions and file system. qcow2 is the disk with its own.
     """
