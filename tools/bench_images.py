@@ -1,10 +1,11 @@
 """What images of each format cost: the first create, the second, and preparation beside the tool that does just that.
 
 The same system, Debian 12, as a dump, a tar and a disk in three forms. A first create prepares the image, a second one
-copies the template; `isolation: host` leaves out the start of the appliance, which images that others made are
-customised in. Preparation (`osprovider image build`, from exec to exit, synced) stands beside restore(8), tar(1) or
-`qemu-img convert`, timed with the sync of what they wrote; these neither verify, check, shrink nor inspect anything.
-Nothing is fetched, and the files are in the page cache for all sides alike.
+copies the template, which takes the same time whatever the image was. What others made is customised in an appliance,
+whose start is dearer than all else; `isolation: host` leaves it out where it may be, for what is not a disk.
+Preparation is `osprovider image build`, from exec to exit, synced; the step of it that unpacks or converts stands beside
+restore(8), tar(1) or `qemu-img convert`, timed with the sync of what they wrote, which is what these do: they neither
+verify, check, shrink nor inspect anything. Nothing is fetched, and the files are in the page cache for all sides alike.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,8 @@ _PEERS = {
     "qcow2": "qemu-img convert",
     "raw": "qemu-img convert",
 }
+_STEPS = {"restore -r": ("unpack", "store"), "tar -xzf": ("unpack", "store"), "qemu-img convert": (r"\w+ to raw",)}
+_ISOLATIONS = {kind: ("auto", "host") if peer != "qemu-img convert" else ("auto",) for kind, peer in _PEERS.items()}
 # An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
 _UNPACK = (
     'set -o errexit; mount -t tmpfs none /mnt; mkdir /mnt/root; mount -o loop,noatime "$1" /mnt/root; cd /mnt/root; '
@@ -62,7 +67,7 @@ def measure(runs: int) -> None:
     (_CHECKOUT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
         bench = _Bench(Path(name))
-        print(f"{'':<20}{'first':>9}{'second':>9}{'on host':>9}{'prepared':>10}  beside")
+        print(f"{'':<20}{'first':>9}{'second':>9}{'the copy':>9}{'on host':>9}{'prepared':>10}{'unpacked':>10}  beside")
         for kind, path in bench.make_sources().items():
             bench.define(kind, path)
             print(bench.line(kind, path, runs), flush=True)
@@ -106,7 +111,7 @@ class _Bench:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = path.name
         (self.directory / f"etc/images/{name}.yaml").write_text(f"source: {path}\nchecksums: sha256:{digest}\n")
-        for isolation in ("auto", "host"):
+        for isolation in _ISOLATIONS[kind]:
             text = f"description: {kind}\nimage: {name}\nisolation: {isolation}\n"
             (self.directory / f"etc/variants/{name}-{isolation}.yaml").write_text(text)
 
@@ -114,26 +119,35 @@ class _Bench:
         """Measure one format."""
         name = path.name
         self.create(name, "auto")  # the first of all makes the appliance
-        seconds: dict[str, list[float]] = {"first": [], "second": [], "host": [], "prepared": [], "peer": []}
+        taken = defaultdict[str, list[float]](list)
         for _ in range(runs):
             self.forget()
-            seconds["first"].append(self.create(name, "auto"))
-            seconds["second"].append(self.create(name, "auto"))
-            seconds["host"].append(self.create(name, "host"))
+            taken["first"].append(self.create(name, "auto").seconds)
+            for isolation in _ISOLATIONS[kind]:
+                done = self.create(name, isolation)
+                taken[isolation].append(done.seconds)
+                taken["copy"].append(done.of(f"copy image {name} "))
             self.forget()
-            seconds["prepared"].append(_timed([_COMMAND, "image", "build", name], self.environment()))
-            seconds["peer"].append(self.peer(kind, path))
-        first, second, host, prepared, peer = (statistics.median(values) for values in seconds.values())
-        figures = f"{first:7.2f} s{second:7.2f} s{host:7.2f} s{prepared:8.2f} s"
-        return f"{kind:<20}{figures}  {_PEERS[kind]} {peer:.2f} s, ratio {peer / prepared:.2f}"
+            prepared = _timed([_COMMAND, "image", "build", name], self.environment())
+            taken["prepared"].append(prepared.seconds)
+            taken["unpacked"].append(sum(prepared.of(f"image {name}: {step}") for step in _STEPS[_PEERS[kind]]))
+            taken["peer"].append(self.peer(kind, path))
+        shown = [
+            f"{statistics.median(taken[column]):.2f} s" if column in taken else "-"
+            for column in ("first", "auto", "copy", "host", "prepared", "unpacked")
+        ]
+        peer, ratios = taken["peer"], [each / own for each, own in zip(taken["peer"], taken["unpacked"], strict=True)]
+        figures = "".join(f"{figure:>{width}}" for figure, width in zip(shown, (9, 9, 9, 9, 10, 10), strict=True))
+        beside = f"{_PEERS[kind]} {statistics.median(peer):.2f} s, ratio {statistics.median(ratios):.2f}"
+        return f"{kind:<20}{figures}  {beside}"
 
     def forget(self) -> None:
         """Have the image prepared anew. The appliance stays, which is the node's."""
         for part in ("templates", "sources"):
             shutil.rmtree(self.directory / "cache" / part, ignore_errors=True)
 
-    def create(self, name: str, isolation: str) -> float:
-        """Install an instance on a new file; in seconds."""
+    def create(self, name: str, isolation: str) -> _Run:
+        """Install an instance on a new file."""
         disk = self.directory / "disk0.raw"
         _new_file(disk, _DISK_MIB << 20)
         ganeti = synthesize(
@@ -152,13 +166,13 @@ class _Bench:
         if _PEERS[kind] == "qemu-img convert":
             container = "raw" if kind == "raw" else "qcow2"
             convert = f"qemu-img convert -f {container} -O raw {path} {target} && sync {target}"
-            return _timed(["sh", "-c", convert], environment)
+            return _timed(["sh", "-c", convert], environment).seconds
         subprocess.run(["mkfs.ext4", "-q", target], check=True)
         command = {"restore -r": "restore -r -f {}", "tar -xzf": "tar --xattrs --acls --numeric-owner -xzf {}"}[
             _PEERS[kind]
         ]
         script = _UNPACK.format(command=command.format(path))
-        return _timed(["unshare", "--mount", "bash", "-c", script, "bash", str(target)], environment)
+        return _timed(["unshare", "--mount", "bash", "-c", script, "bash", str(target)], environment).seconds
 
 
 def _new_file(path: Path, size: int) -> None:
@@ -168,15 +182,29 @@ def _new_file(path: Path, size: int) -> None:
     os.sync()
 
 
-def _timed(words: Sequence[str], environment: Mapping[str, str]) -> float:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A program's time from exec to exit, and what it printed."""
+
+    seconds: float
+    printed: str
+
+    def of(self, step: str) -> float:
+        """The time that it says a step of its took, in seconds; the step's name is a regular expression."""
+        (seconds,) = re.findall(rf"^{step}.* ([0-9.]+) s$", self.printed, re.MULTILINE)
+        return float(seconds)
+
+
+def _timed(words: Sequence[str], environment: Mapping[str, str]) -> _Run:
     with tempfile.TemporaryFile("w+") as log:
         start = time.monotonic()
         status = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         seconds = time.monotonic() - start
-        if status.returncode:
-            log.seek(0)
-            sys.exit(f"{' '.join(words)} failed:\n{log.read()}")
-    return seconds
+        log.seek(0)
+        printed = log.read()
+    if status.returncode:
+        sys.exit(f"{' '.join(words)} failed:\n{printed}")
+    return _Run(seconds, printed)
 
 
 if __name__ == "__main__":

@@ -233,9 +233,10 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
     """
     with _filling(job, job.image, size_bytes) as (guest, root):
         facts = fill(guest, root)
-        # Not every error of a write shows up at the unmounting; this says them all (syncfs(2)).
-        run(["sync", "--file-system", root])
-        run(["fstrim", root])
+        with reporter.step(f"image {job.name}: store"):
+            # Not every error of a write shows up at the unmounting; this says them all (syncfs(2)).
+            run(["sync", "--file-system", root])
+            run(["fstrim", root])
     with reporter.step(f"image {job.name}: check and shrink") as detail:
         filesystem.shrink(job.image)
         made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
