@@ -138,6 +138,7 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
             scanner.check_directory(reader.take(size)[: header.left_bytes], header.inode, start)
         else:
             yield from reader.over(size, target)
+        yield from reader.due()  # directories come first, all together
     yield reader.passed()
     yield scanner.filling(reader)
 

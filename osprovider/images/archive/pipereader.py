@@ -79,6 +79,10 @@ class PipeReader:
             self._move(target, size)
         elif size:
             self.take(size)
+        yield from self.due()
+
+    def due(self) -> Iterator[bytes]:
+        """All that was taken since the last time, as soon as it is much; to be written as what :meth:`over` yields."""
         if self._used >= _CHUNK:
             yield self.passed()
 

@@ -121,6 +121,7 @@ class Scanner:
                 if kind in _LONG and b"\0" not in data[:size] and data[size : size + 1].strip(b"\0"):
                     raise self._wrong(start, "a long name without an end")
                 self._extend(kind, data[:size], start)
+                yield from reader.due()
                 continue
             if pieces is not None and sum(map(_padded, pieces)) != _padded(size):
                 raise self._wrong(start, f"a sparse file's pieces are not the {size} bytes that it has")

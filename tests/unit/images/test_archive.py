@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
 from osprovider.errors import ImageError
+from osprovider.images.archive import dump
 from osprovider.images.archive.tar import Scanner
-from tests.support.tar_members import ACCEPTED, END, REFUSED, member, pax, sealed
+from tests.support.tar_members import ACCEPTED, END, REFUSED, global_pax, member, pax, sealed
 
 
 def _scan(archive: bytes) -> tuple[Scanner, bytes]:
@@ -82,6 +85,50 @@ def test_names_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("osprovider.images.archive.tar._MOST_NAMES", 1 << 17)
     with pytest.raises(ImageError, match=r"image\.tar: byte \d+: more names than any root has: 1\d\d\d members"):
         _scan(archive)
+
+
+def _largest_piece(archive: bytes, scan: Callable[[int, int], Iterator[bytes]]) -> int:
+    """Have an archive scanned, and return how much of it was kept at once."""
+    read_fd, write_fd = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(write_fd, "wb") as pipe:
+            pipe.write(archive)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+            return max(len(piece) for piece in scan(read_fd, nothing.fileno()))
+    finally:
+        os.close(read_fd)
+        thread.join()
+
+
+def test_extended_headers_are_not_kept_however_many_there_are() -> None:
+    archive = global_pax(("comment", bytes(100_000))) * 100 + member("etc/", kind=b"5") + END
+    assert _largest_piece(archive, Scanner("image.tar").scan) < 1 << 20
+
+
+def _dump_record(kind: int, count: int = 0, *, mode: int = 0, size: int = 0) -> bytes:
+    """A header of dump(8), of as many blocks, none of them a hole."""
+    words = [0] * 256
+    words[0], words[3], words[5], words[6], words[8], words[10] = kind, 1, 2, 60012, mode, size
+    words[40], words[224] = count, 10
+    words[41:169] = [0x01010101] * 128
+    words[7] = 84446 - sum(words) & 0xFFFFFFFF
+    return struct.pack("<256I", *words)
+
+
+def test_directories_of_a_dump_are_not_kept_however_large_they_are() -> None:
+    entries = (struct.pack("<IHBB", 12, 256, 8, 200) + b"n" * 200).ljust(256, b"\0") * 4
+    pieces = 20
+    size = pieces * 512 * dump.RECORD
+    maps = _dump_record(6, 1) + bytes(dump.RECORD) + _dump_record(3, 1) + bytes(dump.RECORD)
+    headers = [_dump_record(2 if number == 0 else 4, 512, mode=0o40755, size=size) for number in range(pieces)]
+    archive = maps + b"".join(header + entries * 512 for header in headers) + _dump_record(5)
+    label = dump.read_label(_dump_record(1), "image.dump")
+    assert _largest_piece(archive, lambda source, target: dump.scan(label, "image.dump", source, target)) < 1 << 20
 
 
 def test_many_members_are_counted() -> None:
