@@ -3,9 +3,10 @@
 The same system, Debian 12, as a dump, a tar and a disk in three forms. A first create prepares the image, a second one
 copies the template, which takes the same time whatever the image was. What others made is customised in an appliance,
 whose start is dearer than all else; `isolation: host` leaves it out where it may be, for what is not a disk.
-Preparation is `osprovider image build`, from exec to exit, synced; the step of it that unpacks or converts stands beside
-restore(8), tar(1) or `qemu-img convert`, timed with the sync of what they wrote, which is what these do: they neither
-verify, check, shrink nor inspect anything. Nothing is fetched, and the files are in the page cache for all sides alike.
+Preparation is `osprovider image build`, from exec to exit, synced; the step of it that unpacks or converts stands
+beside restore(8), tar(1) or `qemu-img convert`, timed with the sync of what they wrote, which is what these do: they
+neither verify, check, shrink nor inspect anything. Nothing is fetched, and the files are in the page cache for all
+sides alike.
 """
 
 from __future__ import annotations
