@@ -41,6 +41,8 @@ _BLOCKS_AT, _MOST_BLOCKS = 164, 512  # a byte for each block of the file: 0 wher
 
 _DIRECTORY_PIECE = 512  # bytes; no entry lies across two
 
+_LARGEST_DIRECTORY = 128 << 20  # half a million of the longest names; restore(8) never ends with one of 256 MiB
+
 _LONGEST_NAME = 254  # of one byte more, neither program keeps the length
 
 _LARGEST_WRITE = 1024  # records that dump(8) writes at a time
@@ -186,6 +188,9 @@ class _Scanner:
             self._inode, self._bytes, self._left = inode, size, size
         elif kind == _ADDRESS and (inode, size) != (self._inode, self._bytes):
             raise self._wrong(start, f"damaged: inode {self._inode} goes on as another")
+        is_directory = kind in (_INODE, _ADDRESS) and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF)
+        if is_directory and size > _LARGEST_DIRECTORY:
+            raise self._wrong(start, f"the directory of inode {inode} has {size} bytes, which makes no sense")
         left = self._left
         self._left = max(left - count * RECORD, 0)
         if self._maps:
@@ -201,7 +206,7 @@ class _Scanner:
             inode=inode,
             left_bytes=left,
             blocks=count,
-            is_directory=is_file and not has_attributes and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF),
+            is_directory=is_directory and not has_attributes,
             is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,
         )
 

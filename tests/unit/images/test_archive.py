@@ -131,6 +131,14 @@ def test_directories_of_a_dump_are_not_kept_however_large_they_are() -> None:
     assert _largest_piece(archive, lambda source, target: dump.scan(label, "image.dump", source, target)) < 1 << 20
 
 
+def test_a_directory_of_a_dump_without_measure_is_refused() -> None:
+    maps = _dump_record(6, 1) + bytes(dump.RECORD) + _dump_record(3, 1) + bytes(dump.RECORD)
+    archive = maps + _dump_record(2, 512, mode=0o40755, size=300 << 20)
+    label = dump.read_label(_dump_record(1), "image.dump")
+    with pytest.raises(ImageError, match=r"image\.dump: byte 5120: the directory of inode 2 has 314572800 bytes"):
+        _largest_piece(archive, lambda source, target: dump.scan(label, "image.dump", source, target))
+
+
 def test_many_members_are_counted() -> None:
     archive = member("etc/", kind=b"5") + b"".join(member(f"etc/{number}") for number in range(3000)) + END
     scanner, _ = _scan(archive)
