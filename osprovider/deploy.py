@@ -21,7 +21,7 @@ from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.disk import bootloader, esp, filesystem, reidentify, wipe
+from osprovider.disk import bootloader, esp, filesystem, fill, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, sync
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -61,6 +61,8 @@ class _Order:
             from osprovider.guest.appliance import require_appliance  # dear to import
 
             require_appliance()
+        if plan.filled:
+            fill.require(self.settings.variant.layout.filesystem)
         return plan
 
 
@@ -141,6 +143,8 @@ def _install(job: _Job) -> None:
     makes_loader = bool(plan.firmware) and template.manifest.table is None
     for note in plan.notes:
         reporter.warning(note)
+    if plan.filled:
+        fill.refuse_damaged(template)
     with ExitStack() as stack:
         start = stack.enter_context(background("boot-code"))
         boot_code = start(bootloader.make_boot_code, table, plan.firmware) if makes_loader else None
@@ -148,16 +152,11 @@ def _install(job: _Job) -> None:
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
-        with reporter.progress(f"copy image {plan.image} to {device.path}", template.manifest.data_bytes) as advance:
-            copy_extents(
-                template.fd,
-                device.fd,
-                root.start_bytes if template.manifest.table is None else 0,
-                template.manifest.extents,
-                template.manifest.size_bytes,
-                advance,
-                gaps_are_zero=all_zero,
-            )
+        if plan.filled:
+            with _naming(device):
+                fill.fill(template, device, root, job.order.directories.run)
+        else:
+            _copy(job, root, all_zero=all_zero)
         with _naming(device), _opened_guest(job, table) as (guest, volume):
             if template.manifest.table is not None:
                 with reporter.step("names of file systems") as detail:
@@ -170,6 +169,21 @@ def _install(job: _Job) -> None:
             sync(device.fd)
         with reporter.step("partition table"):
             write_table(device, table)
+
+
+def _copy(job: _Job, root: PartitionPlan, *, all_zero: bool) -> None:
+    """Copy the template to its place: the disk's start, or the root's."""
+    manifest = job.template.manifest
+    with reporter.progress(f"copy image {job.plan.image} to {job.device.path}", manifest.data_bytes) as advance:
+        copy_extents(
+            job.template.fd,
+            job.device.fd,
+            root.start_bytes if manifest.table is None else 0,
+            manifest.extents,
+            manifest.size_bytes,
+            advance,
+            gaps_are_zero=all_zero,
+        )
 
 
 def _root(table: TablePlan) -> PartitionPlan:
@@ -199,8 +213,8 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volu
                     device=stack.enter_context(loop),
                     filesystem=part.filesystem,
                     mount=mount,
-                    uuid=part.filesystem_uuid,
-                    grow=part.size_bytes > size,
+                    uuid=None if job.plan.filled else part.filesystem_uuid,
+                    grow=part.size_bytes > size and not job.plan.filled,
                     subvolumes=part.subvolumes,
                 )
             )

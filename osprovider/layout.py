@@ -17,6 +17,7 @@ from osprovider.images.manifest import ImagePartition, ImageTable
 
 __all__ = [
     "EXTENDED_TYPES",
+    "FILLED",
     "TYPES",
     "DiskFacts",
     "PartitionPlan",
@@ -30,7 +31,9 @@ __all__ = [
     "esp_size_bytes",
     "grows",
     "lay_out",
+    "least_filled_bytes",
     "msdos_partition_uuid",
+    "template_filesystem",
 ]
 
 TableType = Literal["gpt", "msdos"]
@@ -49,6 +52,12 @@ TYPES: dict[Role, str] = {
 
 EXTENDED_TYPES = frozenset({"05", "0f", "85"})
 """Types of the partition of an msdos table that holds the logical ones."""
+
+FILLED = frozenset({"xfs", "btrfs"})
+"""File systems of a root that are made at their final size and filled, in place of copied from a template and grown."""
+
+_LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller
+_FILLED_OVERHEAD = 256 * MIB
 
 _LAST_MSDOS_SECTOR = (1 << 32) - 1  # that such a table can name
 _RENAMED = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"})
@@ -166,6 +175,22 @@ def bios_refusal(sector_size: int) -> str | None:
     if sector_size == 512:
         return None
     return f"no BIOS boots a disk with sectors of {sector_size} bytes: set the variant's layout.firmware to [uefi]"
+
+
+def template_filesystem(filesystem: str) -> str:
+    """The file system of the template that a root of this type is made from."""
+    return "ext4" if filesystem in FILLED else filesystem
+
+
+def least_filled_bytes(template_bytes: int) -> int:
+    """The least size of an xfs or btrfs that is to hold a template's tree, in bytes.
+
+    The template has its files, its journal and room for another. An xfs has a log of 64 MiB and inodes of twice the
+    size, and reserves some percent for its own trees; a btrfs has its metadata twice, with small files in it, and gives
+    space away in pieces of a tenth of its size. Debian 12's template has 707 MiB; its tree fits in an xfs of 520 MiB
+    and in a btrfs of 440, which takes eight times as long as one of 3 GiB.
+    """
+    return max(_LEAST_FILLED, template_bytes + template_bytes // 8 + _FILLED_OVERHEAD)
 
 
 def lay_out(

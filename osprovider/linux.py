@@ -1,6 +1,6 @@
 """System calls that Python 3.11's ``os`` lacks, through libc or ioctl(2); each raises ``OSError`` as ``os`` would.
 
-Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2), ioctl_ficlone(2);
+Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2), syncfs(2), ioctl_ficlone(2);
 <linux/falloc.h>, <linux/fs.h>, <linux/openat2.h>.
 Not for: policy; callers decide what to mount or to punch.
 """
@@ -8,6 +8,7 @@ Not for: policy; callers decide what to mount or to punch.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -22,6 +23,7 @@ __all__ = [
     "clone_file",
     "discard",
     "fallocate",
+    "has_filesystem",
     "is_write_protected",
     "mount",
     "openat2",
@@ -29,6 +31,7 @@ __all__ = [
     "private_network_namespace",
     "sector_size",
     "start_writeback",
+    "syncfs",
     "umount",
 ]
 
@@ -147,6 +150,18 @@ def umount(target: str, flags: Umount = Umount.NONE) -> None:
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), target)
 
 
+def has_filesystem(filesystem: str) -> bool:
+    """Can the kernel mount file systems of this type; a module that has it is loaded now.
+
+    A mount is tried of what is no block device, which fails, but with ENODEV only where the type is not known.
+    """
+    try:
+        mount("/dev/null", "/", filesystem, MountFlag.RDONLY)
+    except OSError as error:
+        return error.errno != errno.ENODEV
+    return True
+
+
 def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve: Resolve) -> int:
     """Open ``path`` in a way that can keep its resolution inside ``directory_fd``.
 
@@ -178,6 +193,11 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     _check(
         _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
     )
+
+
+def syncfs(fd: int) -> None:
+    """Store all that was written to a file system. OSError where some was lost since the descriptor was opened."""
+    _check(_libc.syncfs(fd))
 
 
 def block_device_size(fd: int) -> int:

@@ -19,7 +19,7 @@ from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import DiskFacts, TablePlan, adopt, grows, lay_out
+from osprovider.layout import FILLED, DiskFacts, TablePlan, adopt, grows, lay_out, least_filled_bytes
 from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic, resolve
 
@@ -45,6 +45,8 @@ class Plan:
         table: the partition table; None where the disk is left alone, or where nobody knows yet whether the image
             brings one.
         copy_bytes: how much is copied; None until the image is prepared.
+        filled: the root's file system is made at its final size and filled from the template's tree, in place of the
+            template's being copied and grown.
         firmware: what the disk boots under by itself; empty with an external kernel.
         serial_console: the kernel's device and its speed in bits/s, None without one.
         nics: as the guest will configure them; none where the disk is left alone.
@@ -65,6 +67,7 @@ class Plan:
     disk_size_bytes: int | None
     table: TablePlan | None
     copy_bytes: int | None
+    filled: bool
     firmware: tuple[str, ...]
     serial_console: tuple[str, int] | None
     nics: tuple[ResolvedNic, ...]
@@ -160,6 +163,7 @@ def make_plan(
     disk = target_path(request) if facts else None
     is_known = manifest is not None or settings.image is None or settings.image.source is None
     table = None
+    filled = is_known and settings.image is not None and _filled(variant.layout, manifest)
     if facts and disk and is_known:
         table = _table(facts, variant.layout, firmware, manifest, instance.uuid, str(disk))
     if manifest and manifest.table is None and firmware and not manifest.kernels:
@@ -178,6 +182,7 @@ def make_plan(
         disk_size_bytes=facts.size_bytes if facts else None,
         table=table,
         copy_bytes=manifest.data_bytes if manifest else None,
+        filled=filled,
         firmware=firmware,
         serial_console=serial_console(request, variant.boot.serial),
         nics=nics,
@@ -218,8 +223,15 @@ def _table(
     if manifest is not None and manifest.table is not None:
         return adopt(facts, layout, manifest.table, manifest.size_bytes, instance_uuid, disk)
     needs = manifest.size_bytes if manifest else 0
+    if _filled(layout, manifest):
+        return lay_out(facts, layout, firmware, least_filled_bytes(needs), instance_uuid, disk)
     filesystem = manifest.filesystem.type if manifest else None
     return lay_out(facts, layout, firmware, needs, instance_uuid, disk, filesystem)
+
+
+def _filled(layout: Layout, manifest: Manifest | None) -> bool:
+    """Is the root to be filled: never from what others made, which stays what it is."""
+    return layout.filesystem in FILLED and (manifest is None or manifest.built_here)
 
 
 def _firmware(layout: Layout, manifest: Manifest | None) -> tuple[str, ...]:

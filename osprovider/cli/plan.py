@@ -133,6 +133,7 @@ def describe(plan: Plan) -> list[str]:
     table = plan.table
     disk = [*([plan.disk] if plan.disk else []), human_bytes(plan.disk_size_bytes or 0)]
     ready = f"ready, {human_bytes(plan.copy_bytes)} to copy" if plan.copy_bytes is not None else "to be prepared first"
+    made = ", made at its size and filled" if plan.filled else ""
     lines += [
         f"  hostname    {plan.hostname}",
         f"  image       {plan.image} ({ready})",
@@ -145,7 +146,7 @@ def describe(plan: Plan) -> list[str]:
     root = table.find("root") if table else None
     if root is not None:
         opened = "in the appliance" if plan.isolation == "appliance" else "on the host"
-        lines.append(f"  root        UUID={root.filesystem_uuid}, opened {opened}")
+        lines.append(f"  root        UUID={root.filesystem_uuid}{made}, opened {opened}")
     lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
     if plan.serial_console:
         lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")

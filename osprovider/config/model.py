@@ -45,7 +45,9 @@ class Layout:
         default=("bios", "uefi"),
         metadata=_help("the firmware that the disk must boot under; [] with an external kernel"),
     )
-    filesystem: Literal["ext4", "ext3", "ext2"] = field(default="ext4", metadata=_help("the root's file system"))
+    filesystem: Literal["ext4", "ext3", "ext2", "xfs", "btrfs"] = field(
+        default="ext4", metadata=_help("the root's file system; a disk image keeps its own")
+    )
     grow: bool = field(default=True, metadata=_help("the root takes the rest of the disk"))
 
 

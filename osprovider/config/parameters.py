@@ -70,7 +70,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     parameter.name: parameter
     for parameter in (
         Parameter("image", "image to install, a name in images/; none leaves the disk alone", ("image",)),
-        Parameter("filesystem", "file system of the root: ext4, ext3 or ext2", ("layout", "filesystem")),
+        Parameter("filesystem", "file system of the root: ext4, ext3, ext2, xfs or btrfs", ("layout", "filesystem")),
         Parameter(
             "kernel_args", "arguments of the kernel, separated by white space", ("boot", "kernel_args"), _arguments
         ),

@@ -23,8 +23,9 @@ from typing import IO
 
 import osprovider
 from osprovider.errors import GuestError
+from osprovider.guest import host
 from osprovider.guest.appliance_process import Drive, Order
-from osprovider.guest.host import DRIVER, MOUNT_OPTIONS, HostGuest
+from osprovider.guest.host import HostGuest
 from osprovider.guest.resolve import opened
 from osprovider.guest.volume import Volume
 from osprovider.log import reporter
@@ -34,11 +35,7 @@ from osprovider.run import BASE_ENVIRONMENT
 __all__ = ["DRIVERS", "appliance", "pack", "require_appliance"]
 
 DRIVERS = {
-    "ext4": (DRIVER, MOUNT_OPTIONS),
-    "ext3": (DRIVER, MOUNT_OPTIONS),
-    "ext2": (DRIVER, MOUNT_OPTIONS),
-    "xfs": ("xfs", "nouuid"),
-    "btrfs": ("btrfs", ""),
+    **host.DRIVERS,
     "vfat": ("vfat", "utf8,quiet"),  # quiet: it keeps no owners and modes, and need not say so
     "swap": ("", ""),
 }

@@ -9,7 +9,6 @@ Not for: deciding which file system may be mounted here, that is the plan's; nor
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fnmatch
 import os
@@ -26,7 +25,7 @@ from osprovider.guest.protocol import Guest
 from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside, opened, reopenable
 from osprovider.linux import MountFlag, Umount
 
-__all__ = ["DRIVER", "FILESYSTEMS", "MOUNT_OPTIONS", "READ_LIMIT", "HostGuest", "mounted", "refuse_unknown"]
+__all__ = ["DRIVERS", "READ_LIMIT", "HostGuest", "mounted", "refuse_unknown"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -38,16 +37,16 @@ _WAYS_OUT = {
     errno.EXDEV: "something is mounted there, and a guest is one file system",
 }
 
-FILESYSTEMS = ("ext2", "ext3", "ext4")
-"""What a guest's root file system may be; the kernel's driver ``ext4`` serves them all."""
-DRIVER = "ext4"
-MOUNT_OPTIONS = "errors=remount-ro,noinit_itable"
-"""A write after an error fails, in place of making it worse. Inode tables are left for the guest's kernel to zero: ours
-would begin with it beside us, and a grown file system has gigabytes of them."""
+# A write after an error fails, in place of making it worse (xfs and btrfs do so anyway). Inode tables are left for the
+# guest's kernel to zero: ours would begin with it beside us, and a grown file system has gigabytes of them.
+_EXT = ("ext4", "errors=remount-ro,noinit_itable")
+DRIVERS = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": ("xfs", "nouuid"), "btrfs": ("btrfs", "")}
+"""What a guest's root file system may be, and how each is mounted: by which driver, with which options."""
+
+_NO_REPLAY = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
 
 _FLAGS = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC | MountFlag.NOATIME
 _BUSY_SECONDS = 3.0
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class HostGuest(Guest):
@@ -225,7 +224,9 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False) -> Iterator[HostGuest]:
+def mounted(
+    device: Path, filesystem: str, run: Path, *, read_only: bool = False, place: str = "mnt"
+) -> Iterator[HostGuest]:
     """Mount a guest's root file system, ``nosuid,nodev,noexec,noatime``, as long as the body runs.
 
     The caller is in a mount namespace of its own (:func:`osprovider.linux.private_mount_namespace`): the mount is seen
@@ -233,21 +234,23 @@ def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False
 
     Args:
         device: the block device that the file system fills.
-        filesystem: what is on it, never guessed: ``ext4``, ``ext3`` or ``ext2``.
-        run: where the mount point ``mnt`` is made (``Directories.run``).
+        filesystem: what is on it, never guessed; of :data:`DRIVERS`.
+        run: where the mount point is made (``Directories.run``).
         read_only: nothing is written to the device, and a journal is not replayed.
+        place: the mount point's name.
 
     Raises:
         GuestError: it cannot be mounted, what was written could not be stored, or it cannot be unmounted.
     """
     refuse_unknown(device, filesystem)
-    mountpoint = run / "mnt"
+    driver, options = DRIVERS[filesystem]
+    if read_only:
+        options = ",".join(filter(None, (options, _NO_REPLAY[driver])))
+    mountpoint = run / place
     mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = _FLAGS | MountFlag.RDONLY if read_only else _FLAGS
     try:
-        linux.mount(
-            str(device), str(mountpoint), DRIVER, flags, f"{MOUNT_OPTIONS},noload" if read_only else MOUNT_OPTIONS
-        )
+        linux.mount(str(device), str(mountpoint), driver, flags, options)
     except OSError as error:
         raise GuestError(f"cannot mount {device} as {filesystem}: {_reason(error)}; see the kernel's log") from error
     try:
@@ -255,7 +258,7 @@ def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False
         with opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
             yield HostGuest(root, mountpoint=mountpoint)
             if not read_only:
-                _syncfs(root, device)
+                _sync(root, device)
     except BaseException:
         with suppress(GuestError):  # the first error is the one to show
             _unmount(mountpoint)
@@ -265,15 +268,18 @@ def mounted(device: Path, filesystem: str, run: Path, *, read_only: bool = False
 
 def refuse_unknown(device: Path, filesystem: str) -> None:
     """Raise a :class:`GuestError` where a file system is none that may be mounted."""
-    if filesystem not in FILESYSTEMS:
-        raise GuestError(f"cannot mount {device}: its file system, {filesystem}, is none of {', '.join(FILESYSTEMS)}")
+    if filesystem not in DRIVERS:
+        raise GuestError(f"cannot mount {device}: its file system, {filesystem}, is none of {', '.join(DRIVERS)}")
 
 
-def _syncfs(fd: int, device: Path) -> None:
-    """Store all that was written to a file system, and say whether any of it was lost; see syncfs(2)."""
-    if _libc.syncfs(fd) < 0:
-        reason = os.strerror(ctypes.get_errno()).lower()
-        raise GuestError(f"{device} lost what was written to the guest: {reason}; see the kernel's log")
+def _sync(fd: int, device: Path) -> None:
+    """Store all that was written to a file system, and say whether any of it was lost."""
+    try:
+        linux.syncfs(fd)
+    except OSError as error:
+        raise GuestError(
+            f"{device} lost what was written to the guest: {_reason(error)}; see the kernel's log"
+        ) from error
 
 
 def _unmount(mountpoint: Path) -> None:

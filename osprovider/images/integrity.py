@@ -22,12 +22,13 @@ _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
 
 
-def find_damage(path: Path, manifest: Manifest) -> str | None:
-    """Read a template whole, from its disk rather than from memory.
+def find_damage(path: Path, manifest: Manifest, *, cached: bool = False) -> str | None:
+    """Read a template whole.
 
     Args:
         path: its image.
         manifest: what it should be.
+        cached: as the kernel has it, which is what is used next; otherwise from its disk rather than from memory.
 
     Returns:
         the first thing that is wrong, with the byte; None where nothing is.
@@ -39,7 +40,8 @@ def find_damage(path: Path, manifest: Manifest) -> str | None:
         path.open("rb", buffering=0) as file,
         reporter.progress(f"image {manifest.image}: verify {manifest.key[:12]}", manifest.data_bytes) as advance,
     ):
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if not cached:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         try:
             return _read(file.fileno(), manifest, advance)
         except OSError as error:

@@ -22,6 +22,7 @@ from osprovider.config.model import BootstrapBuild, Image, Variant
 from osprovider.errors import ImageError
 from osprovider.images import manifest
 from osprovider.images.builder.distributions import KEYRINGS, distribution
+from osprovider.layout import template_filesystem
 from osprovider.paths import Directories
 
 __all__ = ["Recipe"]
@@ -65,7 +66,7 @@ class Recipe:
         if image.build is not None:
             packages = tuple(sorted({*image.build.packages, *variant.packages}))
             image = dataclasses.replace(image, build=dataclasses.replace(image.build, packages=packages))
-        return cls(name, image, variant.layout.filesystem, digest, site)
+        return cls(name, image, template_filesystem(variant.layout.filesystem), digest, site)
 
     @property
     def build(self) -> BootstrapBuild:

@@ -1,0 +1,226 @@
+"""xfs and btrfs: made on an instance's disk, at their final size, and filled from a template's tree.
+
+Either could be copied and grown as ext4 is, and would be the worse for it: an xfs keeps the small allocation groups and
+the small log that it was made with (mkfs.xfs(8), ``agcount`` and ``-l size``). The template stays the ext4 that every
+variant shares. It is verified and mounted read-only; cp(1) keeps owners, modes, times, links, holes, devices and
+extended attributes, ACLs and capabilities among them. What it does not keep: flags of chattr(1), and the attributes
+that /etc/xattr.conf names as bound to their file (``security.evm``).
+
+Features are listed one by one, so that a newer mkfs does not change what a guest must understand: Debian 11's kernel
+5.10 and GRUB 2.06 read everything here.
+
+- xfs: ``bigtime`` (times beyond 2038) and ``inobtcount`` are Linux 5.10's; GRUB reads the one since 2.06, the other
+  does not concern it. Out are ``rmapbt``, ``nrext64`` (Linux 5.19, GRUB 2.12), ``exchange`` and ``parent`` (Linux 6.10;
+  mkfs.xfs 6.10 is the first to know them). The same as xfsprogs' mkfs/lts_5.15.conf, which Debian 12's mkfs.xfs cannot
+  read. Its sectors have 4096 bytes, which fits any disk.
+- btrfs: ``no-holes`` is out: GRUB 2.06 reads no file that has a hole without an item for it (its commit 7f4e017a14 came
+  later), and a kernel's image may have holes. ``block-group-tree`` (Linux 6.1, mkfs.btrfs's default since 6.19) needs
+  it, and is out with it. Metadata is there twice. There are no subvolumes: GRUB, fstab and the initramfs find the root
+  as they do on any file system, and who wants snapshots can make subvolumes later.
+
+Measured with Debian 12 (12,700 files, 390 MiB), all synced: cp 0.7 s onto xfs and 0.8 s onto btrfs, a pipe of two tars
+half as long again, four cps at once 0.1 s less.
+Not for: file systems that grow from a template (:mod:`osprovider.disk.filesystem`), nor deciding
+(:mod:`osprovider.plan`).
+Sources: mkfs.xfs(8), mkfs.btrfs(8), xfs(5), btrfs(5), cp(1); GRUB's grub-core/fs/xfs.c and btrfs.c.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from osprovider import linux
+from osprovider.background import background
+from osprovider.disk.copy import DamagedTemplate, sync, zero
+from osprovider.disk.device import Device
+from osprovider.disk.loop import loop_device
+from osprovider.errors import DeviceError, RequestError
+from osprovider.guest.host import HostGuest, mounted
+from osprovider.guest.resolve import opened
+from osprovider.images import integrity
+from osprovider.images.programs import is_installed
+from osprovider.images.store import Template
+from osprovider.layout import PartitionPlan
+from osprovider.log import reporter
+from osprovider.run import run
+
+__all__ = ["fill", "make", "refuse_damaged", "require"]
+
+_PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+_ENDS = 1 << 20  # where file systems, RAIDs and volume managers have their signatures
+_SYNC_SECONDS = 0.1
+_XFS_KNOWS_PARENTS = (6, 10)
+
+
+def require(filesystem: str) -> None:
+    """Refuse, before anything is written, where this node cannot make or mount a file system.
+
+    Args:
+        filesystem: ``xfs`` or ``btrfs``.
+
+    Raises:
+        RequestError: says what to install.
+    """
+    if not is_installed(f"mkfs.{filesystem}"):
+        package = _PACKAGES[filesystem]
+        raise RequestError(
+            f"layout.filesystem is {filesystem}, and this node has no mkfs.{filesystem}: apt install {package}"
+        )
+    if not linux.has_filesystem(filesystem):
+        raise RequestError(
+            f"layout.filesystem is {filesystem}, and this node's kernel cannot mount it: see modprobe {filesystem}"
+        )
+
+
+def refuse_damaged(template: Template) -> None:
+    """Read a template whole and compare it with its manifest: the kernel is given no file system that nobody made.
+
+    Raises:
+        DamagedTemplate: it is not what it should be.
+    """
+    damage = integrity.find_damage(template.path, template.manifest, cached=True)
+    if damage is not None:
+        raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
+
+
+def fill(template: Template, device: Device, part: PartitionPlan, run_directory: Path) -> None:
+    """Make the file system of a partition, with the template's tree in it.
+
+    The caller is in a mount namespace of its own, and has checked the template (:func:`refuse_damaged`).
+
+    Args:
+        template: one ext file system that was made here.
+        device: the disk.
+        part: of it; what is there is lost.
+        run_directory: where mount points are made.
+
+    Raises:
+        DeviceError, GuestError, ToolError: it could not be made, filled or stored.
+    """
+    used = template.manifest.filesystem.used_bytes
+    what = f"fill {part.filesystem} from image {template.manifest.image}"
+    with (
+        reporter.progress(what, used) as advance,
+        loop_device(device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes) as target,
+    ):
+        _clear_ends(device, part)
+        make(target, part.filesystem or "", part.filesystem_uuid or "")
+        with (
+            loop_device(template.path, read_only=True) as source,
+            mounted(source, template.manifest.filesystem.type, run_directory, read_only=True, place="template") as tree,
+            mounted(target, part.filesystem or "", run_directory) as root,
+        ):
+            _copy(tree, root, advance)
+
+
+def make(path: Path, filesystem: str, uuid: str) -> None:
+    """Make an empty file system that fills a block device. What is there is lost, and not discarded.
+
+    Args:
+        path: the device.
+        filesystem: ``xfs`` or ``btrfs``.
+        uuid: its UUID. mkfs.btrfs refuses one that another block device of this machine bears.
+
+    Raises:
+        ToolError: mkfs failed.
+    """
+    if filesystem == "xfs":
+        version = run(["mkfs.xfs", "-V"]).text
+        newer = ["-i", "exchange=0", "-n", "parent=0"] if _version(version) >= _XFS_KNOWS_PARENTS else []
+        run(
+            [
+                *("mkfs.xfs", "-q", "-f", "-K", "-b", "size=4096", "-s", "size=4096"),
+                *("-m", f"crc=1,finobt=1,inobtcount=1,bigtime=1,reflink=1,rmapbt=0,uuid={uuid}"),
+                *("-i", "size=512,sparse=1,nrext64=0"),
+                *newer,
+                path,
+            ]
+        )
+    else:
+        run(
+            [
+                *("mkfs.btrfs", "-q", "-f", "-K", "--sectorsize", "4096", "--nodesize", "16384"),
+                *("--features", "extref,skinny-metadata,^no-holes", "--checksum", "crc32c"),
+                *("--metadata", "dup", "--data", "single", "--uuid", uuid),
+                path,
+            ]
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of ``mkfs.xfs version 6.1.0``."""
+    found = re.search(r"(\d+)\.(\d+)", text)
+    if found is None:
+        raise DeviceError(f"mkfs.xfs does not say its version, but: {text}")
+    return int(found[1]), int(found[2])
+
+
+def _clear_ends(device: Device, part: PartitionPlan) -> None:
+    """Zero what tells of an old file system, beyond what mkfs does, and where others than us can see it.
+
+    After a reinstall the kernel may still have a node for the old partition, whose btrfs has the same UUID.
+    """
+    size = min(_ENDS, part.size_bytes)
+    zero(device.fd, part.start_bytes, size)
+    zero(device.fd, part.start_bytes + part.size_bytes - size, size)
+    sync(device.fd)
+
+
+def _copy(tree: HostGuest, root: HostGuest, advance: Callable[[int], None]) -> None:
+    """Copy a mounted tree into an empty one."""
+    with opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root.root_fd)) as own, _written_out(own, advance):
+        run(
+            [
+                *("cp", "--recursive", "--no-dereference", "--one-file-system", "--no-target-directory"),
+                # Unlike --archive, this fails where one of them cannot be kept.
+                *("--preserve=mode,ownership,timestamps,links,xattr", "--sparse=auto"),
+                f"/proc/self/fd/{tree.root_fd}/.",
+                f"/proc/self/fd/{root.root_fd}/.",
+            ],
+            pass_fds=(tree.root_fd, root.root_fd),
+        )
+    # mke2fs' own, which neither xfs nor btrfs has.
+    status = os.fstat(root.root_fd)
+    with suppress(OSError):
+        os.rmdir("lost+found", dir_fd=root.root_fd)
+    os.utime(root.root_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def _written_out(fd: int, advance: Callable[[int], None]) -> Iterator[None]:
+    """While the body fills a file system, have it stored all the while, and progress follow what it holds.
+
+    It is done sooner so. And xfs reserves up to 20 KiB for each file that waits to be written, and makes no symbolic
+    link where nothing is left beside that (Debian 12's tree, 390 MiB, failed to fit in 640 MiB).
+
+    Args:
+        fd: a descriptor that nobody else syncs: syncfs(2) tells each of an error once.
+        advance: called with each further number of bytes.
+    """
+    done = threading.Event()
+
+    def store() -> None:
+        seen = _used_bytes(fd)
+        while not done.wait(_SYNC_SECONDS):
+            with suppress(OSError):  # whoever unmounts is told as well
+                linux.syncfs(fd)
+            now = _used_bytes(fd)
+            advance(max(now - seen, 0))
+            seen = max(now, seen)
+
+    with background("fill") as start:
+        start(store)
+        try:
+            yield
+        finally:
+            done.set()
+
+
+def _used_bytes(fd: int) -> int:
+    found = os.fstatvfs(fd)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
