@@ -40,7 +40,9 @@ _WAYS_OUT = {
 # A write after an error fails, in place of making it worse (xfs and btrfs do so anyway). Inode tables are left for the
 # guest's kernel to zero: ours would begin with it beside us, and a grown file system has gigabytes of them.
 _EXT = ("ext4", "errors=remount-ro,noinit_itable")
-DRIVERS = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": ("xfs", "nouuid"), "btrfs": ("btrfs", "")}
+# What is written beyond a hole takes no more of an xfs than that.
+_XFS = ("xfs", "nouuid,allocsize=4096")
+DRIVERS = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": _XFS, "btrfs": ("btrfs", "")}
 """What a guest's root file system may be, and how each is mounted: by which driver, with which options."""
 
 _NO_REPLAY = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}

@@ -94,7 +94,11 @@ def test_ganetis_own_parameter_sets_nothing() -> None:
         ("wipe", "fast", 'OSP_WIPE: wipe: "fast" is not known here; write auto, zero, discard or none'),
         ("wipe", "", 'OSP_WIPE: wipe: "" is not known here; write auto'),
         ("image", "../x", 'OSP_IMAGE: image: "../x" does not fit; write a name'),
-        ("filesystem", "ext5", 'OSP_FILESYSTEM: layout.filesystem: "ext5" is not known here; write ext4, ext3 or ext2'),
+        (
+            "filesystem",
+            "ext5",
+            'OSP_FILESYSTEM: layout.filesystem: "ext5" is not known here; write ext4, ext3, ext2, xfs or btrfs',
+        ),
         ("kernel_args", 'quiet "x', "OSP_KERNEL_ARGS: boot.kernel_args[1]: "),
         ("hostname", "a_b", 'OSP_HOSTNAME: system.hostname: "a_b" does not fit; write fqdn, short, or'),
         ("timezone", "/etc/passwd", "OSP_TIMEZONE: system.timezone: "),
