@@ -34,7 +34,7 @@ FEATURES = {
     "btrfs": ["btrfs", "inspect-internal", "dump-super"],
 }
 INSTANCE = "3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e6f"
-SIZE = 448 * MIB
+SIZE = 600 * MIB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _said(*words: str | Path) -> str:
 
 @pytest.fixture(params=["file", "loop-512", "loop-4096"])
 def disk(request: pytest.FixtureRequest, scratch: Path) -> Iterator[tuple[Path, int]]:
-    """A disk of 448 MiB full of 0xA5, in which an ext4 had been, and the size of its sectors."""
+    """A disk of 600 MiB full of 0xA5, in which an ext4 had been, and the size of its sectors."""
     file = used_disk(scratch / "disk", SIZE)
     start = root_of(file, "xfs").start_bytes
     mkfs = ["mkfs.ext4", "-q", "-F", "-E", f"offset={start}", str(file), "300M"]
@@ -177,12 +177,13 @@ def test_a_damaged_template_is_refused(scratch: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_disk_that_becomes_full_is_told(kind: str, scratch: Path) -> None:
     """Where the plan foresaw too little."""
-    disk, root = used_disk(scratch / "disk", SIZE), root_of(Path("disk"), kind)
+    disk = used_disk(scratch / "disk", SIZE)
+    root = dataclasses.replace(root_of(disk, kind), size_bytes=320 * MIB)
 
     def refused() -> None:
         image = scratch / "template.img"
         with scratch_filesystem(image, scratch / "tree", 512 * MIB) as place:
-            (place / "large").write_bytes(os.urandom(400 * MIB))
+            (place / "large").write_bytes(os.urandom(340 * MIB))
         with image.open("rb") as file, claim(disk, scratch / "run") as device:
             source = Template(_manifest(image, file.fileno()), file.fileno(), image)
             with pytest.raises(Exception, match="No space left on device"):

@@ -1,0 +1,188 @@
+"""``create`` with a root of xfs or btrfs: from the template that ext4 has, at the disk's size, and it boots."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from osprovider.images.manifest import Manifest
+from osprovider.layout import derived_uuid
+from tests.support.leftovers import no_leftovers
+from tests.support.qemu import Firmware, Guest, UserNetwork, boot
+from tests.support.runs import loop_devices
+from tests.support.ssh import make_key
+from tests.system.create.site import Site, attached, sfdisk
+
+GIB = 1 << 30
+MIB = 1 << 20
+KINDS = ["xfs", "btrfs"]
+CHECKS = {"xfs": ["xfs_repair", "-n"], "btrfs": ["btrfs", "check", "--readonly"]}
+NETWORK = UserNetwork()
+
+
+def variant_of(site: Site, kind: str, **changes: str) -> str:
+    """A variant with such a root."""
+    further = "".join(f"{key}: {value}\n" for key, value in changes.items())
+    site.write(f"variants/{kind}.yaml", f"image: debian-12\nlayout: {{filesystem: {kind}}}\n{further}")
+    return kind
+
+
+@contextmanager
+def root_of(disk: Path) -> Iterator[Path]:
+    """A loop device on the root partition, the last one."""
+    table = sfdisk(disk)
+    root, sector = table["partitions"][-1], table.get("sectorsize", 512)
+    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(root["start"] * sector)]
+    words += ["--sizelimit", str(root["size"] * sector), str(disk)]
+    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def tags(device: Path) -> dict[str, str]:
+    """What blkid(8) finds on a device."""
+    words = ["blkid", "-p", "-o", "export", str(device)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("=", 1) for line in said.splitlines())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("sector_size", "seen"), [(None, 512), (512, 512), (4096, 4096)])
+def test_the_root_is_what_the_plan_says(site: Site, kind: str, sector_size: int | None, seen: int) -> None:
+    variant = variant_of(site, kind, boot="{loader: none}") if seen != 512 else variant_of(site, kind)
+    file = site.disk(3 * GIB)
+    if sector_size is None:
+        _install(site, file, variant, kind, "kvm")
+        return
+    with attached(file, sector_size) as disk:
+        _install(site, disk, variant, kind, "xen-hvm" if seen != 512 else "kvm")
+
+
+def _install(site: Site, disk: Path, variant: str, kind: str, hypervisor: str) -> None:
+    """Create, and compare the root with the plan."""
+    templates = list(site.cache.glob("templates/*"))
+    environment = site.environment(disk, variant=variant, hypervisor=hypervisor)
+    (site.directory / "environment").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    planned = site.command("plan", "--json", "--environment", str(site.directory / "environment"))
+    plan = json.loads(planned.said)
+    outcome = site.call("create", environment)
+    assert outcome.status == 0, outcome.said
+    assert plan["filled"] is True
+    assert plan["template_ready"] is True
+    assert list(site.cache.glob("templates/*")) == templates
+    with root_of(disk) as root:
+        found = tags(root)
+        subprocess.run([*CHECKS[kind], root], check=True, capture_output=True)
+    assert found["TYPE"] == kind == plan["table"]["partitions"][-1]["filesystem"]
+    assert found["UUID"] == plan["table"]["partitions"][-1]["filesystem_uuid"]
+    assert found["UUID"] == derived_uuid(environment["INSTANCE_UUID"], "disk 0 root file system")
+
+
+def test_the_plan_says_how_the_root_is_made(site: Site) -> None:
+    said = site.command("plan", "web1.example.org", "-v", variant_of(site, "xfs"), "-d", "3G").said
+    assert "made at its size and filled" in said
+    assert "made at its size and filled" not in site.command("plan", "web1.example.org", "-v", "debian-12").said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_too_small_for_it_is_told_both_sizes_and_one_that_is_not_is_filled(site: Site, kind: str) -> None:
+    variant = variant_of(site, kind)
+    disk = site.disk(GIB)
+    outcome = site.create(disk, variant=variant)
+    assert outcome.status == 1
+    sizes = re.search(r"it has 1024 MiB and the image needs (\d+) MiB", outcome.last_line)
+    assert sizes is not None, outcome.said
+    assert disk.stat().st_blocks == 0
+    disk = site.disk((int(sizes[1])) * MIB, name="enough.raw")
+    site.created(disk, variant=variant)
+    with root_of(disk) as root:
+        subprocess.run([*CHECKS[kind], root], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_while_it_fills_nothing_is_left_and_the_next_run_succeeds(
+    site: Site, kind: str, sign: signal.Signals
+) -> None:
+    disk, variant = site.disk(3 * GIB), variant_of(site, kind)
+    site.created(disk, variant=variant)
+    process = site.start("create", site.environment(disk, variant=variant, reinstall=True))
+    assert process.stdout is not None
+    while f"fill {kind}" not in (line := process.stdout.readline()):
+        assert line, "create ended before it filled"
+    process.send_signal(sign)
+    said, _ = process.communicate()
+    assert process.returncode in {1, -sign}, said
+    assert subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode != 0
+    if sign is signal.SIGTERM:
+        assert str(disk) not in loop_devices().values()
+    site.created(disk, variant=variant, reinstall=True)
+    assert str(disk) not in loop_devices().values()
+
+
+def test_a_damaged_template_is_noticed_before_the_disk_is_touched(site: Site, tmp_path: Path) -> None:
+    own = tmp_path / "cache"
+    subprocess.run(["cp", "--archive", "--sparse=always", site.cache, own], check=True)
+    site.cache = own
+    (template,) = own.glob("templates/*/template.img")
+    extents = Manifest.from_json((template.parent / "manifest.json").read_bytes()).extents
+    with template.open("r+b") as file:
+        file.seek(extents[len(extents) // 2].offset)
+        (first,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([first ^ 1]))
+    disk = site.disk(3 * GIB)
+    process = site.start("create", site.environment(disk, variant=variant_of(site, "xfs")))
+    assert process.stdout is not None
+    while "preparing image debian-12 again" not in (line := process.stdout.readline()):
+        assert line, "create ended by itself"
+    process.terminate()  # that it is made again indeed is tested with ext4
+    process.communicate()
+    assert f"template {template} is damaged: the checksum of" in line
+    assert disk.stat().st_blocks == 0
+
+
+def test_a_large_disk_takes_as_little_memory(site: Site) -> None:
+    environment = site.environment(site.disk(5 << 40), variant=variant_of(site, "xfs"))
+    assert site.peak_kib("create", environment) < 100 * 1024
+
+
+@pytest.mark.parametrize(("kind", "firmware"), [("xfs", Firmware.UEFI), ("btrfs", Firmware.BIOS)])
+def test_it_boots(run_directory: Path, cache: Path, tmp_path: Path, kind: str, firmware: Firmware) -> None:
+    """To its network and ssh, nothing failed; and the guest's own tools know where they are."""
+    with no_leftovers([tmp_path]):
+        site = Site(tmp_path, cache)
+        public = make_key(tmp_path / "key")
+        site.write("defaults.yaml", f"users: {{root: {{ssh_authorized_keys: ['{public.strip()}']}}}}\n")
+        disk = site.disk(3 * GIB)
+        nic = {"ip": NETWORK.address, "mac": NETWORK.mac, "mode": "bridged", "link": "lab0"}
+        site.created(disk, variant=variant_of(site, kind), nics=[nic])
+        (directory := tmp_path / "machine").mkdir()
+        with boot(disk, directory, tmp_path / "key", firmware=firmware, network=NETWORK) as guest:
+            guest.wait_for_console(r"^web1 login:", 600)
+            assert (
+                re.findall(r"^\s*(error: (?!no suitable video mode found).*)", guest.console.text(), re.MULTILINE) == []
+            )
+            guest.wait_for_ssh()
+            with root_of(disk) as root:
+                uuid = tags(root)["UUID"]
+            assert _ask(guest, "findmnt --noheadings --output FSTYPE,UUID /").split() == [kind, uuid]
+            assert "rw" in _ask(guest, "findmnt --noheadings --output OPTIONS /").split(",")
+            assert _ask(guest, "systemctl is-system-running --wait") == "running", _ask(guest, "systemctl --failed")
+            assert _ask(guest, "touch /root/written && sync && echo kept") == "kept"
+            size = int(_ask(guest, "df --block-size=1 --output=size / | tail -n 1"))
+            assert size > 2.7 * GIB
+            _ask(guest, "poweroff --force")
+
+
+def _ask(guest: Guest, command: str) -> str:
+    return guest.ssh(["sh", "-c", command], check=False).stdout.strip()
