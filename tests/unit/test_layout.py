@@ -10,7 +10,17 @@ import pytest
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError
 from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
-from osprovider.layout import TYPES, DiskFacts, TablePlan, adopt, derived_uuid, grows, lay_out
+from osprovider.layout import (
+    TYPES,
+    DiskFacts,
+    TablePlan,
+    adopt,
+    derived_uuid,
+    grows,
+    lay_out,
+    least_filled_bytes,
+    template_filesystem,
+)
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -186,3 +196,13 @@ def test_an_own_layout_that_shall_not_grow_is_as_large_as_the_image() -> None:
 def test_a_disk_too_small_for_an_own_layout_is_refused_with_both_sizes() -> None:
     with pytest.raises(DeviceError, match=r"it has 1024 MiB and the image needs 1155 MiB"):
         lay_out(DiskFacts(GIB), Layout(), ("bios", "uefi"), GIB, UUID, "/dev/x")
+
+
+@pytest.mark.parametrize(("template", "needed"), [(0, 300), (32, 300), (707, 1051), (16 << 10, (18 << 10) + 256)])
+def test_a_root_that_is_filled_needs_more_than_the_template_has(template: int, needed: int) -> None:
+    assert least_filled_bytes(template * MIB) // MIB == needed
+
+
+def test_the_template_of_what_is_filled_is_an_ext4() -> None:
+    kinds = ("ext4", "ext3", "ext2", "xfs", "btrfs")
+    assert [template_filesystem(kind) for kind in kinds] == ["ext4", "ext3", "ext2", "ext4", "ext4"]

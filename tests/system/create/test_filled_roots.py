@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -56,34 +56,31 @@ def tags(device: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("sector_size", "seen"), [(None, 512), (512, 512), (4096, 4096)])
-def test_the_root_is_what_the_plan_says(site: Site, kind: str, sector_size: int | None, seen: int) -> None:
+@pytest.mark.parametrize(
+    ("hypervisor", "sector_size", "seen"),
+    [("kvm", None, 512), ("kvm", 512, 512), ("kvm", 4096, 512), ("xen-hvm", 4096, 4096)],
+)
+def test_the_root_is_what_the_plan_says(
+    site: Site, kind: str, hypervisor: str, sector_size: int | None, seen: int
+) -> None:
     variant = variant_of(site, kind, boot="{loader: none}") if seen != 512 else variant_of(site, kind)
     file = site.disk(3 * GIB)
-    if sector_size is None:
-        _install(site, file, variant, kind, "kvm")
-        return
-    with attached(file, sector_size) as disk:
-        _install(site, disk, variant, kind, "xen-hvm" if seen != 512 else "kvm")
-
-
-def _install(site: Site, disk: Path, variant: str, kind: str, hypervisor: str) -> None:
-    """Create, and compare the root with the plan."""
-    templates = list(site.cache.glob("templates/*"))
-    environment = site.environment(disk, variant=variant, hypervisor=hypervisor)
-    (site.directory / "environment").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-    planned = site.command("plan", "--json", "--environment", str(site.directory / "environment"))
-    plan = json.loads(planned.said)
-    outcome = site.call("create", environment)
+    with attached(file, sector_size) if sector_size else nullcontext(file) as disk:
+        environment = site.environment(disk, variant=variant, hypervisor=hypervisor)
+        variables = site.directory / "environment"
+        variables.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+        plan = json.loads(site.command("plan", "--json", "--environment", str(variables)).said)
+        templates = list(site.cache.glob("templates/*"))
+        outcome = site.call("create", environment)
     assert outcome.status == 0, outcome.said
-    assert plan["filled"] is True
-    assert plan["template_ready"] is True
+    assert (plan["filled"], plan["template_ready"]) == (True, True)
     assert list(site.cache.glob("templates/*")) == templates
-    with root_of(disk) as root:
+    with attached(file, seen) as disk, root_of(disk) as root:
         found = tags(root)
         subprocess.run([*CHECKS[kind], root], check=True, capture_output=True)
-    assert found["TYPE"] == kind == plan["table"]["partitions"][-1]["filesystem"]
-    assert found["UUID"] == plan["table"]["partitions"][-1]["filesystem_uuid"]
+    planned = plan["table"]["partitions"][-1]
+    assert found["TYPE"] == kind == planned["filesystem"]
+    assert found["UUID"] == planned["filesystem_uuid"]
     assert found["UUID"] == derived_uuid(environment["INSTANCE_UUID"], "disk 0 root file system")
 
 
@@ -154,6 +151,26 @@ def test_a_damaged_template_is_noticed_before_the_disk_is_touched(site: Site, tm
 def test_a_large_disk_takes_as_little_memory(site: Site) -> None:
     environment = site.environment(site.disk(5 << 40), variant=variant_of(site, "xfs"))
     assert site.peak_kib("create", environment) < 100 * 1024
+
+
+@pytest.mark.parametrize(
+    ("kind", "isolation"), [("xfs", "appliance"), ("btrfs", "auto"), ("xfs", "host"), ("btrfs", "host")]
+)
+def test_it_is_renamed_wherever_it_is_opened(site: Site, kind: str, isolation: str) -> None:
+    """``appliance``: the hooks of the create run there as well; ``auto``: only those of the rename."""
+    disk, variant = site.disk(3 * GIB), variant_of(site, kind, isolation=isolation)
+    site.created(disk, variant=variant)
+    outcome = site.renamed(disk, "web1.example.org", "shop.example.org", variant=variant)
+    assert outcome.status == 0, outcome.said
+    with root_of(disk) as root:
+        assert _hostname(root, kind, site.directory / "mounted") == "shop.example.org\n"
+
+
+def _hostname(root: Path, kind: str, place: Path) -> str:
+    place.mkdir()
+    read = 'mount --read-only --types "$1" "$2" "$3" && cat "$3/etc/hostname"'
+    words = ["unshare", "--mount", "sh", "-c", read, "sh", kind, str(root), str(place)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(("kind", "firmware"), [("xfs", Firmware.UEFI), ("btrfs", Firmware.BIOS)])

@@ -56,3 +56,14 @@ def test_without_an_esp_there_is_no_line_for_it(tmp_path: Path) -> None:
 def test_without_a_root_that_can_be_named_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HookError, match="no root file system with a UUID"):
         run_hook("fstab", tmp_path, dataclasses.replace(context(), disks=()))
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_what_cannot_be_checked_at_boot_is_not(tmp_path: Path, kind: str) -> None:
+    write_tree(tmp_path, {"/boot": None, "/etc": None})
+    made = context()
+    (esp, root) = made.disks[0].partitions
+    partitions = (esp, dataclasses.replace(root, filesystem=kind))
+    disk = dataclasses.replace(made.disks[0], partitions=partitions)
+    run_hook("fstab", tmp_path, dataclasses.replace(made, disks=(disk,)))
+    assert f"\nUUID={ROOT_UUID} / {kind} defaults 0 0\nUUID=" in (tmp_path / "etc/fstab").read_text()

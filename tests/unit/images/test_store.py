@@ -151,6 +151,8 @@ def test_what_the_result_depends_on_changes_the_key(store: Store, name: str, ima
         ),
         (IMAGE, Variant(image="debian-12", packages=("acl",))),
         (IMAGE, Variant(image="debian-12", layout=Layout(grow=False))),
+        (IMAGE, Variant(image="debian-12", layout=Layout(filesystem="xfs"))),
+        (IMAGE, Variant(image="debian-12", layout=Layout(filesystem="btrfs"))),
     ],
 )
 def test_what_the_result_does_not_depend_on_leaves_the_key(store: Store, image: Image, variant: Variant) -> None:
