@@ -109,6 +109,26 @@ def test_older_file_systems_are_mounted_as_well(tmp_path: Path, run: Path, kind:
     fsck(image)
 
 
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_xfs_and_btrfs_are_mounted_and_read_without_a_change(tmp_path: Path, run: Path, kind: str) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True, capture_output=True)
+
+    def use() -> tuple[bytes, bool]:
+        with loop_device(image) as loop, mounted(loop, kind, run) as guest:
+            guest.write("/etc/hostname", "web1\n")
+        before = image.read_bytes()
+        with loop_device(image) as loop, mounted(loop, kind, run, read_only=True, place="other") as guest:
+            assert guest.mountpoint == run / "other"
+            with pytest.raises(GuestError, match="read-only"):
+                guest.write("/x", "x")
+            return guest.read("/etc/hostname"), image.read_bytes() == before
+
+    assert in_namespace(use) == (b"web1\n", True)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"), [("ext4", "cannot mount /dev/loop.* as ext4: invalid argument"), ("vfat", "vfat, is none of")]
 )
