@@ -2,7 +2,7 @@
 
 Within it there is the node's ``/usr``, read-only, a few device nodes, the files that were passed, and nothing else: no
 network, no configuration, no other process, no terminal. It ends with us.
-Not for: programs of a guest (the libguestfs appliance), nor for those that change a node's devices.
+Not for: programs of a guest (the libguestfs appliance).
 Source: bwrap(1).
 """
 
@@ -32,6 +32,7 @@ def confine(
     *,
     read: Mapping[Path, str] | None = None,
     write: Mapping[Path, str] | None = None,
+    devices: Sequence[Path] = (),
     privileges: Sequence[str] = (),
     cwd: str = "/",
     memory_bytes: int | None = None,
@@ -43,6 +44,7 @@ def confine(
         argv: the program and its arguments, in terms of the paths inside.
         read: files and directories of the node that it may read, with their paths inside.
         write: likewise, that it may write.
+        devices: nodes in ``/dev`` that it may write, which keep their paths; it has no others of the node's.
         privileges: capabilities that it keeps; without any it has no user ID of the node's but its caller's own.
         cwd: where it runs, inside.
         memory_bytes: the most that it may allocate; None for no limit of its own.
@@ -62,6 +64,7 @@ def confine(
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108 - its own
         *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host.absolute()), inside)),
         *(word for host, inside in (write or {}).items() for word in ("--bind", str(host.absolute()), inside)),
+        *(word for node in devices for word in ("--dev-bind", str(node), str(node))),
         *("--cap-drop", "ALL"),
         *(word for name in privileges for word in ("--cap-add", name)),
         *("--chdir", cwd, "--"),

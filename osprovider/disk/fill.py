@@ -36,7 +36,7 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.background import background
-from osprovider.disk.copy import DamagedTemplate, sync, zero
+from osprovider.disk.copy import DamagedTemplate, zero
 from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError, RequestError
@@ -48,6 +48,7 @@ from osprovider.images.store import Template
 from osprovider.layout import PartitionPlan
 from osprovider.log import reporter
 from osprovider.run import run
+from osprovider.sandbox import confine
 
 __all__ = ["fill", "make", "refuse_damaged", "require"]
 
@@ -124,7 +125,7 @@ def make(path: Path, filesystem: str, uuid: str) -> None:
     Args:
         path: the device.
         filesystem: ``xfs`` or ``btrfs``.
-        uuid: its UUID. mkfs.btrfs refuses one that another block device of this machine bears.
+        uuid: its UUID.
 
     Raises:
         ToolError: mkfs failed.
@@ -142,14 +143,17 @@ def make(path: Path, filesystem: str, uuid: str) -> None:
             ]
         )
     else:
-        run(
+        # By itself it looks at all block devices, for one with this UUID, and refuses where it has seen one lately.
+        mkfs = confine(
             [
                 *("mkfs.btrfs", "-q", "-f", "-K", "--sectorsize", "4096", "--nodesize", "16384"),
                 *("--features", "extref,skinny-metadata,^no-holes", "--checksum", "crc32c"),
                 *("--metadata", "dup", "--data", "single", "--uuid", uuid),
                 path,
-            ]
+            ],
+            devices=[path],
         )
+        run(mkfs)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -161,14 +165,10 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _clear_ends(device: Device, part: PartitionPlan) -> None:
-    """Zero what tells of an old file system, beyond what mkfs does, and where others than us can see it.
-
-    After a reinstall the kernel may still have a node for the old partition, whose btrfs has the same UUID.
-    """
+    """Zero what tells of an old file system, beyond what mkfs does."""
     size = min(_ENDS, part.size_bytes)
     zero(device.fd, part.start_bytes, size)
     zero(device.fd, part.start_bytes + part.size_bytes - size, size)
-    sync(device.fd)
 
 
 def _copy(tree: HostGuest, root: HostGuest, advance: Callable[[int], None]) -> None:

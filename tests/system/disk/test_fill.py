@@ -149,6 +149,18 @@ def test_a_reinstall_makes_it_anew_with_the_same_uuid(kind: str, scratch: Path) 
         assert found.tags["UUID"] == root_of(disk, kind).filesystem_uuid
 
 
+def test_a_disk_with_the_same_uuid_beside_it_does_not_matter(scratch: Path) -> None:
+    """A copy of the old disk, say, or the kernel's node for the old partition; mkfs.btrfs by itself refuses then."""
+    disk = used_disk(scratch / "disk", SIZE)
+    with (scratch / "copy").open("wb") as file:
+        file.truncate(SIZE)
+    with attached(scratch / "copy") as other:
+        words = ["mkfs.btrfs", "-q", "-U", str(root_of(disk, "btrfs").filesystem_uuid), str(other)]
+        subprocess.run(words, check=True, capture_output=True)
+        found = in_namespace(partial(filled, disk, "btrfs", scratch, 512))
+    assert found.after == found.before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_features_are_those_that_are_listed(kind: str, scratch: Path) -> None:
     disk = used_disk(scratch / "disk", SIZE)
