@@ -26,10 +26,12 @@ from osprovider.disk.users import find_users, openers
 from osprovider.errors import DeviceError
 from osprovider.layout import DiskFacts
 from osprovider.linux import block_device_size, is_write_protected, sector_size
+from osprovider.log import reporter
 
 __all__ = ["Device", "claim", "probe"]
 
 _UDEV_SECONDS = 5.0  # how long udev may hold its shared lock while it looks at a device that has just come into being
+_DEAD_SECONDS = 30.0  # how long the kernel may take to unmount what a killed run of ours had mounted
 _ALIGNMENT = 1 << 20
 _LARGEST_ALIGNMENT = 64 << 20  # what some bridges say beyond this is not a stripe's size but a mistake
 
@@ -92,7 +94,9 @@ def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Dev
         fd = _open(path, mode)
         stack.callback(os.close, fd)
         status = os.fstat(fd)
-        stack.enter_context(_lock_of_ours(path, status, run_dir))
+        was_killed = stack.enter_context(_lock_of_ours(path, status, run_dir))
+        if was_killed:
+            _wait_for_dead(path, status)
         _refuse_if_used(path, fd, status)
         is_block = stat.S_ISBLK(status.st_mode)
         if is_block:
@@ -170,35 +174,36 @@ def _alignment(device: int) -> int:
 
 
 @contextmanager
-def _lock_of_ours(path: Path, status: os.stat_result, run_dir: Path) -> Iterator[None]:
-    """The lock among runs of osprovider on this node, by what the path leads to."""
+def _lock_of_ours(path: Path, status: os.stat_result, run_dir: Path) -> Iterator[bool]:
+    """The lock among runs of osprovider on this node, by what the path leads to. Yields: was its last owner killed."""
     is_block = stat.S_ISBLK(status.st_mode)
     number = status.st_rdev if is_block else status.st_dev
     name = f"disk-{os.major(number)}:{os.minor(number)}" + ("" if is_block else f"-{status.st_ino}")
     lock = run_dir / "locks" / name
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = _take_lock(path, lock)
+        fd, was_killed = _take_lock(path, lock)
     except OSError as error:
         raise DeviceError(f"{path}: cannot be locked: {lock}: {error.strerror}") from error
     try:
-        yield
+        yield was_killed
     finally:
         lock.unlink(missing_ok=True)
         os.close(fd)
 
 
-def _take_lock(path: Path, lock: Path) -> int:
-    """Lock a file that says who holds it. Returns the descriptor that holds the lock."""
+def _take_lock(path: Path, lock: Path) -> tuple[int, bool]:
+    """Lock a file that says who holds it. Returns the descriptor that holds the lock; and whether it still said so."""
     while True:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last owner may have removed it between our opening and locking it.
             if _is_same(lock, fd):
+                was_killed = os.fstat(fd).st_size > 0
                 os.ftruncate(fd, 0)
                 os.write(fd, f"{os.getpid()}\n".encode())
-                return fd
+                return fd, was_killed
         except BlockingIOError as error:
             owner = os.read(fd, 20).decode().strip() or "?"
             os.close(fd)
@@ -216,6 +221,19 @@ def _is_same(path: Path, fd: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(fd))
     except FileNotFoundError:
         return False
+
+
+def _wait_for_dead(path: Path, status: os.stat_result) -> None:
+    """Wait until the kernel has given back what a killed run of ours had of a disk: mounts, and loop devices on it.
+
+    They go with its last program, once that has ended and all that was written is stored. What is still there then is
+    somebody else's.
+    """
+    deadline = time.monotonic() + _DEAD_SECONDS
+    if find_users(status):
+        reporter.info(f"{path}: a killed run still has it; waiting up to {_DEAD_SECONDS:.0f} s for the kernel")
+    while find_users(status) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _refuse_if_used(path: Path, fd: int, status: os.stat_result) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -114,8 +116,12 @@ def test_killed_while_it_fills_nothing_is_left_and_the_next_run_succeeds(
     site.created(disk, variant=variant)
     process = site.start("create", site.environment(disk, variant=variant, reinstall=True))
     assert process.stdout is not None
-    while f"fill {kind}" not in (line := process.stdout.readline()):
-        assert line, "create ended before it filled"
+    said = ""
+    while f"fill {kind}" not in said:  # the line ends with the step
+        character = process.stdout.read(1)
+        assert character, said
+        said += character
+    time.sleep(random.Random(f"{sign} {kind}").uniform(0.1, 0.6))
     process.send_signal(sign)
     said, _ = process.communicate()
     assert process.returncode in {1, -sign}, said

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -193,6 +193,16 @@ def test_a_claim_ends_with_its_process(disk: Path, run_dir: Path) -> None:
         with claim(disk, run_dir):
             pass
     assert list((run_dir / "locks").iterdir()) == []
+
+
+def test_what_a_killed_run_leaves_to_the_kernel_is_waited_for(disk: Path, run_dir: Path) -> None:
+    with child(python(CLAIM_AND_WAIT, disk, run_dir), until="claimed") as process, ExitStack() as stack:
+        loop = stack.enter_context(attached(disk, sector_size=4096))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        threading.Timer(0.5, stack.pop_all().close).start()  # as the kernel does, in its own time
+        with claim(disk, run_dir):
+            assert not Path("/sys/block", loop.name, "loop").exists()
 
 
 def test_many_claims_at_once_come_one_after_the_other(scratch: Path, run_dir: Path) -> None:
