@@ -279,9 +279,8 @@ def _sync(fd: int, device: Path) -> None:
     try:
         linux.syncfs(fd)
     except OSError as error:
-        raise GuestError(
-            f"{device} lost what was written to the guest: {_reason(error)}; see the kernel's log"
-        ) from error
+        reason = (error.strerror or str(error)).lower()  # the device's, not the guest's
+        raise GuestError(f"{device} lost what was written to the guest: {reason}; see the kernel's log") from error
 
 
 def _unmount(mountpoint: Path) -> None:

@@ -154,6 +154,30 @@ def test_a_damaged_template_is_noticed_before_the_disk_is_touched(site: Site, tm
     assert disk.stat().st_blocks == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("as_device", [False, True], ids=["file", "device"])
+@pytest.mark.parametrize("room", [3, 200, 385])
+def test_a_disk_that_stops_taking_writes_is_named_and_has_no_table(
+    site: Site, kind: str, as_device: bool, room: int
+) -> None:
+    """A file on a file system that fills up: while it is made, filled, or all that was written is stored."""
+    variant = variant_of(site, kind)
+    (place := site.directory / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}m", "tmpfs", place], check=True)
+    try:
+        file = site.disk(3 * GIB, name="small/disk")
+        subprocess.run(["sfdisk", "--quiet", file], input=b"label: gpt\nsize=64MiB\n", check=True)
+        with attached(file) if as_device else nullcontext(file) as disk:
+            outcome = site.create(disk, variant=variant)
+            installed = subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert outcome.status == 1, outcome.said
+    assert str(disk) in outcome.last_line
+    assert "bug" not in outcome.last_line
+    assert not installed
+
+
 def test_a_large_disk_takes_as_little_memory(site: Site) -> None:
     environment = site.environment(site.disk(5 << 40), variant=variant_of(site, "xfs"))
     assert site.peak_kib("create", environment) < 100 * 1024
