@@ -44,9 +44,11 @@ DRIVERS = {
 _KVM = Path("/dev/kvm")
 _KERNELS = Path("/boot")
 _PROCESS = "osprovider.guest.appliance_process"
-# The first launch on a node builds the appliance, too.
+# The first launch on a node builds the appliance, too. Emulated, one in some hundred hangs on a busy node, sooner or
+# later (seen with QEMU 7.2 and Linux 6.1): where nothing was written yet, it is started once more.
 _KVM_SECONDS = 90.0
-_EMULATED_SECONDS = 300.0
+_EMULATED_SECONDS = (150.0, 300.0)
+_MOUNT_SECONDS = 300.0
 _FINISH_SECONDS = 300.0
 _PACK_SECONDS = 12 * 3600.0  # of terabytes; or to trim them
 _USE_SECONDS = 900.0
@@ -179,23 +181,38 @@ def _launched(
     kvm_fails = run / "kvm-fails"
     failure = None
     if _KVM.exists() and not kvm_fails.exists():
-        with ExitStack() as attempt:
-            server = attempt.enter_context(_process(order.drives[0].device))
-            try:
-                server.launch(order, _KVM_SECONDS, fds)
-            except GuestError as error:
-                failure = str(error)
-                reporter.debug(f"KVM does not work: {failure}")
-            else:
-                stack.push(attempt.pop_all())
-                return server
-    server = stack.enter_context(_process(order.drives[0].device))
-    server.launch(replace(order, accelerated=False), _EMULATED_SECONDS, fds)
+        try:
+            return _started(stack, order, _KVM_SECONDS, fds)
+        except GuestError as error:
+            failure = str(error)
+            reporter.debug(f"KVM does not work: {failure}")
+    order = replace(order, accelerated=False)
+    *tries, last = _EMULATED_SECONDS
+    for seconds in tries:
+        with suppress(_LateError):
+            server = _started(stack, order, seconds, fds)
+            break
+        reporter.warning(f"the libguestfs appliance is not launched after {seconds:.0f} s; trying once more")
+    else:
+        server = _started(stack, order, last, fds)
     detail("emulated, without KVM")
     if failure is not None:
         run.mkdir(mode=0o755, parents=True, exist_ok=True)
         kvm_fails.write_text(f"{failure}\n")
     return server
+
+
+def _started(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int]) -> _Server:
+    """Start the appliance, within that time; where it does not, nothing of it is left."""
+    with ExitStack() as attempt:
+        server = attempt.enter_context(_process(order.drives[0].device))
+        server.launch(order, seconds, fds)
+        stack.push(attempt.pop_all())
+    return server
+
+
+class _LateError(GuestError):
+    """The appliance does not get on."""
 
 
 class _Server:
@@ -222,7 +239,7 @@ class _Server:
 
     def mounted_root(self) -> int:
         """A descriptor of the guest's root directory, once it is mounted; the caller's to close."""
-        (root,) = self._expect("mounted", _EMULATED_SECONDS)
+        (root,) = self._expect("mounted", _MOUNT_SECONDS)
         return root
 
     def packed(self) -> None:
@@ -275,7 +292,7 @@ class _Server:
                 data, fds, _, _ = socket.recv_fds(self._channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
             except TimeoutError:
                 where = f"; it stopped at: {step}" if step else ""
-                raise self._failure(f"is not {stage} after {seconds:.0f} s{where}") from None
+                raise _LateError(str(self._failure(f"is not {stage} after {seconds:.0f} s{where}"))) from None
             except ConnectionError:
                 data, fds = b"", []
             answer = json.loads(data) if data else {"error": self._last_words()}

@@ -152,7 +152,7 @@ def test_where_an_appliance_hangs_is_said(
         server = launched(*args, **options)
         (qemu,) = (pid for pid, line in users_of(image).items() if "qemu" in line)
         os.kill(qemu, signal.SIGSTOP)
-        monkeypatch.setattr(module, "_EMULATED_SECONDS", 1.0)
+        monkeypatch.setattr(module, "_MOUNT_SECONDS", 1.0)
         return server
 
     def use() -> None:
@@ -162,6 +162,21 @@ def test_where_an_appliance_hangs_is_said(
     monkeypatch.setattr(module, "_launched", stopped)
     with pytest.raises(GuestError, match=r"is not mounted after 1 s; it stopped at: (check|give|grow|mount) "):
         use()
+    assert users_of(image) == {}
+
+
+def test_an_appliance_that_hangs_while_it_boots_is_started_once_more(
+    image: Path, directories: Directories, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # No appliance starts as quickly as this.
+    monkeypatch.setattr(module, "_EMULATED_SECONDS", (0.01, 300.0))
+    with appliance([Volume(image, "ext4")], directories) as guest:
+        guest.write("/etc/hostname", "web1\n")
+    assert "is not launched after 0 s; trying once more" in capfd.readouterr().err
+    fsck(image)
+    monkeypatch.setattr(module, "_EMULATED_SECONDS", (0.01, 0.01))
+    with pytest.raises(GuestError, match="is not launched after 0 s"), appliance([Volume(image, "ext4")], directories):
+        pass
     assert users_of(image) == {}
 
 
