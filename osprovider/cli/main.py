@@ -42,7 +42,8 @@ class _Group(click.Group):
             except click.ClickException as error:
                 context = getattr(error, "ctx", None)
                 command = context.command_path if context else "osprovider"
-                raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from error
+                said = " ".join(error.format_message().split()).rstrip(".")  # a list of choices has lines of its own
+                raise UsageError(f"{said}; see {command} --help") from error
 
         sys.exit(guarded(work, debug=debug))
 

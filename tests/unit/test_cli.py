@@ -134,3 +134,10 @@ def test_a_name_that_no_host_can_have_is_refused(command: Command) -> None:
     name = f"{'a' * 50}.{'b' * 50}.example.org"
     assert "has 113 characters, and a host's name has 64 at most" in command.refusal("plan", name, *PLAN[2:])
     assert f"  hostname    {'a' * 50}\n" in command.answer("plan", name, *PLAN[2:], "-O", "hostname=short")
+
+
+def test_a_choice_that_is_missing_is_told_in_one_line(command: Command) -> None:
+    said = command.refusal("image", "export", "debian-12", "x.raw")
+    assert said == (
+        "osprovider: Missing option '--format'. Choose from: raw, qcow2, tar; see osprovider image export --help\n"
+    )

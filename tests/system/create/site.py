@@ -13,6 +13,7 @@ from typing import Any
 
 from osprovider.ganeti.environment import synthesize
 from osprovider.ganeti.request import Script
+from osprovider.images.manifest import Manifest
 from tests.support.template import CHECKOUT
 
 _MEASURE = """\
@@ -71,6 +72,19 @@ class Site:
         with path.open("wb") as file:
             file.truncate(size)
         return path
+
+    def damaged_template(self, cache: Path) -> Path:
+        """Go on with a copy of the cache, in which a bit of the one template is flipped; returns its image."""
+        subprocess.run(["cp", "--archive", "--sparse=always", self.cache, cache], check=True)
+        self.cache = cache
+        (template,) = cache.glob("templates/*/template.img")
+        extents = Manifest.from_json((template.parent / "manifest.json").read_bytes()).extents
+        with template.open("r+b") as file:
+            file.seek(extents[len(extents) // 2].offset)
+            (first,) = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([first ^ 1]))
+        return template
 
     def environment(self, disk: Path | None, *, name: str = "web1.example.org", **changes: Any) -> dict[str, str]:
         """Ganeti's environment for an instance with one disk and one NIC, and where our directories are."""

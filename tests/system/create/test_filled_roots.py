@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.images.manifest import Manifest
 from osprovider.layout import derived_uuid
 from tests.support.leftovers import no_leftovers
 from tests.support.qemu import Firmware, Guest, UserNetwork, boot
@@ -133,16 +132,7 @@ def test_killed_while_it_fills_nothing_is_left_and_the_next_run_succeeds(
 
 
 def test_a_damaged_template_is_noticed_before_the_disk_is_touched(site: Site, tmp_path: Path) -> None:
-    own = tmp_path / "cache"
-    subprocess.run(["cp", "--archive", "--sparse=always", site.cache, own], check=True)
-    site.cache = own
-    (template,) = own.glob("templates/*/template.img")
-    extents = Manifest.from_json((template.parent / "manifest.json").read_bytes()).extents
-    with template.open("r+b") as file:
-        file.seek(extents[len(extents) // 2].offset)
-        (first,) = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([first ^ 1]))
+    template = site.damaged_template(tmp_path / "cache")
     disk = site.disk(3 * GIB)
     process = site.start("create", site.environment(disk, variant=variant_of(site, "xfs")))
     assert process.stdout is not None

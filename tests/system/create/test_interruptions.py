@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.images.manifest import Manifest
 from tests.support.runs import loop_devices
 from tests.system.create.site import Site, sfdisk
 
@@ -91,16 +90,7 @@ def test_eight_creates_at_once(site: Site) -> None:
 
 
 def test_a_damaged_template_is_noticed_and_made_again(site: Site, tmp_path: Path) -> None:
-    own = tmp_path / "cache"
-    subprocess.run(["cp", "--archive", "--sparse=always", site.cache, own], check=True)
-    site.cache = own
-    (template,) = own.glob("templates/*/template.img")
-    extents = Manifest.from_json((template.parent / "manifest.json").read_bytes()).extents
-    with template.open("r+b") as file:
-        file.seek(extents[len(extents) // 2].offset)
-        (first,) = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([first ^ 1]))
+    site.damaged_template(tmp_path / "cache")
     disk = site.disk(3 * GIB)
     outcome = site.created(disk)
     assert "again" in outcome.said
