@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-__all__ = ["Reporter", "human_bytes", "reporter"]
+__all__ = ["Reporter", "human_bytes", "plain", "reporter"]
 
 _PROGRESS_EVERY = 10.0  # seconds between two progress lines of one step in a log
 _REDRAW_EVERY = 0.1  # seconds between two drawings on a terminal
 _BAR = 20  # columns
+_NEWLINE = "\n"  # what programs said keeps its lines
 _COLUMNS = 80  # of a terminal that does not say
 
 
@@ -59,7 +60,7 @@ class Reporter:
     def info(self, message: str) -> None:
         """A line of its own."""
         self._end_line()
-        self._write(f"{_plain(message)}\n")
+        self._write(f"{plain(message, keep=_NEWLINE)}\n")
 
     def warning(self, message: str) -> None:
         """Something the operator should look at, though the work goes on."""
@@ -142,7 +143,7 @@ class Reporter:
         return f"{what[: max(room - 1 - len(doing), 0)]}{doing}"[: room - 1]
 
     def _finish(self, what: str, start: float, details: list[str]) -> None:
-        note = f" ({_plain(', '.join(details))})" if details else ""
+        note = f" ({plain(', '.join(details), keep=_NEWLINE)})" if details else ""
         line = f"{what}:{note} {time.monotonic() - start:.2f} s"
         if self._open_line and self.is_terminal:
             self._write(f"\r\x1b[K{line}\n")
@@ -167,9 +168,14 @@ class Reporter:
             self._open_line = ""
 
 
-def _plain(text: str) -> str:
-    """What images, archives and programs say, as a terminal may show it: nobody but us moves the cursor."""
-    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+def plain(text: str, *, keep: str = "") -> str:
+    """What images, archives and servers say, as a terminal may show it: nobody but us moves the cursor.
+
+    Args:
+        text: theirs.
+        keep: characters that stay although they are not printable.
+    """
+    return "".join(each if each.isprintable() or each in keep else "?" for each in text)
 
 
 reporter = Reporter()

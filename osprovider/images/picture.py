@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from osprovider.images.manifest import Filesystem, Manifest
 from osprovider.layout import EXTENDED_TYPES
-from osprovider.log import human_bytes
+from osprovider.log import human_bytes, plain
 
-__all__ = ["Part", "draw", "parts_of", "plain"]
+__all__ = ["Part", "draw", "parts_of"]
 
 _LEAST = 3
 """How wide a part is at least, in columns, so that its number can be read."""
@@ -98,11 +98,6 @@ def draw(parts: tuple[Part, ...], width: int) -> list[str]:
         f"└{'┴'.join(lines)}┘",
         *(_described(part) for part in parts),
     ]
-
-
-def plain(text: str) -> str:
-    """Text out of an image as a terminal may show it: an image's author does not move the reader's cursor."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _widths(sizes: list[int], width: int) -> list[int]:

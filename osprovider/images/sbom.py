@@ -18,7 +18,7 @@ import osprovider
 from osprovider.errors import ImageError
 from osprovider.images.manifest import Distribution, Manifest
 from osprovider.images.packages import Package
-from osprovider.images.picture import plain
+from osprovider.log import plain
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom

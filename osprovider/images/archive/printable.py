@@ -5,6 +5,8 @@ Not for: names in files.
 
 from __future__ import annotations
 
+from osprovider.log import plain
+
 __all__ = ["printable"]
 
 _LONGEST = 500  # a name may be of megabytes
@@ -12,5 +14,5 @@ _LONGEST = 500  # a name may be of megabytes
 
 def printable(text: str) -> str:
     """A message as it can be shown: without what is no character, and not without end."""
-    shown = "".join(each if each.isprintable() else "?" for each in text[:_LONGEST])
+    shown = plain(text[:_LONGEST])
     return shown if len(text) <= _LONGEST else f"{shown}..."

@@ -27,7 +27,7 @@ import osprovider
 from osprovider.errors import ImageError
 from osprovider.images.sources.connections import EndingAdapter
 from osprovider.images.sources.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
-from osprovider.log import human_bytes, reporter
+from osprovider.log import human_bytes, plain, reporter
 
 __all__ = ["Fetched", "Fetcher", "Limits", "shown"]
 
@@ -267,7 +267,7 @@ def shown(url: str) -> str:
 
 def _printable(text: str) -> str:
     """A text of somebody else's for a line of ours."""
-    return "".join(each if each.isprintable() else "?" for each in text[:500])
+    return plain(text[:500])
 
 
 def _next_place(url: str, place: str, location: str) -> str:

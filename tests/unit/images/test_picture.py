@@ -15,7 +15,8 @@ from osprovider.images.manifest import (
     ImageTable,
     Manifest,
 )
-from osprovider.images.picture import draw, parts_of, plain
+from osprovider.images.picture import draw, parts_of
+from osprovider.log import plain
 
 MIB = 1 << 20
 BLOCK = 4 * MIB
