@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tests.support import processes
 from tests.support.runs import loop_devices, mounts, own_part
 
 __all__ = ["Snapshot", "children", "difference", "no_leftovers", "snapshot"]
@@ -128,7 +129,7 @@ def _descendants(ancestor: int) -> Iterable[str]:
     """Yield the living descendants of process `ancestor`."""
     parents: dict[int, int] = {}
     lines: dict[int, str] = {}
-    for directory in Path("/proc").glob("[0-9]*"):
+    for directory in processes.directories():
         with suppress(OSError):  # ended since it was listed
             state, parent = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

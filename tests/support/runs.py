@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support import processes
+
 __all__ = [
     "MARKER",
     "die_with_parent",
@@ -159,11 +161,12 @@ def _remove(directory: Path) -> None:
 
 def _sweep() -> None:
     """End the processes, unmount, detach and remove what runs made whose owner is dead."""
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            values = [entry for entry in environ.read_bytes().split(b"\0") if entry.startswith(MARKER.encode() + b"=")]
+    for directory in processes.directories():
+        with suppress(OSError):  # ended since it was listed
+            environment = (directory / "environ").read_bytes().split(b"\0")
+            values = [entry for entry in environment if entry.startswith(MARKER.encode() + b"=")]
             if values and not _is_alive(values[0].decode()):
-                os.kill(int(environ.parts[2]), signal.SIGKILL)
+                os.kill(int(directory.name), signal.SIGKILL)
     for place, _ in reversed(mounts()):
         if _NAME.search(place) and not _is_alive(place):
             subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from osprovider.errors import ToolError
 from osprovider.run import run, running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine
+from tests.support import processes
 from tests.support.leftovers import no_leftovers
 
 
@@ -131,12 +133,8 @@ def test_it_ends_with_its_parent() -> None:
 
 def _running(command_line: bytes) -> list[str]:
     found = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208
-        if entry.isdigit():
-            try:
-                content = Path("/proc", entry, "cmdline").read_bytes()
-            except OSError:
-                continue
-            if content.startswith(command_line):
-                found.append(entry)
+    for directory in processes.directories():
+        with suppress(OSError):  # ended since it was listed
+            if (directory / "cmdline").read_bytes().startswith(command_line):
+                found.append(directory.name)
     return found

@@ -22,6 +22,7 @@ from osprovider.guest import appliance as module
 from osprovider.guest.appliance import appliance
 from osprovider.guest.volume import Volume
 from osprovider.paths import Directories
+from tests.support import processes
 from tests.support.leftovers import no_leftovers, snapshot
 from tests.system.guest.backends import fsck, make_image
 from tests.system.guest.namespace import in_namespace
@@ -42,7 +43,7 @@ def image(tmp_path: Path) -> Path:
 def users_of(image: Path) -> dict[int, str]:
     """The processes that have a file open, and their command lines."""
     found = {}
-    for directory in Path("/proc").glob("[0-9]*"):
+    for directory in processes.directories():
         try:
             if any(link.stat().st_ino == image.stat().st_ino for link in (directory / "fd").iterdir()):
                 found[int(directory.name)] = (directory / "cmdline").read_text()

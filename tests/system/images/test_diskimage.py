@@ -21,6 +21,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.convert import to_raw
 from osprovider.images.formats import Container, Format, detect
+from tests.support import processes
 from tests.support.disk_images import COMPRESSORS, DISK_BYTES, VARIANTS, compress, flip, make_container, make_raw, patch
 from tests.support.leftovers import no_leftovers
 
@@ -555,23 +556,11 @@ def test_memory_is_bounded_for_any_image(make: Callable[[Path], None], tmp_path:
     most = 0
     with subprocess.Popen(words, cwd=_CHECKOUT) as process:
         while process.poll() is None:
-            most = max(most, sum(_most_memory(pid) for pid in _family(process.pid)))
+            most = max(most, sum(_most_memory(pid) for pid in processes.family(process.pid)))
             time.sleep(0.01)
     assert process.returncode == 0
     assert _LEAST_MEMORY < most < _MOST_MEMORY
     assert allocated(tmp_path / "target") < 300 * _MIB
-
-
-def _family(ancestor: int) -> set[int]:
-    """A process and its descendants."""
-    parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended since it was listed
-            parents[int(file.parts[2])] = int(file.read_text().rpartition(")")[2].split()[1])
-    family = {ancestor}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
 
 
 def _most_memory(pid: int) -> int:

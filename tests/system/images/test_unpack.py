@@ -24,6 +24,7 @@ from osprovider.images import streams
 from osprovider.images.archive import unpack
 from osprovider.images.archive.tar import Scanner
 from osprovider.images.archive.unpack import require_root, unpack_dump, unpack_tar
+from tests.support import processes
 from tests.support.leftovers import no_leftovers
 from tests.support.tar_members import ACCEPTED, END, REFUSED, member, pax, sealed
 from tests.support.trees import populate, read_tree, scratch_filesystem
@@ -497,19 +498,10 @@ def _wait_for_child(pid: int) -> None:
     """Until tar or restore runs, which bubblewrap starts last."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                name = entry.read_text().partition("(")[2].partition(")")[0]
-                if name in ("tar", "restore") and _descends(int(entry.parent.name), pid):
-                    return
+        if {"tar", "restore"} & {processes.name(each) for each in processes.family(pid)}:
+            return
         time.sleep(0.05)
     raise AssertionError("neither tar nor restore was started")
-
-
-def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1 and pid != ancestor:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid == ancestor
 
 
 def test_unpackers_see_nothing_but_the_tree(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
