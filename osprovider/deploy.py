@@ -21,7 +21,7 @@ from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.disk import bootloader, esp, filesystem, fill, reidentify, wipe
+from osprovider.disk import bootloader, bootsector, esp, filesystem, fill, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, sync
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -32,7 +32,7 @@ from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted
 from osprovider.guest.volume import Volume
 from osprovider.images.store import Store, Template
-from osprovider.layout import PartitionPlan, TablePlan
+from osprovider.layout import PartitionPlan, Placement, TablePlan
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan, target_path
@@ -156,7 +156,7 @@ def _install(job: _Job) -> None:
             with _naming(device):
                 fill.fill(template, device, root, job.order.directories.run)
         else:
-            _copy(job, root, all_zero=all_zero)
+            _copy(job, table, all_zero=all_zero)
         with _naming(device), _opened_guest(job, table) as (guest, volume):
             if template.manifest.table is not None:
                 with reporter.step("names of file systems") as detail:
@@ -171,19 +171,20 @@ def _install(job: _Job) -> None:
             write_table(device, table)
 
 
-def _copy(job: _Job, root: PartitionPlan, *, all_zero: bool) -> None:
-    """Copy the template to its place: the disk's start, or the root's."""
+def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:
+    """Copy the template to its place: the root's, or what the table says of a disk image's parts."""
     manifest = job.template.manifest
+    placements = table.placements or (Placement(0, manifest.size_bytes, _root(table).start_bytes),)
     with reporter.progress(f"copy image {job.plan.image} to {job.device.path}", manifest.data_bytes) as advance:
         copy_extents(
             job.template.fd,
             job.device.fd,
-            root.start_bytes if manifest.table is None else 0,
+            placements,
             manifest.extents,
-            manifest.size_bytes,
             advance,
             gaps_are_zero=all_zero,
         )
+    bootsector.tell_moved(job.device.fd, table)
 
 
 def _root(table: TablePlan) -> PartitionPlan:

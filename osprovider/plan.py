@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osprovider.adoption import adopt, unused_bytes, why_unused
 from osprovider.config.load import Settings
 from osprovider.config.model import Layout
 from osprovider.errors import RequestError
@@ -19,7 +20,7 @@ from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import FILLED, DiskFacts, TablePlan, adopt, grows, lay_out, least_filled_bytes
+from osprovider.layout import FILLED, MIB, DiskFacts, TablePlan, lay_out, least_filled_bytes, root_limit_bytes
 from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic, resolve
 
@@ -192,7 +193,7 @@ def make_plan(
         reinstall=request.reinstall,
         notes=(
             *_left_out(settings),
-            *(_notes(variant.layout, facts, manifest) if is_known else _unknown(settings.image_name)),
+            *(_notes(variant.layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
         ),
     )
 
@@ -249,17 +250,19 @@ def _unknown(image: str | None) -> tuple[str, ...]:
     return (f"how the disk is divided is known once the image is prepared (osprovider image build {image})",)
 
 
-def _notes(layout: Layout, facts: DiskFacts | None, manifest: Manifest | None) -> tuple[str, ...]:
-    """What of a disk that is larger than its image cannot be used."""
+def _notes(
+    layout: Layout, facts: DiskFacts | None, manifest: Manifest | None, table: TablePlan | None
+) -> tuple[str, ...]:
+    """What of a disk that is larger than its image cannot be used, and why."""
     image = manifest.table if manifest else None
-    if not layout.grow or facts is None or manifest is None or image is None or grows(image):
+    root = table.find("root") if table else None
+    if not layout.grow or facts is None or image is None or table is None or root is None:
         return ()
-    unused = facts.size_bytes - manifest.size_bytes
-    last = max(image.partitions, key=lambda part: part.start_bytes)
-    if unused < _WORTH_A_NOTE:
+    why, unused = why_unused(facts, image), unused_bytes(facts, table)
+    may_grow = root.size_bytes + MIB <= root_limit_bytes(facts, layout, 0)
+    if why is None or unused < _WORTH_A_NOTE or not may_grow:
         return ()
-    behind = f"partition {last.number} ({last.role}) lies behind it"
-    return (f"the root cannot grow: {behind}, and {human_bytes(unused)} of the disk stay unused",)
+    return (f"the root stays at {human_bytes(root.size_bytes)}: {why}; {human_bytes(unused)} of the disk stay unused",)
 
 
 def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:

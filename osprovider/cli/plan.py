@@ -141,8 +141,9 @@ def describe(plan: Plan) -> list[str]:
     ]
     for part in table.partitions if table else ():
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
+        moved = f", in the image from {human_bytes(part.source_bytes or 0)}" if part.is_moved else ""
         held = f", {part.filesystem}{f' at {part.mount}' if part.mount else ''}" if part.filesystem else ""
-        lines.append(f"    {part.number:<2} {part.role:<10} {place}{held}")
+        lines.append(f"    {part.number:<2} {part.role:<10} {place}{moved}{held}")
     root = table.find("root") if table else None
     if root is not None:
         opened = "in the appliance" if plan.isolation == "appliance" else "on the host"

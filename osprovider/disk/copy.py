@@ -27,6 +27,7 @@ from typing import Self
 
 from osprovider.errors import DeviceError, ImageError
 from osprovider.images.manifest import Extent
+from osprovider.layout import Placement
 from osprovider.linux import Fallocate, fallocate, start_writeback
 
 __all__ = [
@@ -85,21 +86,20 @@ def scan_extents(fd: int, size_bytes: int) -> tuple[Extent, ...]:
 def copy_extents(
     source_fd: int,
     target_fd: int,
-    target_offset_bytes: int,
+    placements: Sequence[Placement],
     extents: Sequence[Extent],
-    size_bytes: int,
     advance: Callable[[int], None],
     *,
     gaps_are_zero: bool,
 ) -> None:
-    """Write a template to its place on a disk. Nothing is synced: see :func:`sync`.
+    """Write a template to its place on a disk, or its parts to theirs. Nothing is synced: see :func:`sync`.
 
     Args:
         source_fd: the template.
         target_fd: the disk.
-        target_offset_bytes: where the template begins there; a multiple of the disk's sector size.
+        placements: where which range of the template goes, sorted, without overlap, in whole sectors of the disk. What
+            in them lies between extents reads as zeros afterwards; what lies in none is left out.
         extents: what holds data, sorted, without overlap.
-        size_bytes: the template's size. What lies between extents, to this end, reads as zeros afterwards.
         advance: called, from any thread, with each number of data bytes done.
         gaps_are_zero: that range reads as zeros already, which the caller has proved.
 
@@ -111,16 +111,18 @@ def copy_extents(
     def copy(extent: Extent, buffer: memoryview) -> None:
         data = buffer[: extent.length]
         _read_checked(source_fd, extent, data)
-        place = target_offset_bytes + extent.offset
-        write_all(target_fd, data, place)
-        _start_writeback(target_fd, place, extent.length)
+        for start, length, place in _placed(extent.offset, extent.length, placements):
+            write_all(target_fd, data[start - extent.offset :][:length], place)
+            _start_writeback(target_fd, place, length)
         advance(extent.length)
 
     with _Crew(copy, extents, _THREADS) as crew:
         if not gaps_are_zero:
             zeroing = _Zeroing(target_fd)
-            for offset, length in _gaps(extents, size_bytes):
-                zeroing.zero(target_offset_bytes + offset, length, crew.go_on)
+            end = max(each.source_bytes + each.size_bytes for each in placements)
+            for offset, length in _gaps(extents, end):
+                for _start, count, place in _placed(offset, length, placements):
+                    zeroing.zero(place, count, crew.go_on)
 
 
 def zero(target_fd: int, offset: int, length: int, advance: Callable[[int], None] | None = None) -> None:
@@ -335,6 +337,15 @@ def _start_writeback(fd: int, offset: int, length: int) -> None:
     # Only to begin early. What the device cannot store, fsync(2) tells.
     with suppress(OSError):
         start_writeback(fd, offset, length)
+
+
+def _placed(offset: int, length: int, placements: Iterable[Placement]) -> Iterator[tuple[int, int, int]]:
+    """The parts of a template's range that go somewhere: where each begins, its length, and where it goes."""
+    for each in placements:
+        start = max(offset, each.source_bytes)
+        end = min(offset + length, each.source_bytes + each.size_bytes)
+        if start < end:
+            yield start, end - start, each.target_bytes + start - each.source_bytes
 
 
 def _gaps(extents: Iterable[Extent], size_bytes: int) -> Iterator[tuple[int, int]]:
