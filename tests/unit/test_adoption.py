@@ -323,11 +323,14 @@ def test_an_msdos_table_does_not_grow_beyond_what_it_can_name() -> None:
     assert why_unused(DiskFacts((2 << 40) - MIB), LOGICAL) is None
 
 
-def test_what_moves_on_an_msdos_disk_stays_below_what_it_can_name() -> None:
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_what_moves_on_an_msdos_disk_stays_below_what_it_can_name(sector_size: int) -> None:
     parts = (part(1, "root", 1, 99, "ext4", "83"), part(2, "swap", 100, 50, "swap", "82"))
-    image = dataclasses.replace(LOGICAL, partitions=parts)
-    swap = adopted(image, 5 << 40).partitions[-1]
-    assert (2 << 40) - 2 * MIB < swap.start_bytes + swap.size_bytes < 2 << 40
+    image = dataclasses.replace(LOGICAL, partitions=parts, sector_size=sector_size)
+    swap = adopted(image, 50 << 40).partitions[-1]
+    end = (1 << 32) * sector_size
+    assert end - 2 * MIB < swap.start_bytes + swap.size_bytes < end
+    assert why_unused(DiskFacts(50 << 40), image) == f"an msdos table ends at {end >> 40} TiB"
 
 
 def test_a_disk_smaller_than_the_image_is_refused_with_both_sizes() -> None:

@@ -32,12 +32,12 @@ def site(tmp_path: Path, cache: Path) -> Iterator[Site]:
 def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
     """Make a site with an image of these partitions; nothing may be left of it afterwards."""
 
-    def make(*parts: Part, label: str = "gpt", disk_id: str = "") -> Published:
+    def make(*parts: Part, label: str = "gpt", disk_id: str = "", sector: int = 512) -> Published:
         directory = Path(tempfile.mkdtemp(dir=base))
         image = directory / "published.raw"
         if label == "none":
             make_filesystem(image, parts[0])
-        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id)
+        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id, sector=sector)
         cache = directory / "cache"
         cache.mkdir()
         (cache / "appliance").symlink_to(appliance)

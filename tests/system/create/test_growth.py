@@ -9,8 +9,21 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.system.create.cloud import BIOS_BOOT, BOOT, BOOT_CODE, ESP, LINUX, MIB, ROOT, SWAP, Part, system
+from tests.system.create.cloud import (
+    BIOS_BOOT,
+    BOOT,
+    BOOT_CODE,
+    ESP,
+    LINUX,
+    MIB,
+    ROOT,
+    SWAP,
+    Part,
+    read_partition,
+    system,
+)
 from tests.system.create.published import FIRST, Installed, Published, verify_gpt
+from tests.system.create.site import attached, sfdisk
 
 OLD = b"\xa5" * 4096
 VARIANT = "variants/published.yaml"
@@ -141,6 +154,30 @@ def test_a_primary_root_grows_and_the_extended_partition_with_its_swap_moves(pub
         assert file.read(440) == BOOT_CODE
         file.seek(512)
         assert file.read(440) == BOOT_CODE
+
+
+def test_on_sectors_of_4096_bytes_as_well(publish: Callable[..., Published]) -> None:
+    root, swap, boot = Part(1, ROOT, 32, "ext4"), Part(2, SWAP, 8, "swap"), Part(3, BOOT, 16, "ext4")
+    root.files = system(f"UUID={root.uuid} / ext4 defaults 0 1\n", kernel=False, boot__empty="")
+    boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
+    old = publish(root, swap, boot, sector=4096)
+    old.site.write(VARIANT, "image: published\nwipe: none\n")
+    disk = old.site.disk(128 * MIB)
+    disk.write_bytes(b"\xa5" * 128 * MIB)
+    with attached(disk, 4096) as device:
+        outcome = old.create(device, FIRST, hypervisor="xen-hvm")
+        assert outcome.status == 0, outcome.said
+        verify_gpt(device)
+        places = [(part["start"] * 4096 // MIB, part["size"] * 4096 // MIB) for part in sfdisk(device)["partitions"]]
+    assert places == [(1, 102), (103, 8), (111, 16)]
+    found = [
+        read_partition(disk, start * MIB, size * MIB, old.site.directory / f"found{start}") for start, size in places
+    ]
+    assert found[0].size_bytes > 85 * MIB
+    assert found[0].text("/etc/fstab") == f"UUID={found[0].uuid} / ext4 defaults 0 1\n"
+    assert found[2].text("/grub/grub.cfg") == f"root=UUID={found[0].uuid}\n"
+    assert_nothing_old(disk, 0, 33)
+    assert_nothing_old(disk, 103, 24)
 
 
 def test_a_boot_partition_of_grub_does_not_move_which_is_said(publish: Callable[..., Published]) -> None:
