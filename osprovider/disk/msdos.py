@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from osprovider.disk.copy import write_all
+from osprovider.disk.raw import write_all
 from osprovider.layout import EXTENDED_TYPES
 
 __all__ = ["Entry", "Msdos", "MsdosError", "read", "write"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk.copy import copy_extents, scan_extents
+from osprovider.disk.zero import Zeroing
 from osprovider.errors import ImageError
 
 BLOCK = 4096
@@ -38,7 +39,9 @@ def test_a_copy_is_the_template_and_its_surroundings_stay(seed: int, tmp_path: P
     with template.open("rb") as source, disk.open("r+b") as target:
         extents = scan_extents(source.fileno(), size)
         done: list[int] = []
-        copy_extents(source.fileno(), target.fileno(), offset, extents, size, done.append, gaps_are_zero=False)
+        copy_extents(
+            source.fileno(), target.fileno(), offset, extents, size, done.append, zeroing=Zeroing(target.fileno())
+        )
     assert sum(done) == sum(extent.length for extent in extents)
     data, wanted = disk.read_bytes(), template.read_bytes()
     assert data[offset : offset + size] == wanted
