@@ -117,6 +117,21 @@ def test_storage_that_fails_while_it_is_sent_to_has_no_table_and_the_next_run_wo
     site.created(backing)
 
 
+def test_nothing_is_left_of_a_run_that_is_killed_and_the_next_one_works(site: Site) -> None:
+    disk = site.disk(2 * GIB)
+    before = set(site.cache.rglob("*"))
+    with _network_storage(disk) as uri:
+        with site.start("create", site.environment(None, disks=[{"uri": uri}])) as process:
+            assert process.stdout is not None
+            while "then sent" not in process.stdout.readline():
+                assert process.poll() is None
+            process.kill()
+        assert set(site.cache.rglob("*")) == before
+        outcome = _create(site, uri)
+    assert outcome.status == 0, outcome.said
+    _assert_installed(disk)
+
+
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
