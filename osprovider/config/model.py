@@ -161,6 +161,9 @@ class Variant:
     wipe: Literal["auto", "zero", "discard", "none"] = field(
         default="auto", metadata=_help("what happens to what was on the disk; auto: zeroed where that is cheap")
     )
+    verify_copy: bool = field(
+        default=False, metadata=_help("read back from the disk what was copied, and compare it with the image")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,9 @@ Not for: a FAT's volume ID (:mod:`osprovider.guest.appliance_process`), boot cod
 
 from __future__ import annotations
 
-import os
 import struct
 
-from osprovider.disk.copy import write_all
+from osprovider.disk.raw import failure, read_all, write_all
 from osprovider.layout import TablePlan
 
 __all__ = ["tell_moved"]
@@ -35,7 +34,7 @@ def tell_moved(fd: int, table: TablePlan) -> None:
         table: the plan that the image was copied by.
 
     Raises:
-        DeviceError: the disk cannot be written.
+        DeviceError: the disk cannot be read or written; with its name and the byte.
     """
     for part in table.partitions:
         if part.source_bytes is not None and part.is_moved and part.filesystem in _HAVING:
@@ -44,13 +43,22 @@ def tell_moved(fd: int, table: TablePlan) -> None:
 
 def _tell(fd: int, source_bytes: int, start_bytes: int, sector_size: int) -> None:
     before, now = (_SECTORS.pack(start // sector_size) for start in (source_bytes, start_bytes))
-    first = os.pread(fd, sector_size, start_bytes)
+    first = _read(fd, sector_size, start_bytes)
     (backup,) = struct.unpack_from("<H", first, _BACKUP_OFFSET)
     has_backup = first[_FAT32_OFFSET:].startswith(b"FAT32") and 0 < backup < _MOST_RESERVED
     for number in (0, backup) if has_backup else (0,):
         place = start_bytes + number * sector_size
-        sector = bytearray(os.pread(fd, sector_size, place))
+        sector = _read(fd, sector_size, place)
         is_one = sector[_SIGNATURE_OFFSET:].startswith(_SIGNATURE)
         if is_one and sector[_HIDDEN_OFFSET:].startswith(before):
             sector[_HIDDEN_OFFSET : _HIDDEN_OFFSET + _SECTORS.size] = now
             write_all(fd, bytes(sector), place)
+
+
+def _read(fd: int, length: int, offset: int) -> bytearray:
+    data = bytearray(length)
+    try:
+        read_all(fd, memoryview(data), offset)
+    except OSError as error:
+        raise failure(fd, f"cannot be read at byte {offset}", error) from error
+    return data

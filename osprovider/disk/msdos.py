@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from osprovider.disk.copy import write_all
+from osprovider.disk.raw import write_all
 from osprovider.layout import EXTENDED_TYPES
 
 __all__ = ["Entry", "Msdos", "MsdosError", "read", "write"]

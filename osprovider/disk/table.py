@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from osprovider.disk import msdos
-from osprovider.disk.copy import sync, write_all
 from osprovider.disk.device import Device, probe
 from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import sync, write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan
 

@@ -61,8 +61,9 @@ def test_an_xfs_in_the_middle_grows_and_its_esp_swap_and_boot_move(publish: Call
     with old.image.open("r+b") as file:  # as where it was made on the disk itself
         file.seek(322 * MIB + 28)
         file.write((322 * MIB // 512).to_bytes(4, "little"))
-    old.site.write(VARIANT, "image: published\nwipe: none\n")
+    old.site.write(VARIANT, "image: published\nwipe: none\nverify_copy: true\n")
     installed = old.install(1024, used=True)
+    assert f"verify {installed.disk}" in installed.outcome.said
     verify_gpt(installed.disk)
     assert in_mib(installed) == {1: (1, 1), 2: (2, 941), 3: (943, 40), 4: (983, 8), 5: (991, 32)}
     assert "stays at" not in installed.outcome.said
@@ -161,12 +162,13 @@ def test_on_sectors_of_4096_bytes_as_well(publish: Callable[..., Published]) -> 
     root.files = system(f"UUID={root.uuid} / ext4 defaults 0 1\n", kernel=False, boot__empty="")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
     old = publish(root, swap, boot, sector=4096)
-    old.site.write(VARIANT, "image: published\nwipe: none\n")
+    old.site.write(VARIANT, "image: published\nwipe: none\nverify_copy: true\n")
     disk = old.site.disk(128 * MIB)
     disk.write_bytes(b"\xa5" * 128 * MIB)
     with attached(disk, 4096) as device:
         outcome = old.create(device, FIRST, hypervisor="xen-hvm")
         assert outcome.status == 0, outcome.said
+        assert f"verify {device}" in outcome.said
         verify_gpt(device)
         places = [(part["start"] * 4096 // MIB, part["size"] * 4096 // MIB) for part in sfdisk(device)["partitions"]]
     assert places == [(1, 102), (103, 8), (111, 16)]

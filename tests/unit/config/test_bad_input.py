@@ -334,6 +334,7 @@ FULL = {
         hooks: {{disable: [grub], order: {{grub: after fstab}}}}
         isolation: auto
         wipe: auto
+        verify_copy: false
         """,
     Image: """
         description: x

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.copy import copy_extents, scan_extents
+from osprovider.disk.copy import copy_extents, scan_extents, verify_extents
+from osprovider.disk.zero import Zeroing
 from osprovider.errors import ImageError
 from osprovider.layout import Placement
 
@@ -39,8 +40,11 @@ def test_a_copy_is_the_template_and_its_surroundings_stay(seed: int, tmp_path: P
     with template.open("rb") as source, disk.open("r+b") as target:
         extents = scan_extents(source.fileno(), size)
         done: list[int] = []
-        whole = [Placement(0, size, offset)]
-        copy_extents(source.fileno(), target.fileno(), whole, extents, done.append, gaps_are_zero=False)
+        whole, zeroing = [Placement(0, size, offset)], Zeroing(target.fileno())
+        copy_extents(source.fileno(), target.fileno(), whole, extents, done.append, zeroing=zeroing)
+        checked: list[int] = []
+        verify_extents(source.fileno(), target.fileno(), whole, extents, checked.append)
+    assert sum(checked) == size
     assert sum(done) == sum(extent.length for extent in extents)
     data, wanted = disk.read_bytes(), template.read_bytes()
     assert data[offset : offset + size] == wanted
@@ -71,7 +75,11 @@ def test_a_copy_in_two_parts_leaves_what_is_between_them_and_takes_no_more(seed:
     with template.open("rb") as source, disk.open("r+b") as target:
         extents = scan_extents(source.fileno(), size)
         done: list[int] = []
-        copy_extents(source.fileno(), target.fileno(), parts, extents, done.append, gaps_are_zero=False)
+        zeroing = Zeroing(target.fileno())
+        copy_extents(source.fileno(), target.fileno(), parts, extents, done.append, zeroing=zeroing)
+        checked: list[int] = []
+        verify_extents(source.fileno(), target.fileno(), parts, extents, checked.append)
+    assert sum(checked) == end
     assert sum(done) == sum(extent.length for extent in extents)
     wanted = template.read_bytes()
     assert disk.read_bytes() == wanted[:split] + b"\xa5" * apart + wanted[split:end] + b"\xa5" * MIB
