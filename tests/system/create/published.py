@@ -85,11 +85,11 @@ class Published:
         assert not mounted
         return Installed(disk, outcome, sfdisk(disk), self.site.directory)
 
-    def create(self, disk: Path, name: str, **changes: Any) -> Outcome:
+    def create(self, disk: Path | None, name: str, **changes: Any) -> Outcome:
         """Run ``create``."""
         return self.site.call("create", self.environment(disk, name, **changes))
 
-    def environment(self, disk: Path, name: str, **changes: Any) -> dict[str, str]:
+    def environment(self, disk: Path | None, name: str, **changes: Any) -> dict[str, str]:
         """Ganeti's environment, with an instance's UUID that is its own."""
         nics = [{"link": "lab0", "ip": "198.51.100.7"}]
         return self.site.environment(disk, name=name, variant="published", nics=nics, **changes)

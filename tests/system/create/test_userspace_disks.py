@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.served_disks import failing, forgetful
+from tests.system.create.cloud import BOOT, ROOT, SWAP, Part, system
+from tests.system.create.published import FIRST, Installed, Published, verify_gpt
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -103,6 +105,29 @@ def test_what_was_sent_is_read_back_where_the_variant_asks(site: Site) -> None:
         outcome = _create(site, f"file:{served}")
     assert outcome.status == 1
     assert f"file:{served}: is not read back as it was written: Content mismatch at offset " in outcome.last_line
+
+
+def test_a_disk_image_whose_root_is_in_the_middle_grows_there_as_well(publish: Callable[..., Published]) -> None:
+    root, swap, boot = Part(1, ROOT, 32, "ext4"), Part(2, SWAP, 8, "swap"), Part(3, BOOT, 16, "ext4")
+    root.files = system(f"UUID={root.uuid} / ext4 defaults 0 1\n", kernel=False, boot__empty="")
+    boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
+    old = publish(root, swap, boot)
+    old.site.write("variants/published.yaml", "image: published\nverify_copy: true\n")
+    disk = old.site.disk(128 * MIB)
+    disk.write_bytes(b"\xa5" * 128 * MIB)
+    with _network_storage(disk) as uri:
+        outcome = old.create(None, FIRST, disks=[{"uri": uri}])
+    assert outcome.status == 0, outcome.said
+    assert f"verify {uri}" in outcome.said
+    verify_gpt(disk)
+    installed = Installed(disk, outcome, sfdisk(disk), old.site.directory)
+    places = {number: part["start"] * 512 // MIB for number, part in installed.partitions.items()}
+    assert places == {1: 1, 2: 103, 3: 111}
+    root_now = installed.partition(1)
+    assert root_now.size_bytes > 85 * MIB
+    assert root_now.text("/etc/fstab") == f"UUID={root_now.uuid} / ext4 defaults 0 1\n"
+    assert installed.partition(3).text("/grub/grub.cfg") == f"root=UUID={root_now.uuid}\n"
+    assert b"\xa5" * 512 not in disk.read_bytes()
 
 
 def test_storage_that_fails_while_it_is_sent_to_has_no_table_and_the_next_run_works(site: Site) -> None:
