@@ -107,12 +107,12 @@ def start_writing(fd: int, offset: int, length: int) -> None:
 
 
 def data_ranges(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The ranges (offset and length) of a file that are not holes, in whole blocks of 4096 bytes.
+    """The ranges (offset and length) of a file that are not holes: whole blocks of 4096 bytes, cut at both ends.
 
     Args:
         fd: the file.
-        begin: where to begin, a multiple of 4096.
-        end: where to end.
+        begin: where to begin, in bytes.
+        end: where to end, likewise.
 
     Raises:
         ImageError: the file cannot be searched.
