@@ -21,10 +21,11 @@ from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.disk import bootloader, esp, filesystem, fill, reidentify, wipe
-from osprovider.disk.copy import DamagedTemplate, copy_extents, sync
+from osprovider.disk import bootloader, bootsector, esp, filesystem, fill, reidentify, wipe
+from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import sync
 from osprovider.disk.table import write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
 from osprovider.ganeti import environment
@@ -32,10 +33,10 @@ from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted
 from osprovider.guest.volume import Volume
 from osprovider.images.store import Store, Template
-from osprovider.layout import PartitionPlan, TablePlan
+from osprovider.layout import PartitionPlan, Placement, TablePlan
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
-from osprovider.plan import Plan, make_plan, target_path
+from osprovider.plan import Plan, make_plan, target
 
 __all__ = ["create", "guest_of", "template_directories"]
 
@@ -101,7 +102,7 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
         return
     order = _Order(request, directories, settings, settings.image, settings.image_name, hooks)
     linux.private_mount_namespace()
-    with claim(target_path(request), directories.run) as device:
+    with _claimed(order) as device:
         order.plan(device)  # what is impossible with any image is said before one is built for minutes
         store = Store(directories)
         try:
@@ -110,6 +111,21 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
             reporter.warning(f"{damage}; preparing image {order.image_name} again")
             store.invalidate_opened()
             _install_prepared(order, device, store, preserve_on_error=preserve_on_error)
+
+
+@contextmanager
+def _claimed(order: _Order) -> Iterator[Device]:
+    """Disk 0; of one that only userspace reaches, a file that is sent there in the end."""
+    disk, directories = target(order.request), order.directories
+    if disk.path is not None:
+        with claim(disk.path, directories.run) as device:
+            yield device
+    else:
+        from osprovider.disk.userspace import staged  # few need it
+
+        verify = order.settings.variant.verify_copy
+        with staged(disk.uri or "", directories.cache, directories.run, verify=verify) as device:
+            yield device
 
 
 def _install_prepared(order: _Order, device: Device, store: Store, *, preserve_on_error: bool) -> None:
@@ -155,8 +171,10 @@ def _install(job: _Job) -> None:
         if plan.filled:
             with _naming(device):
                 fill.fill(template, device, root, job.order.directories.run)
+            if job.order.settings.variant.verify_copy:
+                reporter.warning(f"verify_copy: a root of {root.filesystem} is filled file by file, and not read back")
         else:
-            _copy(job, root, all_zero=all_zero)
+            _copy(job, table, all_zero=all_zero)
         with _naming(device), _opened_guest(job, table) as (guest, volume):
             if template.manifest.table is not None:
                 with reporter.step("names of file systems") as detail:
@@ -171,19 +189,21 @@ def _install(job: _Job) -> None:
             write_table(device, table)
 
 
-def _copy(job: _Job, root: PartitionPlan, *, all_zero: bool) -> None:
-    """Copy the template to its place: the disk's start, or the root's."""
-    manifest = job.template.manifest
-    with reporter.progress(f"copy image {job.plan.image} to {job.device.path}", manifest.data_bytes) as advance:
-        copy_extents(
-            job.template.fd,
-            job.device.fd,
-            root.start_bytes if manifest.table is None else 0,
-            manifest.extents,
-            manifest.size_bytes,
-            advance,
-            gaps_are_zero=all_zero,
-        )
+def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:
+    """Copy the template to its place: the root's, or what the table says of a disk image's parts.
+
+    It is read back where the variant asks.
+    """
+    device, template, manifest = job.device, job.template, job.template.manifest
+    placements = table.placements or (Placement(0, manifest.size_bytes, _root(table).start_bytes),)
+    with reporter.progress(f"copy image {job.plan.image} to {device.path}", manifest.data_bytes) as advance:
+        zeroing = None if all_zero else device.zeroing
+        copy_extents(template.fd, device.fd, placements, manifest.extents, advance, zeroing=zeroing)
+    if job.order.settings.variant.verify_copy:
+        size = sum(each.size_bytes for each in placements)
+        with reporter.progress(f"verify {device.path}", size) as advance:
+            verify_extents(template.fd, device.fd, placements, manifest.extents, advance)
+    bootsector.tell_moved(device.fd, table)  # changes what the template has, and so comes after the comparison
 
 
 def _root(table: TablePlan) -> PartitionPlan:
@@ -284,7 +304,7 @@ def _context(job: _Job) -> Context:
         disks.append(
             ContextDisk(
                 index=disk.index,
-                path=disk.path,
+                path=job.device.path if installed else disk.path,
                 size_bytes=plan.disk_size_bytes if installed else disk.size_mib and disk.size_mib << 20,
                 sector_size=plan.table.sector_size if installed and plan.table else 512,
                 guid=plan.table.guid if installed and plan.table else None,

@@ -1,6 +1,7 @@
 """The division of a disk, as pure data and arithmetic.
 
-Not for: reading or writing tables (:mod:`osprovider.disk.table`).
+Not for: tables that disk images bring (:mod:`osprovider.adoption`), reading or writing tables
+(:mod:`osprovider.disk.table`).
 """
 
 from __future__ import annotations
@@ -9,31 +10,33 @@ import dataclasses
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from osprovider.config.model import Layout
-from osprovider.errors import DeviceError
-from osprovider.images.manifest import ImagePartition, ImageTable
+from osprovider.config.sizes import parse_size
+from osprovider.errors import DeviceError, RequestError
 
 __all__ = [
     "EXTENDED_TYPES",
     "FILLED",
+    "MIB",
     "TYPES",
     "DiskFacts",
     "PartitionPlan",
+    "Placement",
     "Role",
     "TablePlan",
     "TableType",
-    "adopt",
     "bios_refusal",
     "derived_uuid",
     "derived_volume_id",
     "esp_size_bytes",
-    "grows",
     "lay_out",
     "least_filled_bytes",
     "msdos_partition_uuid",
+    "root_limit_bytes",
     "template_filesystem",
+    "too_small",
 ]
 
 TableType = Literal["gpt", "msdos"]
@@ -58,10 +61,6 @@ FILLED = frozenset({"xfs", "btrfs"})
 
 _LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller
 _FILLED_OVERHEAD = 256 * MIB
-
-_LAST_MSDOS_SECTOR = (1 << 32) - 1  # that such a table can name
-_RENAMED = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"})
-_LAST_PRIMARY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,7 @@ class PartitionPlan:
         filesystem_uuid: the file system's new UUID, likewise (``1234-ABCD``); None where it keeps what it has.
         mount: where the guest's fstab(5) mounts it; None where it does not.
         subvolumes: see :class:`osprovider.images.manifest.Filesystem`.
+        source_bytes: where the partition begins in the disk image that its content comes from; None where that is none.
     """
 
     number: int
@@ -111,6 +111,27 @@ class PartitionPlan:
     filesystem_uuid: str | None = None
     mount: str | None = None
     subvolumes: tuple[tuple[str, str], ...] = ()
+    source_bytes: int | None = None
+
+    @property
+    def is_moved(self) -> bool:
+        """Does it begin elsewhere than in its image."""
+        return self.source_bytes not in (None, self.start_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a range of a template goes.
+
+    Attributes:
+        source_bytes: where it begins in the template.
+        size_bytes: its length.
+        target_bytes: where it begins on the disk.
+    """
+
+    source_bytes: int
+    size_bytes: int
+    target_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +143,14 @@ class TablePlan:
         sector_size: in bytes.
         partitions: by number; those of a disk image by their place on the disk.
         type: what kind it is.
+        placements: where a disk image goes, by ranges of it; none where the table is not an image's.
     """
 
     guid: str
     sector_size: int
     partitions: tuple[PartitionPlan, ...]
     type: TableType = "gpt"
+    placements: tuple[Placement, ...] = ()
 
     def find(self, role: Role) -> PartitionPlan | None:
         """The partition with this role, or None."""
@@ -218,6 +241,7 @@ def lay_out(
 
     Raises:
         DeviceError: the disk is too small, says both sizes; or its sectors keep the firmware from booting it.
+        RequestError: the root may not be as large as it has to be; says both sizes.
     """
     if "bios" in firmware and (refusal := bios_refusal(facts.sector_size)):
         raise DeviceError(f"disk 0 ({disk}): {refusal}")
@@ -240,14 +264,14 @@ def lay_out(
     end = (facts.size_bytes - MIB) // step * step
     least = position + max(root_bytes, MIB)
     if least > end:
-        raise _too_small(facts, -(-least // step) * step + MIB, disk)
+        raise too_small(facts, -(-least // step) * step + MIB, disk)
     size = end - position if layout.grow or not root_bytes else -(-root_bytes // step) * step
     partitions.append(
         PartitionPlan(
             len(partitions) + 1,
             "root",
             position,
-            size,
+            min(size, root_limit_bytes(facts, layout, root_bytes)),
             derived_uuid(instance_uuid, "disk 0 root"),
             "root",
             TYPES["root"],
@@ -258,100 +282,30 @@ def lay_out(
     return TablePlan(derived_uuid(instance_uuid, "disk 0"), facts.sector_size, tuple(partitions))
 
 
-def adopt(
-    facts: DiskFacts, layout: Layout, image: ImageTable, size_bytes: int, instance_uuid: str, disk: str
-) -> TablePlan:
-    """Take over the table of a disk image: the same partitions in the same places, and nobody else's GUIDs and UUIDs.
-
-    The root grows to the disk's end where nothing lies behind it. In a GPT its type becomes the Discoverable Partitions
-    Specification's, by which it is found again.
+def root_limit_bytes(facts: DiskFacts, layout: Layout, needed: int) -> int:
+    """The most that the root gets, in bytes, a multiple of the sector size.
 
     Args:
         facts: of the disk.
-        layout: the variant's, of which only ``grow`` applies.
-        image: the image's table.
-        size_bytes: the image's.
-        instance_uuid: gives the GUIDs.
-        disk: how messages name it.
+        layout: the variant's.
+        needed: the least that the root needs, in bytes.
 
     Raises:
-        DeviceError: the disk is too small, says both sizes; or its sectors are not the image's.
+        RequestError: it gets less than it needs; says both sizes.
     """
-    if image.sector_size != facts.sector_size:
-        raise DeviceError(
-            f"disk 0 ({disk}): has sectors of {facts.sector_size} bytes, and the image's table counts in "
-            f"{image.sector_size}: it cannot be installed there"
+    if layout.root_size is None:
+        return facts.size_bytes
+    limit = parse_size(layout.root_size) // facts.sector_size * facts.sector_size
+    if limit < needed:
+        raise RequestError(
+            f"layout.root_size is {layout.root_size}, and the image needs {-(-needed // MIB)} MiB for its root: "
+            "make it larger"
         )
-    last = _end_of_last(image)
-    needed = max(size_bytes, last + (_backup_bytes(image.sector_size) if image.type == "gpt" else 0))
-    if facts.size_bytes < needed:
-        raise _too_small(facts, needed, disk)
-    disk_id = derived_uuid(instance_uuid, "disk 0")
-    if image.type == "msdos":
-        disk_id = disk_id[:8]
-    end = _usable_end(facts, image)
-    partitions = []
-    for part in image.partitions:
-        size = part.size_bytes
-        holds_root = part.role == "root" or (part.type in EXTENDED_TYPES and _holds_logical_root(image))
-        if holds_root and layout.grow and grows(image):
-            size = max(size, end - part.start_bytes)
-        partitions.append(_adopted(part, size, image, disk_id, instance_uuid))
-    return TablePlan(disk_id, facts.sector_size, tuple(partitions), "msdos" if image.type == "msdos" else "gpt")
+    return limit
 
 
-def grows(image: ImageTable) -> bool:
-    """Is an image's root the last partition on its disk, so that it can be extended."""
-    (root,) = (part for part in image.partitions if part.role == "root")
-    return root.start_bytes + root.size_bytes == _end_of_last(image)
-
-
-def _end_of_last(image: ImageTable) -> int:
-    return max(part.start_bytes + part.size_bytes for part in image.partitions if part.type not in EXTENDED_TYPES)
-
-
-def _holds_logical_root(image: ImageTable) -> bool:
-    return any(part.role == "root" and part.number > _LAST_PRIMARY for part in image.partitions)
-
-
-def _backup_bytes(sector_size: int) -> int:
-    """What a backup GPT of 128 entries takes."""
-    return sector_size + 128 * 128
-
-
-def _usable_end(facts: DiskFacts, image: ImageTable) -> int:
-    """Where a partition may end, at a multiple of 1 MiB."""
-    if image.type == "gpt":
-        return (facts.size_bytes - MIB) // MIB * MIB
-    return min(facts.size_bytes, _LAST_MSDOS_SECTOR * image.sector_size) // MIB * MIB
-
-
-def _adopted(part: ImagePartition, size: int, image: ImageTable, disk_id: str, instance_uuid: str) -> PartitionPlan:
-    """A partition of an image as the instance has it."""
-    what = f"disk 0 partition {part.number}"
-    is_gpt = image.type == "gpt"
-    found = part.filesystem
-    new_uuid = None
-    if found is not None and found.uuid and found.type in _RENAMED:
-        make = derived_volume_id if found.type == "vfat" else derived_uuid
-        new_uuid = make(instance_uuid, f"{what} file system")
-    return PartitionPlan(
-        number=part.number,
-        role=cast("Role", part.role),
-        start_bytes=part.start_bytes,
-        size_bytes=size,
-        guid=derived_uuid(instance_uuid, what) if is_gpt else msdos_partition_uuid(disk_id, part.number),
-        name=part.name,
-        type=TYPES["root"] if part.role == "root" and is_gpt else part.type,
-        attributes=part.attributes,
-        filesystem=found.type if found else None,
-        filesystem_uuid=new_uuid,
-        mount=part.mount,
-        subvolumes=found.subvolumes if found else (),
-    )
-
-
-def _too_small(facts: DiskFacts, needed: int, disk: str) -> DeviceError:
+def too_small(facts: DiskFacts, needed: int, disk: str) -> DeviceError:
+    """What to say of a disk that has less than these bytes."""
     return DeviceError(
         f"disk 0 ({disk}) is too small: it has {facts.size_bytes // MIB} MiB and the image needs "
         f"{-(-needed // MIB)} MiB; give the instance a larger disk"

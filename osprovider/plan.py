@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osprovider.adoption import adopt, unused_bytes, why_unused
 from osprovider.config.load import Settings
 from osprovider.config.model import Layout
 from osprovider.errors import RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
-from osprovider.ganeti.request import Request
+from osprovider.ganeti.request import Disk, Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import FILLED, DiskFacts, TablePlan, adopt, grows, lay_out, least_filled_bytes
+from osprovider.layout import FILLED, MIB, DiskFacts, TablePlan, lay_out, least_filled_bytes, root_limit_bytes
 from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic, resolve
 
-__all__ = ["Plan", "make_plan", "serial_console", "target_path"]
+__all__ = ["Plan", "make_plan", "serial_console", "target", "target_path"]
 
 _WORTH_A_NOTE = 64 << 20
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
@@ -82,11 +83,11 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def target_path(request: Request) -> Path:
-    """The device or file that the system goes to: disk 0's.
+def target(request: Request) -> Disk:
+    """The disk that the system goes to: disk 0.
 
     Raises:
-        RequestError: there is none, it is read-only, or this node's kernel can't reach it.
+        RequestError: there is none, or it is read-only.
     """
     if not request.disks:
         raise RequestError(
@@ -95,9 +96,19 @@ def target_path(request: Request) -> Path:
     disk = request.disks[0]
     if disk.access != "rw":
         raise RequestError("DISK_0_ACCESS is 'ro': disk 0 is read-only; set its access mode to rw")
+    return disk
+
+
+def target_path(request: Request) -> Path:
+    """The device or file of the disk that the system is on.
+
+    Raises:
+        RequestError: as for :func:`target`; or this node's kernel can't reach it.
+    """
+    disk = target(request)
     if disk.path is None:
         raise RequestError(
-            f"DISK_0_PATH is not set: disk 0 is reached by userspace only ({disk.uri}), which is not supported; "
+            f"DISK_0_PATH is not set: disk 0 is reached by userspace only ({disk.uri}), and only create knows how; "
             "set the disk template's access parameter to kernelspace"
         )
     return disk.path
@@ -160,12 +171,13 @@ def make_plan(
         facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
     external = environment.has_external_kernel(request)
     firmware = () if external or variant.boot.loader == "none" else _firmware(variant.layout, manifest)
-    disk = target_path(request) if facts else None
+    found = target(request) if facts else None
+    disk = (str(found.path) if found.path else found.uri) if found else None
     is_known = manifest is not None or settings.image is None or settings.image.source is None
     table = None
     filled = is_known and settings.image is not None and _filled(variant.layout, manifest)
     if facts and disk and is_known:
-        table = _table(facts, variant.layout, firmware, manifest, instance.uuid, str(disk))
+        table = _table(facts, variant.layout, firmware, manifest, instance.uuid, disk)
     if manifest and manifest.table is None and firmware and not manifest.kernels:
         raise RequestError(
             f"image {settings.image_name} has no kernel to boot: add one to its packages (linux-image-amd64), "
@@ -178,7 +190,7 @@ def make_plan(
         image=settings.image_name,
         template=key,
         template_ready=manifest is not None,
-        disk=str(disk) if disk else None,
+        disk=disk,
         disk_size_bytes=facts.size_bytes if facts else None,
         table=table,
         copy_bytes=manifest.data_bytes if manifest else None,
@@ -192,7 +204,7 @@ def make_plan(
         reinstall=request.reinstall,
         notes=(
             *_left_out(settings),
-            *(_notes(variant.layout, facts, manifest) if is_known else _unknown(settings.image_name)),
+            *(_notes(variant.layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
         ),
     )
 
@@ -249,17 +261,19 @@ def _unknown(image: str | None) -> tuple[str, ...]:
     return (f"how the disk is divided is known once the image is prepared (osprovider image build {image})",)
 
 
-def _notes(layout: Layout, facts: DiskFacts | None, manifest: Manifest | None) -> tuple[str, ...]:
-    """What of a disk that is larger than its image cannot be used."""
+def _notes(
+    layout: Layout, facts: DiskFacts | None, manifest: Manifest | None, table: TablePlan | None
+) -> tuple[str, ...]:
+    """What of a disk that is larger than its image cannot be used, and why."""
     image = manifest.table if manifest else None
-    if not layout.grow or facts is None or manifest is None or image is None or grows(image):
+    root = table.find("root") if table else None
+    if not layout.grow or facts is None or image is None or table is None or root is None:
         return ()
-    unused = facts.size_bytes - manifest.size_bytes
-    last = max(image.partitions, key=lambda part: part.start_bytes)
-    if unused < _WORTH_A_NOTE:
+    why, unused = why_unused(facts, image), unused_bytes(facts, table)
+    may_grow = root.size_bytes + MIB <= root_limit_bytes(facts, layout, 0)
+    if why is None or unused < _WORTH_A_NOTE or not may_grow:
         return ()
-    behind = f"partition {last.number} ({last.role}) lies behind it"
-    return (f"the root cannot grow: {behind}, and {human_bytes(unused)} of the disk stay unused",)
+    return (f"the root stays at {human_bytes(root.size_bytes)}: {why}; {human_bytes(unused)} of the disk stay unused",)
 
 
 def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:

@@ -16,9 +16,9 @@ from osprovider.customize.hooks import arrange, discover
 from osprovider.customize.runner import HookRunner
 from osprovider.deploy import guest_of, template_directories
 from osprovider.disk import filesystem
-from osprovider.disk.copy import sync
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import sync
 from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.request import Request

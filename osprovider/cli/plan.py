@@ -14,14 +14,15 @@ from osprovider.config.load import load
 from osprovider.config.parameters import PARAMETERS
 from osprovider.customize.hooks import arrange, discover
 from osprovider.disk.device import probe
+from osprovider.disk.userspace import size_of
 from osprovider.errors import UsageError
 from osprovider.ganeti.environment import parse, synthesize
-from osprovider.ganeti.request import Request, Script
+from osprovider.ganeti.request import Disk, Request, Script
 from osprovider.images.store import Store
 from osprovider.layout import DiskFacts
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
-from osprovider.plan import Plan, make_plan, target_path
+from osprovider.plan import Plan, make_plan, target
 
 __all__ = ["plan"]
 
@@ -117,12 +118,18 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     hooks = [hook.name for hook in arrange(discover(directories), settings.variant.hooks, "create")]
     if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
         return make_plan(request, settings, [], None)
-    path = target_path(request)
-    size = request.disks[0].size_mib
-    facts = probe(path) if size is None or path.exists() else DiskFacts(size << 20)
+    disk = target(request)
+    facts = _facts(disk)
     key, manifest = Store(directories).look_up(settings.image_name, settings.image, settings.variant)
     result = make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
-    return dataclasses.replace(result, disk=None) if path == _MADE_UP else result
+    return dataclasses.replace(result, disk=None) if disk.path == _MADE_UP else result
+
+
+def _facts(disk: Disk) -> DiskFacts:
+    """What is known of a disk that need not be there: of one that is, what it says itself."""
+    if disk.size_mib is not None and not (disk.path and disk.path.exists()):
+        return DiskFacts(disk.size_mib << 20)
+    return probe(disk.path) if disk.path else DiskFacts(size_of(disk.uri or ""))
 
 
 def describe(plan: Plan) -> list[str]:
@@ -141,8 +148,9 @@ def describe(plan: Plan) -> list[str]:
     ]
     for part in table.partitions if table else ():
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
+        moved = f", in the image from {human_bytes(part.source_bytes or 0)}" if part.is_moved else ""
         held = f", {part.filesystem}{f' at {part.mount}' if part.mount else ''}" if part.filesystem else ""
-        lines.append(f"    {part.number:<2} {part.role:<10} {place}{held}")
+        lines.append(f"    {part.number:<2} {part.role:<10} {place}{moved}{held}")
     root = table.find("root") if table else None
     if root is not None:
         opened = "in the appliance" if plan.isolation == "appliance" else "on the host"

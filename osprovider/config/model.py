@@ -49,6 +49,9 @@ class Layout:
         default="ext4", metadata=_help("the root's file system; a disk image keeps its own")
     )
     grow: bool = field(default=True, metadata=_help("the root takes the rest of the disk"))
+    root_size: Annotated[str, checks.size] | None = field(
+        default=None, metadata=_help("the most that the root takes; the rest of the disk stays free")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,9 @@ class Variant:
     )
     wipe: Literal["auto", "zero", "discard", "none"] = field(
         default="auto", metadata=_help("what happens to what was on the disk; auto: zeroed where that is cheap")
+    )
+    verify_copy: bool = field(
+        default=False, metadata=_help("read back from the disk what was copied, and compare it with the image")
     )
 
 

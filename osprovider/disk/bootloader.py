@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.disk.copy import write_all
+from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import TablePlan, bios_refusal
 from osprovider.run import run

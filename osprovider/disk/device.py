@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.disk.users import find_users, openers
+from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError
 from osprovider.layout import DiskFacts
 from osprovider.linux import block_device_size, is_write_protected, sector_size
@@ -50,12 +51,14 @@ class Device:
         path: as the operator knows it. fd: open for reading, and for writing unless it was claimed to be read.
         facts: its size and sectors.
         is_block: a block device; a plain file otherwise.
+        zeroing: makes zeros on it, and knows what it has refused so far.
     """
 
     path: Path
     fd: int
     facts: DiskFacts
     is_block: bool
+    zeroing: Zeroing
 
 
 def probe(path: Path) -> DiskFacts:
@@ -92,7 +95,7 @@ def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Dev
     mode = os.O_RDONLY if read_only else os.O_RDWR
     with ExitStack() as stack:
         fd = _open(path, mode)
-        stack.callback(os.close, fd)
+        stack.callback(_close, fd)
         status = os.fstat(fd)
         was_killed = stack.enter_context(_lock_of_ours(path, status, run_dir))
         if was_killed:
@@ -101,7 +104,7 @@ def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Dev
         is_block = stat.S_ISBLK(status.st_mode)
         if is_block:
             fd = _open(path, mode | os.O_EXCL)
-            stack.callback(os.close, fd)
+            stack.callback(_close, fd)
             if os.fstat(fd).st_rdev != status.st_rdev:
                 raise DeviceError(f"{path}: led to another device a moment ago: something changes it; try again")
         facts = _facts(path, fd)
@@ -109,7 +112,7 @@ def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Dev
             _keep_writers_away(path, fd)
         else:
             _lock_against_udev(path, fd)
-        yield Device(path, fd, facts, is_block)
+        yield Device(path, fd, facts, is_block, Zeroing(fd))
 
 
 def _open(path: Path, flags: int) -> int:
@@ -132,6 +135,13 @@ def _open(path: Path, flags: int) -> int:
         os.close(fd)
         raise DeviceError(f"{path}: is read-only: make it writable (blockdev --setrw {path})")
     return fd
+
+
+def _close(fd: int) -> None:
+    # What the disk could not store was told when it was synced. Closing may tell it again (a network's file system),
+    # and must not take the place of the first error.
+    with suppress(OSError):
+        os.close(fd)
 
 
 def _reason(path: Path, error: OSError) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from osprovider.disk.copy import data_ranges, write_all
+from osprovider.disk.raw import data_ranges, write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan
 from osprovider.run import run

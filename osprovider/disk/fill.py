@@ -36,7 +36,7 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.background import background
-from osprovider.disk.copy import DamagedTemplate, zero
+from osprovider.disk.copy import DamagedTemplate
 from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError, RequestError
@@ -167,8 +167,8 @@ def _version(text: str) -> tuple[int, ...]:
 def _clear_ends(device: Device, part: PartitionPlan) -> None:
     """Zero what tells of an old file system, beyond what mkfs does."""
     size = min(_ENDS, part.size_bytes)
-    zero(device.fd, part.start_bytes, size)
-    zero(device.fd, part.start_bytes + part.size_bytes - size, size)
+    device.zeroing.zero(part.start_bytes, size)
+    device.zeroing.zero(part.start_bytes + part.size_bytes - size, size)
 
 
 def _copy(tree: HostGuest, root: HostGuest, advance: Callable[[int], None]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from osprovider.disk.copy import write_all
+from osprovider.disk.raw import write_all
 
 __all__ = ["ENTRY", "HEADER", "NO_TYPE", "SIGNATURE", "Entry", "Gpt", "GptError", "Header"]
 

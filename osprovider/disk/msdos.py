@@ -1,19 +1,21 @@
 """Partition tables of the msdos kind: four entries in the first sector, and a chain of logical partitions behind them.
 
-Only tables of disk images come here, so nothing is laid out anew: an image's extended boot records lie among its data
-and are copied with it, and of those no more is written than the size of a last partition that has grown.
+Only tables of disk images come here. Their logical partitions' records lie among the data, and are copied with it; they
+are written anew nevertheless, because partitions may have grown or moved.
 Sources: the kernel's block/partitions/msdos.c; libfdisk's dos.c.
 Not for: deciding what a table should say (:mod:`osprovider.layout`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from osprovider.disk.copy import write_all
+from osprovider.disk.raw import write_all
 from osprovider.layout import EXTENDED_TYPES
 
 __all__ = ["Entry", "Msdos", "MsdosError", "read", "write"]
@@ -27,6 +29,8 @@ _ENTRY = struct.Struct("<B3sB3sII")
 _NO_CHS = b"\xfe\xff\xff"  # beyond what CHS can say: the addresses by number count
 _PRIMARY = 4
 _FIRST_LOGICAL = 5
+_LINK_TYPE = "05"
+_RECORD_DISTANCE = 2048  # in sectors, from a record to its partition, where there is as much room
 _MOST_LOGICAL = 60
 _FLAGS = (0x00, 0x80)
 
@@ -44,8 +48,6 @@ class Entry:
         type: two hexadecimal digits.
         first: from the disk's start. count: its length.
         is_active: the BIOS boots it, where the boot code in the first sector asks.
-        places: the bytes on the disk at which its length stands; of a logical one also in the record before it, which
-            counts the record itself and what lies before the partition in.
     """
 
     number: int
@@ -53,7 +55,6 @@ class Entry:
     first: int
     count: int
     is_active: bool
-    places: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,13 @@ def read(fd: int, sector_size: int = _SECTOR) -> Msdos | None:
     extended = [entry for entry in primary if entry.type in EXTENDED_TYPES]
     if len(extended) > 1:
         raise MsdosError("has more than one extended partition")
-    entries = [*primary, *(_logical(fd, extended[0], sector_size) if extended else ())]
+    logical = list(_logical(fd, extended[0], sector_size)) if extended else []
+    entries = [*primary, *logical]
     for entry in entries:
         if entry.first == 0 or entry.count == 0:
             raise MsdosError(f"its partition {entry.number} begins at sector {entry.first} and has {entry.count}")
+    if extended:
+        _record_places(extended[0], logical)  # there has to be room when it is written again
     (signature,) = struct.unpack_from("<I", first, _SIGNATURE_OFFSET)
     return Msdos(f"{signature:08x}", tuple(entries))
 
@@ -97,13 +101,12 @@ def _entries(sector: bytes, offset: int) -> Iterator[Entry]:
         flag, _, kind, _, first, count = _ENTRY.unpack_from(sector, place)
         if flag not in _FLAGS:
             raise MsdosError(f"the entry at byte {offset + place} has the flag {flag:#04x}, which means nothing")
-        yield Entry(index + 1, f"{kind:02x}", first, count, flag == _FLAGS[1], (offset + place + 12,))
+        yield Entry(index + 1, f"{kind:02x}", first, count, flag == _FLAGS[1])
 
 
 def _logical(fd: int, extended: Entry, sector_size: int) -> Iterator[Entry]:
     """The logical partitions: each record has one, and says where the next record is, counted from the first one."""
     address, number, seen = extended.first, _FIRST_LOGICAL, set[int]()
-    link: tuple[int, ...] = ()
     while True:
         if address in seen or len(seen) > _MOST_LOGICAL:
             raise MsdosError(f"its chain of logical partitions does not end (sector {address})")
@@ -120,44 +123,69 @@ def _logical(fd: int, extended: Entry, sector_size: int) -> Iterator[Entry]:
             first = address + part.first
             if not extended.first < first <= first + part.count <= extended.first + extended.count:
                 raise MsdosError(f"its logical partition {number} lies outside of the extended one")
-            yield Entry(number, part.type, first, part.count, part.is_active, (*part.places, *link))
+            yield Entry(number, part.type, first, part.count, part.is_active)
             number += 1
         if not links:
             return
-        address, link = extended.first + links[0].first, links[0].places
+        address = extended.first + links[0].first
 
 
 def write(fd: int, wanted: Msdos, sector_size: int = _SECTOR) -> None:
-    """Write a table: the primary entries, and what of the logical ones, which are there, has grown. Nothing is synced.
+    """Write a table: the record of each logical partition, and the primary entries last. Nothing is synced.
+
+    Boot code stays: of each of these sectors only the entries are written, of the first one the signature as well.
 
     Args:
-        fd: the disk, open for (buffered) writing, the image's extended boot records on it.
-        wanted: what it is to say; ``places`` do not matter.
+        fd: the disk, open for (buffered) writing.
+        wanted: what it is to say.
         sector_size: in bytes.
 
     Raises:
-        MsdosError: the disk's logical partitions are others than the wanted ones.
+        MsdosError: there is no room for a record.
     """
     logical = [entry for entry in wanted.entries if entry.number > _PRIMARY]
     extended = [entry for entry in wanted.entries if entry.type in EXTENDED_TYPES]
-    there = list(_logical(fd, extended[0], sector_size)) if extended else []
-    if [(entry.number, entry.type, entry.first) for entry in there] != [
-        (entry.number, entry.type, entry.first) for entry in logical
-    ]:
-        raise MsdosError("its logical partitions are not the image's")
-    for old, new in zip(there, logical, strict=True):
-        for place in old.places if old.count != new.count else ():
-            (before,) = struct.unpack("<I", os.pread(fd, 4, place))
-            _patch(fd, place, struct.pack("<I", before + new.count - old.count), sector_size)
-    table = bytearray(_SECTOR - _SIGNATURE_OFFSET)
-    struct.pack_into("<I", table, 0, int(wanted.signature, 16))
-    for entry in wanted.entries:
-        if entry.number <= _PRIMARY:
-            place = _ENTRIES_OFFSET - _SIGNATURE_OFFSET + (entry.number - 1) * _ENTRY.size
+    places = _record_places(extended[0], logical) if extended else {}
+    for entry, following in zip_longest(logical, logical[1:]):
+        place = places[entry.number]
+        entries = [dataclasses.replace(entry, first=entry.first - place)]
+        if following is not None:
+            first = places[following.number]
+            length = following.first + following.count - first
+            entries.append(Entry(0, _LINK_TYPE, first - extended[0].first, length, is_active=False))
+        _patch(fd, place * sector_size + _ENTRIES_OFFSET, _packed(entries), sector_size)
+    primary = {entry.number: entry for entry in wanted.entries if entry.number <= _PRIMARY}
+    signature = struct.pack("<IH", int(wanted.signature, 16), 0)
+    _patch(fd, _SIGNATURE_OFFSET, signature + _packed([primary.get(n) for n in range(1, _PRIMARY + 1)]), sector_size)
+
+
+def _record_places(extended: Entry, logical: Iterable[Entry]) -> dict[int, int]:
+    """The sectors of the logical partitions' records, by number.
+
+    The first number's is the extended partition's first, as the kernel looks for it there. Each other one is in front
+    of its partition, where libfdisk and libparted have it.
+    """
+    places = {_FIRST_LOGICAL: extended.first}
+    position = extended.first + 1
+    for entry in sorted(logical, key=lambda entry: entry.first):
+        if entry.number != _FIRST_LOGICAL:
+            if position >= entry.first:
+                raise MsdosError(f"there is no room for a boot record in front of its logical partition {entry.number}")
+            places[entry.number] = max(position, entry.first - _RECORD_DISTANCE)
+        position = entry.first + entry.count
+    return places
+
+
+def _packed(entries: Sequence[Entry | None]) -> bytes:
+    """A sector from its entries on."""
+    table = bytearray(_SECTOR - _ENTRIES_OFFSET)
+    for index, entry in enumerate(entries):
+        if entry is not None:
             flag = _FLAGS[entry.is_active]
-            _ENTRY.pack_into(table, place, flag, _NO_CHS, int(entry.type, 16), _NO_CHS, entry.first, entry.count)
+            fields = flag, _NO_CHS, int(entry.type, 16), _NO_CHS, entry.first, entry.count
+            _ENTRY.pack_into(table, index * _ENTRY.size, *fields)
     table[-2:] = _MAGIC
-    _patch(fd, _SIGNATURE_OFFSET, bytes(table), sector_size)
+    return bytes(table)
 
 
 def _patch(fd: int, place: int, data: bytes, sector_size: int) -> None:

@@ -11,7 +11,6 @@ Not for: dividing the disk (:mod:`osprovider.layout`), boot code (:mod:`osprovid
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import uuid
 import zlib
@@ -19,10 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from osprovider.disk import msdos
-from osprovider.disk.copy import sync, write_all
 from osprovider.disk.device import Device, probe
 from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import sync, write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan
 
@@ -88,7 +87,6 @@ def _write_msdos(device: Device, table: TablePlan) -> None:
                 first=part.start_bytes // table.sector_size,
                 count=part.size_bytes // table.sector_size,
                 is_active=bool(part.attributes),
-                places=(),
             )
             for part in sorted(table.partitions, key=lambda part: part.number)
         ),
@@ -100,8 +98,7 @@ def _write_msdos(device: Device, table: TablePlan) -> None:
         found = msdos.read(device.fd, table.sector_size)
     except msdos.MsdosError as error:
         raise DeviceError(f"{device.path}: {error}") from error
-    kept = [dataclasses.replace(entry, places=()) for entry in found.entries] if found else []
-    if found is None or (found.signature, tuple(kept)) != (wanted.signature, wanted.entries):
+    if found != wanted:
         raise _not_kept(device)
 
 

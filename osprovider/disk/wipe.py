@@ -6,15 +6,11 @@ Not for: the template's own holes, which are always made zeros (:mod:`osprovider
 from __future__ import annotations
 
 import errno
-import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
 from osprovider import linux
-from osprovider.disk.copy import sync, write_all, zero, zero_cheaply
 from osprovider.disk.device import Device
-from osprovider.errors import DeviceError
+from osprovider.disk.raw import failure, sync, write_all
 from osprovider.log import human_bytes, reporter
 
 __all__ = ["clear_signatures", "wipe"]
@@ -63,7 +59,7 @@ def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> 
             return False
         case "zero":
             with reporter.progress(f"zero {device.path}", size) as advance:
-                zero(device.fd, 0, size, advance)
+                device.zeroing.zero(0, size, advance)
             return True
         case "discard" if device.is_block:
             _discard(device)
@@ -79,32 +75,21 @@ def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> 
 
 def _zero(device: Device) -> bool:
     """Have the file system or the device make zeros of everything. False where that would be slow or fails."""
-    if device.is_block and not _zeroes_cheaply(os.fstat(device.fd).st_rdev):
-        return False
     size = device.facts.size_bytes
     with reporter.step(f"wipe {device.path}") as detail:
-        is_zero = zero_cheaply(device.fd, 0, size)
+        is_zero = device.zeroing.by_itself(0, size)
         detail(human_bytes(size) if is_zero else "not supported")
         return is_zero
 
 
-def _zeroes_cheaply(device: int) -> bool:
-    """Does a block device say that it can make zeros without writing them: it unmaps, as thin volumes and flash do."""
-    directory = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
-    for queue in (directory / "queue", directory.parent / "queue"):  # a partition's is its disk's
-        with suppress(OSError, ValueError):
-            return all(int((queue / name).read_text()) for name in ("write_zeroes_max_bytes", "discard_max_bytes"))
-    return False
-
-
 def _discard(device: Device) -> None:
-    size = device.facts.size_bytes
+    size, offset = device.facts.size_bytes, 0
     try:
         for offset in range(0, size, _AT_ONCE):
             linux.discard(device.fd, offset, min(_AT_ONCE, size - offset))
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
-            raise DeviceError(f"{device.path}: cannot be discarded: {error.strerror}") from error
+            raise failure(device.fd, f"cannot be discarded at byte {offset}", error) from error
         reporter.warning(
             f"{device.path} knows no discard: old contents stay where the new system has none (wipe: zero)"
         )

@@ -22,8 +22,8 @@ from typing import IO, Literal
 from osprovider.background import Task
 from osprovider.config.model import Image
 from osprovider.config.sizes import parse_size
-from osprovider.disk.copy import data_ranges, write_all
 from osprovider.disk.device import Device, claim
+from osprovider.disk.raw import data_ranges, write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, OsproviderError, ToolError
 from osprovider.guest.appliance import appliance, require_appliance
 from osprovider.guest.protocol import Guest

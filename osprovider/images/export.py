@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from osprovider import linux
-from osprovider.disk.copy import DamagedTemplate, copy_extents, write_all
+from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
 from osprovider.guest.host import mounted
 from osprovider.images import integrity
@@ -27,6 +28,7 @@ from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.manifest import Extent
 from osprovider.images.newfile import MODE, new_file, to_qcow2
 from osprovider.images.store import Template
+from osprovider.layout import Placement
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import run
@@ -121,7 +123,8 @@ def _write_raw(template: Template, fd: int, _path: Path, _directories: Directori
     else:
         os.truncate(fd, manifest.size_bytes)
         with reporter.progress(f"image {manifest.image}: copy", manifest.data_bytes) as advance:
-            copy_extents(template.fd, fd, 0, manifest.extents, manifest.size_bytes, advance, gaps_are_zero=True)
+            whole = [Placement(0, manifest.size_bytes, 0)]
+            copy_extents(template.fd, fd, whole, manifest.extents, advance, zeroing=None)
     for offset, data in table:
         write_all(fd, data, offset)
 

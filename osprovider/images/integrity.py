@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from osprovider.disk.copy import data_ranges
+from osprovider.disk.raw import data_ranges
 from osprovider.errors import ImageError
 from osprovider.images.manifest import Extent, Manifest
 from osprovider.log import reporter

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from osprovider.disk.copy import sync
+from osprovider.disk.raw import sync
 from osprovider.errors import ImageError
 from osprovider.log import human_bytes, reporter
 from osprovider.run import run

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from osprovider.disk.copy import data_ranges, write_all
+from osprovider.disk.raw import data_ranges, write_all
 from osprovider.errors import DeviceError, ImageError, NodeError, ToolError
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source

@@ -129,7 +129,7 @@ def system(fstab: str, *, kernel: bool = True, top: str = "", **further: str) ->
 def make_disk(path: Path, parts: Iterable[Part], *, label: str = "gpt", disk_id: str = "", sector: int = SECTOR) -> str:
     """Make a raw disk with these partitions, in this order, each at a MiB, and boot code of its own.
 
-    An extended partition (type ``f``) takes all that follows it; logical ones leave room for their boot record.
+    An extended partition (type ``f``) takes the logical ones, which follow it and leave room for their boot record.
 
     Returns:
         the disk's GUID or signature, lower case.
@@ -138,10 +138,10 @@ def make_disk(path: Path, parts: Iterable[Part], *, label: str = "gpt", disk_id:
     disk_id = disk_id or (str(uuid.uuid4()) if label == "gpt" else f"0x{uuid.uuid4().hex[:8]}")
     script = [f"label: {label}", f"label-id: {disk_id}", "unit: sectors"]
     position, places = MIB, {}
-    for index, part in enumerate(parts):
+    for part in parts:
         position += MIB if part.number > 4 and label == "dos" else 0
         is_extended = label == "dos" and part.type in ("5", "f")
-        size = sum(each.size_mib + 1 for each in parts[index + 1 :]) if is_extended else part.size_mib
+        size = sum(each.size_mib + 1 for each in parts if each.number > 4) if is_extended else part.size_mib
         places[part.number] = position
         what = f"start={position // sector}, size={size * MIB // sector}, type={part.type}"
         script.append(f"{path}{part.number} : {what}" + (f", uuid={part.guid}" if label == "gpt" else ""))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.leftovers import no_leftovers
 from tests.support.template import shared_cache
+from tests.system.create.cloud import Part, make_disk, make_filesystem
+from tests.system.create.published import Published
 from tests.system.create.site import Site
 
 
@@ -23,3 +26,29 @@ def site(tmp_path: Path, cache: Path) -> Iterator[Site]:
     """A site of the test's own, at which nothing may be left."""
     with no_leftovers([tmp_path]):
         yield Site(tmp_path, cache)
+
+
+@pytest.fixture(scope="module")
+def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
+    """Make a site with an image of these partitions; nothing may be left of it afterwards."""
+
+    def make(*parts: Part, label: str = "gpt", disk_id: str = "", sector: int = 512) -> Published:
+        directory = Path(tempfile.mkdtemp(dir=base))
+        image = directory / "published.raw"
+        if label == "none":
+            make_filesystem(image, parts[0])
+        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id, sector=sector)
+        cache = directory / "cache"
+        cache.mkdir()
+        (cache / "appliance").symlink_to(appliance)
+        site = Site(directory, cache)
+        site.write("images/published.yaml", f"source: {image}\n")
+        site.write("variants/published.yaml", "image: published\n")
+        return Published(site, image, {part.number: part for part in parts}, disk_id)
+
+    appliance = run_directory / "appliance"  # takes long to build, so the run has one
+    appliance.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run_directory, prefix="sites-") as name:
+        base = Path(name)
+        with no_leftovers([base]):
+            yield make

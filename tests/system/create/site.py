@@ -141,7 +141,7 @@ class Site:
         assert outcome.status == 0, outcome.said
         return outcome
 
-    def renamed(self, disk: Path, old_name: str, name: str, **changes: Any) -> Outcome:
+    def renamed(self, disk: Path | None, old_name: str, name: str, **changes: Any) -> Outcome:
         """Run ``rename``."""
         environment = self.environment(disk, name=name, script=Script.RENAME, old_name=old_name, **changes)
         return self.call("rename", environment)

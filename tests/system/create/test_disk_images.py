@@ -6,166 +6,27 @@ fixture, and tests look at what lies there.
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from tests.support.leftovers import no_leftovers
 from tests.system.create.cloud import (
     BIOS_BOOT,
     BOOT,
     BOOT_CODE,
     ESP,
     HOST_KEY,
-    LINUX,
     MACHINE_ID,
     MIB,
     ROOT,
     SWAP,
-    Found,
     Part,
-    make_disk,
-    make_filesystem,
-    mounted_by_the_host,
-    read_partition,
     system,
 )
-from tests.system.create.site import Outcome, Site, attached, sfdisk
-
-FIRST, SECOND = "web1.example.org", "web2.example.org"
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """An instance's disk, and what was said while it was installed.
-
-    Attributes:
-        disk: the disk.
-        outcome: of ``create``.
-        table: as sfdisk(8) reads it.
-        scratch: for copies of its files.
-    """
-
-    disk: Path
-    outcome: Outcome
-    table: dict[str, Any]
-    scratch: Path
-    _found: dict[int, Found] = field(default_factory=dict)
-
-    @property
-    def partitions(self) -> dict[int, dict[str, Any]]:
-        """Its partitions by number."""
-        return {int(re.findall(r"\d+$", part["node"])[0]): part for part in self.table["partitions"]}
-
-    def partition(self, number: int) -> Found:
-        """What is on a partition, which was found sound."""
-        if number not in self._found:
-            part = self.partitions[number]
-            place = part["start"] * 512, part["size"] * 512
-            self._found[number] = read_partition(self.disk, *place, self.scratch / f"{self.disk.name}-{number}")
-        return self._found[number]
-
-    def identity(self, *numbers: int) -> set[str]:
-        """The names of the disk, of its partitions, and of the file systems on these."""
-        own = {self.table["id"], *(part["uuid"] for part in self.table["partitions"] if "uuid" in part)}
-        return {name.lower() for name in (*own, *(self.partition(number).uuid for number in numbers))}
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An image at a site of its own.
-
-    Attributes:
-        site: where it is installed.
-        image: its file.
-        parts: what it was made of, by number.
-        disk_id: the GUID or signature in its table.
-    """
-
-    site: Site
-    image: Path
-    parts: dict[int, Part]
-    disk_id: str
-
-    def install(self, size_mib: int, name: str = FIRST) -> Installed:
-        """Install an instance from it."""
-        disk = self.site.disk(size_mib * MIB, name=f"{name}.raw")
-        with disk.open("r+b") as file:  # nothing of what was there shows through
-            file.write(b"\xa5" * 4 * MIB)
-            file.seek(-4 * MIB, 2)
-            file.write(b"\xa5" * 4 * MIB)
-        with mounted_by_the_host(self.site.directory) as mounted:
-            outcome = self.create(disk, name)
-        assert outcome.status == 0, outcome.said
-        assert not mounted
-        return Installed(disk, outcome, sfdisk(disk), self.site.directory)
-
-    def create(self, disk: Path, name: str, **changes: Any) -> Outcome:
-        """Run ``create``."""
-        return self.site.call("create", self.environment(disk, name, **changes))
-
-    def environment(self, disk: Path, name: str, **changes: Any) -> dict[str, str]:
-        """Ganeti's environment, with an instance's UUID that is its own."""
-        nics = [{"link": "lab0", "ip": "198.51.100.7"}]
-        return self.site.environment(disk, name=name, variant="published", nics=nics, **changes)
-
-    def plan(self, disk: Path, name: str = FIRST) -> dict[str, Any]:
-        """What ``osprovider plan`` says that ``create`` will do."""
-        variables = self.site.directory / "environment"
-        variables.write_text("".join(f"{key}={value}\n" for key, value in self.environment(disk, name).items()))
-        outcome = self.site.command("plan", "--json", "--environment", str(variables))
-        assert outcome.status == 0, outcome.said
-        plan: dict[str, Any] = json.loads(outcome.said)
-        return plan
-
-    def old_names(self) -> set[str]:
-        """The publisher's UUIDs and GUIDs."""
-        guids = {part.guid for part in self.parts.values()} if "-" in self.disk_id else set()
-        return {name.lower() for name in ({part.uuid for part in self.parts.values()} | guids | {self.disk_id})}
-
-
-def verify_gpt(disk: Path) -> None:
-    """Have sgdisk(8) and sfdisk(8) look for errors in a table."""
-    for words, praise in (
-        (["sgdisk", "--verify"], "No problems found"),
-        (["sfdisk", "--verify"], "No errors detected"),
-    ):
-        said = subprocess.run([*words, disk], check=True, capture_output=True, text=True).stdout
-        assert praise in said
-
-
-@pytest.fixture(scope="module")
-def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
-    """Make a site with an image of these partitions; nothing may be left of it afterwards."""
-
-    def make(*parts: Part, label: str = "gpt", disk_id: str = "") -> Published:
-        directory = Path(tempfile.mkdtemp(dir=base))
-        image = directory / "published.raw"
-        if label == "none":
-            make_filesystem(image, parts[0])
-        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id)
-        cache = directory / "cache"
-        cache.mkdir()
-        (cache / "appliance").symlink_to(appliance)
-        site = Site(directory, cache)
-        site.write("images/published.yaml", f"source: {image}\n")
-        site.write("variants/published.yaml", "image: published\n")
-        return Published(site, image, {part.number: part for part in parts}, disk_id)
-
-    appliance = run_directory / "appliance"  # takes long to build, so the run has one
-    appliance.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=run_directory, prefix="sites-") as name:
-        base = Path(name)
-        with no_leftovers([base]):
-            yield make
-
+from tests.system.create.published import FIRST, SECOND, Installed, Published, verify_gpt
+from tests.system.create.site import attached
 
 # -- a cloud image with everything ------------------------------------------------------------------------------------
 
@@ -462,24 +323,6 @@ def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[...
     assert not installed.identity(1, 3) & old.old_names()
     assert root_now.text("/etc/fstab") == fstab.format(root_now.uuid, boot_now.uuid)
     assert boot_now.text("/extlinux/a.conf") == f"append root=UUID={root_now.uuid}\n"
-
-
-def test_a_root_before_another_partition_does_not_grow_which_is_said(publish: Callable[..., Published]) -> None:
-    """The root is an xfs, in the middle, and nothing but fstab says so."""
-    root, data, esp = Part(2, LINUX, 320, "xfs"), Part(3, SWAP, 8, "swap"), Part(1, ESP, 40, "vfat")
-    root.files = system(f"UUID={root.uuid} / xfs defaults 0 0\n", boot__grub__grub_cfg=f"UUID={root.uuid}\n")
-    installed = publish(esp, root, data).install(1024)
-    verify_gpt(installed.disk)
-    assert (
-        "the root cannot grow: partition 3 (swap) lies behind it, and 654 MiB of the disk stay unused"
-        in installed.outcome.said
-    )
-    assert [part["size"] * 512 // MIB for part in installed.partitions.values()] == [40, 320, 8]
-    assert installed.partitions[2]["type"] == ROOT
-    root_now = installed.partition(2)
-    assert root_now.size_bytes < 320 * MIB
-    assert root_now.text("/etc/fstab") == f"UUID={root_now.uuid} / xfs defaults 0 0\n"
-    assert not installed.identity(1, 2, 3) & {root.uuid, data.uuid, esp.uuid.lower()}
 
 
 def test_a_file_system_without_a_table_gets_a_table_and_a_boot_loader_of_ours(

@@ -1,7 +1,7 @@
-"""``create`` on a disk that stops taking writes: it never says that it is done, and never leaves a table.
+"""``create`` on a disk that fails: it never says that it is done, never leaves a table, and works once the disk does.
 
-There is no device that fails on command; a file on a file system that fills up is one, by itself and beneath a loop
-device, which hears of it only when the kernel writes its cache back.
+A file on a file system that fills up is a disk that stops taking writes, by itself and beneath a loop device, which
+hears of it only when the kernel writes its cache back; QEMU's block layer serves disks that fail at a certain byte.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.served_disks import failing, forgetful
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -75,3 +76,61 @@ def test_wherever_the_disk_fails_it_is_named_and_has_no_table(site: Site, as_dev
             assert disk in outcome.last_line
             assert "bug" not in outcome.last_line
     assert failures >= 5
+
+
+@pytest.mark.parametrize("as_device", [False, True], ids=["file", "device"])
+@pytest.mark.parametrize("at", [200 * MIB, 3 * GIB - 4096], ids=["in the middle", "at the end"])
+def test_an_io_error_is_told_with_its_byte_and_the_next_run_works(site: Site, at: int, as_device: bool) -> None:
+    backing = site.disk(3 * GIB, name="backing")
+    subprocess.run(["sfdisk", "--quiet", backing], input=b"label: gpt\nsize=64MiB\n", check=True)
+    with ExitStack() as stack:
+        disk = stack.enter_context(failing(backing, site.directory / "disk", at=at))
+        target = stack.enter_context(attached(disk)) if as_device else disk
+        outcome = site.create(target)
+    assert outcome.status == 1
+    assert str(target) in outcome.last_line
+    assert "Input/output error" in outcome.last_line
+    assert "dmesg" in outcome.last_line
+    if at < GIB:
+        assert f"cannot be written at byte {at}: " in outcome.last_line
+        assert subprocess.run(["sfdisk", "--json", backing], capture_output=True, check=False).returncode != 0
+    site.created(backing)
+
+
+def test_a_copy_that_the_disk_did_not_keep_is_found_out_where_the_variant_asks(site: Site) -> None:
+    site.write("defaults.yaml", "verify_copy: true\n")
+    with forgetful(site.directory / "disk", 3 * GIB) as disk:
+        outcome = site.create(disk)
+        assert outcome.status == 1
+        assert f"{disk}: byte " in outcome.last_line
+        assert " is not read back as it was written" in outcome.last_line
+    good = site.disk(3 * GIB)
+    assert f"verify {good}" in site.created(good).said
+    with attached(good) as device:
+        assert f"verify {device}" in site.created(device).said
+
+
+def test_nothing_is_read_back_where_nobody_asks(site: Site) -> None:
+    assert "verify " not in site.created(site.disk(3 * GIB)).said
+
+
+def test_a_device_that_is_read_only_is_refused(site: Site) -> None:
+    file = site.disk(3 * GIB)
+    words = ["losetup", "--show", "--find", "--read-only", str(file)]
+    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        outcome = site.create(Path(device))
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert outcome.status == 1
+    assert outcome.last_line.endswith(f"{device}: is read-only: make it writable (blockdev --setrw {device})")
+    site.created(file)
+
+
+def test_a_device_that_is_in_use_is_refused_with_who_uses_it(site: Site) -> None:
+    file = site.disk(3 * GIB)
+    with attached(file) as above:
+        outcome = site.create(file)
+        assert outcome.status == 1
+        assert f"{file}: is in use: {above}; end that first" in outcome.last_line
+    site.created(file)

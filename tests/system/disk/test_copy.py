@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.copy import DamagedTemplate, copy_extents, scan_extents, sync, write_all, zero
+from osprovider.disk.copy import DamagedTemplate, copy_extents, scan_extents
 from osprovider.disk.device import claim
+from osprovider.disk.raw import sync, write_all
+from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError
 from osprovider.images.manifest import Extent
+from osprovider.layout import Placement
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, python, run_child, used_disk
 
 TEMPLATE_SIZE = 24 * MIB
 OFFSET = 3 * MIB
+WHOLE = [Placement(0, TEMPLATE_SIZE, OFFSET)]
 
 
 @pytest.fixture
@@ -35,7 +39,8 @@ def copy(template: Path, fd: int, *, gaps_are_zero: bool = False, size: int = TE
     told: list[int] = []
     with template.open("rb") as source:
         extents = scan_extents(source.fileno(), size)
-        copy_extents(source.fileno(), fd, OFFSET, extents, size, told.append, gaps_are_zero=gaps_are_zero)
+        whole, zeroing = [Placement(0, size, OFFSET)], None if gaps_are_zero else Zeroing(fd)
+        copy_extents(source.fileno(), fd, whole, extents, told.append, zeroing=zeroing)
     sync(fd)
     assert sum(told) == sum(extent.length for extent in extents)
     return sum(told)
@@ -110,9 +115,7 @@ def test_damage_is_found_before_it_is_written(disk: Path, run_dir: Path, templat
         source.write(b"\0")
         source.flush()
         with claim(disk, run_dir) as device, pytest.raises(DamagedTemplate, match=f"damaged at byte {damaged.offset}"):
-            copy_extents(
-                source.fileno(), device.fd, OFFSET, extents, TEMPLATE_SIZE, lambda _: None, gaps_are_zero=False
-            )
+            copy_extents(source.fileno(), device.fd, WHOLE, extents, lambda _: None, zeroing=device.zeroing)
     place = OFFSET + damaged.offset
     assert disk.read_bytes()[place : place + damaged.length] == b"\xa5" * damaged.length
 
@@ -122,9 +125,7 @@ def test_a_template_that_is_too_short_is_damaged(disk: Path, run_dir: Path, temp
         extents = scan_extents(source.fileno(), TEMPLATE_SIZE)
         source.truncate(TEMPLATE_SIZE - 4096)
         with claim(disk, run_dir) as device, pytest.raises(DamagedTemplate, match="the file ends there"):
-            copy_extents(
-                source.fileno(), device.fd, OFFSET, extents, TEMPLATE_SIZE, lambda _: None, gaps_are_zero=False
-            )
+            copy_extents(source.fileno(), device.fd, WHOLE, extents, lambda _: None, zeroing=device.zeroing)
 
 
 def test_an_error_in_between_stops_the_copy_and_is_the_one_that_is_shown(scratch: Path, template: Path) -> None:
@@ -133,10 +134,9 @@ def test_an_error_in_between_stops_the_copy_and_is_the_one_that_is_shown(scratch
 
     with template.open("rb") as source, used_disk(scratch / "disk").open("r+b") as target:
         extents = scan_extents(source.fileno(), TEMPLATE_SIZE)
+        zeroing = Zeroing(target.fileno())
         with pytest.raises(KeyboardInterrupt):
-            copy_extents(
-                source.fileno(), target.fileno(), OFFSET, extents, TEMPLATE_SIZE, interrupt, gaps_are_zero=False
-            )
+            copy_extents(source.fileno(), target.fileno(), WHOLE, extents, interrupt, zeroing=zeroing)
 
 
 def test_a_full_file_system_is_told_with_the_disk_and_the_byte(scratch: Path, template: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_disk_of_five_tebibytes_takes_no_longer(scratch: Path, run_dir: Path, 
     disk.touch()
     os.truncate(disk, 5 << 40)
     with claim(disk, run_dir) as device:
-        zero(device.fd, 0, 5 << 40)
+        device.zeroing.zero(0, 5 << 40)
         copy(template, device.fd)
     assert disk.stat().st_blocks * 512 < TEMPLATE_SIZE
     with disk.open("rb") as file:

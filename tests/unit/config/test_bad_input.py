@@ -42,7 +42,11 @@ TABLE = [
     Bad(Variant, "Image: x", ('1:1: there is no key "Image" here; did you mean image?',)),
     Bad(Variant, "filesystem: ext4", ('1:1: there is no key "filesystem" here; did you mean layout.filesystem?',)),
     Bad(Variant, "servers: []", ('1:1: there is no key "servers" here; did you mean network.dns.servers?',)),
-    Bad(Variant, "layout:\n  root: ext4", ('2:3: layout: there is no key "root" here; there is filesystem, firmware',)),
+    Bad(
+        Variant,
+        "layout:\n  volume: ext4",
+        ('2:3: layout: there is no key "volume" here; there is filesystem, firmware',),
+    ),
     Bad(Variant, "nics: []", ('1:1: there is no key "nics" here; ',)),
     Bad(
         Variant,
@@ -330,6 +334,7 @@ FULL = {
         hooks: {{disable: [grub], order: {{grub: after fstab}}}}
         isolation: auto
         wipe: auto
+        verify_copy: false
         """,
     Image: """
         description: x

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.copy import copy_extents, scan_extents
+from osprovider.disk.copy import copy_extents, scan_extents, verify_extents
+from osprovider.disk.zero import Zeroing
 from osprovider.errors import ImageError
+from osprovider.layout import Placement
 
 BLOCK = 4096
 MIB = 1 << 20
@@ -38,7 +40,11 @@ def test_a_copy_is_the_template_and_its_surroundings_stay(seed: int, tmp_path: P
     with template.open("rb") as source, disk.open("r+b") as target:
         extents = scan_extents(source.fileno(), size)
         done: list[int] = []
-        copy_extents(source.fileno(), target.fileno(), offset, extents, size, done.append, gaps_are_zero=False)
+        whole, zeroing = [Placement(0, size, offset)], Zeroing(target.fileno())
+        copy_extents(source.fileno(), target.fileno(), whole, extents, done.append, zeroing=zeroing)
+        checked: list[int] = []
+        verify_extents(source.fileno(), target.fileno(), whole, extents, checked.append)
+    assert sum(checked) == size
     assert sum(done) == sum(extent.length for extent in extents)
     data, wanted = disk.read_bytes(), template.read_bytes()
     assert data[offset : offset + size] == wanted
@@ -55,6 +61,28 @@ def test_a_copy_is_the_template_and_its_surroundings_stay(seed: int, tmp_path: P
         assert piece.strip(b"\0")
         assert zlib.crc32(piece) == extent.crc32
     assert end <= size
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_copy_in_two_parts_leaves_what_is_between_them_and_takes_no_more(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    template, disk = tmp_path / "template", tmp_path / "disk"
+    size = random_template(template, chance)
+    split, end = sorted(chance.sample(range(size // 512 + 1), 2))
+    split, end, apart = split * 512, end * 512, chance.randrange(4 * MIB // 512) * 512
+    disk.write_bytes(b"\xa5" * (end + apart + MIB))
+    parts = [Placement(0, split, 0), Placement(split, end - split, split + apart)]
+    with template.open("rb") as source, disk.open("r+b") as target:
+        extents = scan_extents(source.fileno(), size)
+        done: list[int] = []
+        zeroing = Zeroing(target.fileno())
+        copy_extents(source.fileno(), target.fileno(), parts, extents, done.append, zeroing=zeroing)
+        checked: list[int] = []
+        verify_extents(source.fileno(), target.fileno(), parts, extents, checked.append)
+    assert sum(checked) == end
+    assert sum(done) == sum(extent.length for extent in extents)
+    wanted = template.read_bytes()
+    assert disk.read_bytes() == wanted[:split] + b"\xa5" * apart + wanted[split:end] + b"\xa5" * MIB
 
 
 def test_an_empty_template_has_nothing_to_copy(tmp_path: Path) -> None:

@@ -103,6 +103,15 @@ def test_a_written_table_is_what_sfdisk_reads(disk: Path, tmp_path: Path) -> Non
     assert found(disk).entries == table.entries
 
 
+def test_a_table_without_logical_partitions_is_what_sfdisk_reads(disk: Path) -> None:
+    subprocess.run(["sfdisk", "--quiet", disk], input="label: dos\nsize=8MiB\nsize=9MiB\n", text=True, check=True)
+    table, before = found(disk), sfdisk(disk)
+    patch(disk, 440, bytes(72))
+    with disk.open("r+b") as file:
+        write(file.fileno(), table)
+    assert sfdisk(disk) == before
+
+
 def test_a_last_logical_partition_grows_and_the_extended_one_with_it(disk: Path) -> None:
     grown = {2: 56 * MIB, 7: 24 * MIB}
     table = found(disk)
@@ -121,26 +130,65 @@ def test_a_last_logical_partition_grows_and_the_extended_one_with_it(disk: Path)
     assert count == 25 * MIB
 
 
-def test_boot_code_and_the_other_logical_partitions_records_stay(disk: Path) -> None:
-    patch(disk, 0, b"\x5a" * 440)
-    before = disk.read_bytes()
+def test_partitions_that_have_moved_are_found_and_keep_their_numbers(disk: Path) -> None:
+    """Number 5 grows, 6 and 7 move with the end of the extended partition, which is moved itself next."""
     table = found(disk)
-    grown = (*table.entries[:-1], dataclasses.replace(table.entries[-1], count=table.entries[-1].count - MIB))
+    for sizes, moves in (({2: 4, 5: 4}, {6: 4, 7: 4}), ({}, {2: 1, 5: 1, 6: 1, 7: 1})):
+        entries = tuple(
+            dataclasses.replace(
+                entry,
+                first=entry.first + moves.get(entry.number, 0) * MIB,
+                count=entry.count + sizes.get(entry.number, 0) * MIB,
+            )
+            for entry in table.entries
+        )
+        table = Msdos(table.signature, entries)
+        with disk.open("r+b") as file:
+            write(file.fileno(), table)
+        assert found(disk) == table
+        assert [(part["start"], part["size"]) for part in sfdisk(disk)["partitions"]] == [
+            (entry.first, entry.count) for entry in entries
+        ]
+        checked = subprocess.run(["sfdisk", "--verify", disk], capture_output=True, text=True, check=True)
+        assert "No errors detected" in checked.stdout
+
+
+def test_logical_partitions_may_have_numbers_in_any_order(disk: Path) -> None:
+    table = found(disk)
+    places = [entry.first for entry in table.entries[2:]]
+    moved = zip(table.entries[2:], reversed(places), strict=True)
+    entries = (*table.entries[:2], *(dataclasses.replace(entry, first=place, count=8 * MIB) for entry, place in moved))
     with disk.open("r+b") as file:
-        write(file.fileno(), Msdos(table.signature, grown))
+        write(file.fileno(), Msdos(table.signature, entries))
+    assert found(disk).entries == entries
+    assert [part["start"] for part in sfdisk(disk)["partitions"]][2:] == [*reversed(places)]
+
+
+def test_a_record_lies_where_sfdisk_has_it_and_boot_code_stays(disk: Path) -> None:
+    for sector in (0, 8 * MIB):
+        patch(disk, sector * 512, b"\x5a" * 440)
+    before = disk.read_bytes()
+    with disk.open("r+b") as file:
+        write(file.fileno(), found(disk))
     after = disk.read_bytes()
     changed = {
         start // 512 for start in range(0, SIZE, 512) if before[start : start + 512] != after[start : start + 512]
     }
-    assert changed == {0, 19 * MIB, 39 * MIB}
-    assert after[:440] == b"\x5a" * 440
+    assert changed == {0, 8 * MIB, 19 * MIB, 39 * MIB}  # places in cylinders, heads and sectors
+    assert after[:440] == after[8 * MIB * 512 :][:440] == b"\x5a" * 440
 
 
-def test_logical_partitions_that_are_not_on_the_disk_are_refused(disk: Path) -> None:
+def test_a_logical_partition_with_no_room_for_its_record_is_refused(disk: Path) -> None:
     table = found(disk)
-    patch(disk, 39 * MIB * 512 + ENTRIES + 4, b"\x8e")
-    with disk.open("r+b") as file, pytest.raises(MsdosError, match="its logical partitions are not the image's"):
-        write(file.fileno(), table)
+    entries = tuple(
+        dataclasses.replace(entry, count=11 * MIB) if entry.number == 5 else entry for entry in table.entries
+    )
+    message = "there is no room for a boot record in front of its logical partition 6"
+    with disk.open("r+b") as file, pytest.raises(MsdosError, match=message):
+        write(file.fileno(), Msdos(table.signature, entries))
+    patch(disk, 8 * MIB * 512 + ENTRIES + 12, struct.pack("<I", 11 * MIB))
+    with pytest.raises(MsdosError, match=message):
+        table_of(disk)
 
 
 def entry(kind: int, first: int, count: int, flag: int = 0) -> bytes:

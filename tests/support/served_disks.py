@@ -1,0 +1,82 @@
+"""Disks that QEMU's block layer makes up: ones that fail where they are told to, are short, or forget.
+
+A disk is a file that qemu-storage-daemon serves through FUSE; a loop device on it is a block device like it. So a
+device that fails on command needs neither device-mapper nor a kernel module.
+
+Not for: disks that osprovider itself has QEMU serve.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["failing", "forgetful", "served"]
+
+_SECONDS_TO_START = 60
+
+
+@contextmanager
+def served(place: Path, node: Mapping[str, Any]) -> Iterator[Path]:
+    """A disk for as long as the context lasts.
+
+    Args:
+        place: a path that is free; the disk will be there.
+        node: QEMU's description of a block node (qemu-storage-daemon(1), ``--blockdev``).
+    """
+    place.touch()
+    pid_file = place.with_name(f"{place.name}.pid")
+    words = [
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        *("qemu-storage-daemon", "--blockdev", json.dumps({**node, "node-name": "disk"})),
+        *("--export", f"type=fuse,id=disk,node-name=disk,mountpoint={place},writable=on"),
+        *("--pidfile", str(pid_file)),  # written once all of the above is done
+    ]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as daemon:
+        try:
+            end = time.monotonic() + _SECONDS_TO_START
+            while not pid_file.exists():
+                assert daemon.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            yield place
+        finally:
+            daemon.terminate()
+            daemon.wait()
+            # Where the daemon was killed, what it served stays.
+            subprocess.run(["umount", "--lazy", place], check=False, stderr=subprocess.DEVNULL)
+            pid_file.unlink(missing_ok=True)
+            place.unlink()
+
+
+@contextmanager
+def failing(
+    backing: Path, place: Path, *, at: int | None = None, on: Sequence[str] = ("write",), error: int = 5
+) -> Iterator[Path]:
+    """A disk that holds what the file ``backing`` holds, but fails.
+
+    Args:
+        backing: the file.
+        place: as for :func:`served`.
+        at: the byte that no request may touch, a multiple of 512; None for any.
+        on: what fails: ``read``, ``write``, ``write-zeroes``, ``discard``, ``flush``.
+        error: the errno that it fails with.
+    """
+    place_of_error = {} if at is None else {"sector": at // 512}
+    rules = [{"event": "none", "iotype": kind, "errno": error, **place_of_error} for kind in on]
+    injected = {"inject-error": rules} if rules else {}
+    image = {"driver": "file", "filename": str(backing), "discard": "unmap"}
+    with served(place, {"driver": "blkdebug", "discard": "unmap", "image": image, **injected}) as disk:
+        yield disk
+
+
+@contextmanager
+def forgetful(place: Path, size: int) -> Iterator[Path]:
+    """A disk of ``size`` bytes that takes everything and keeps nothing: it reads as zeros."""
+    with served(place, {"driver": "null-co", "size": size, "read-zeroes": True}) as disk:
+        yield disk
