@@ -394,6 +394,16 @@ def test_a_build_that_fails_leaves_nothing(
     assert entries(directories) == []
 
 
+def test_a_file_of_somebody_elses_is_left_alone(store: Store, directories: Directories) -> None:
+    open_once(store)
+    strange = directories.cache / "templates" / "copy.tar"
+    strange.write_text("somebody's")
+    open_once(store)
+    assert len(store.list()) == 1
+    assert store.unusable() == ()
+    assert strange.read_text() == "somebody's"
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     for _ in itertools.repeat(None, 3000):
         if condition():
