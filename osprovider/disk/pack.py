@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import struct
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from osprovider.disk import filesystem
@@ -30,7 +31,7 @@ _SUPERBLOCK_OFFSET = 1024
 _INODES = struct.Struct("<I12xI")  # how many there are, and how many are free
 
 
-def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int) -> None:
+def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int, without: Collection[str] = ()) -> None:
     """Make an image file with a file system that holds a tree, as small as a template should be.
 
     Args:
@@ -40,13 +41,24 @@ def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int) -> Non
         kind: ``ext4``, ``ext3`` or ``ext2``.
         identity: its UUID; what the file system hashes names with follows from it.
         epoch: in seconds since 1970.
+        without: features that the guest does not know.
 
     Raises:
         DeviceError, ToolError: one of e2fsprogs failed.
     """
     size = _size(root)
     seed = str(uuid.uuid5(uuid.UUID(identity), "hash seed"))
-    filesystem.make(path, kind, uuid=identity, label="", size_bytes=size, tree=root, hash_seed=seed, epoch=epoch)
+    filesystem.make(
+        path,
+        kind,
+        uuid=identity,
+        label="",
+        size_bytes=size,
+        tree=root,
+        hash_seed=seed,
+        epoch=epoch,
+        without=without,
+    )
     _set_times(path, epoch)
     filesystem.shrink(path, epoch=epoch)
 

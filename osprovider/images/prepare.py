@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import osprovider
 from osprovider import linux
 from osprovider.config.load import load_cache
-from osprovider.disk import filesystem
+from osprovider.disk import features, filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
@@ -194,7 +194,9 @@ def _build(job: Job) -> Made:
             tree.clean(guest, (*tree.LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
             reproducible.settle(guest, root, began=began, epoch=epoch)
         with reporter.step(f"image {job.name}: pack") as detail:
-            pack(root, job.image, job.recipe.filesystem, identity=_identity(job), epoch=epoch)
+            kind = job.recipe.filesystem
+            unknown = features.unknown_to(facts.distribution, kind)
+            pack(root, job.image, kind, identity=_identity(job), epoch=epoch, without=unknown)
             made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
             detail(human_bytes(made.size_bytes))
     tools: dict[str, str] = {build.tool: bootstrap.tool_version(build.tool)}
@@ -238,7 +240,8 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
             run(["sync", "--file-system", root])
             run(["fstrim", root])
     with reporter.step(f"image {job.name}: check and shrink") as detail:
-        filesystem.shrink(job.image)
+        unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
+        filesystem.shrink(job.image, without=unknown)
         made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
         detail(human_bytes(made.size_bytes))
     return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools)

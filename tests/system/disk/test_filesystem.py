@@ -75,6 +75,28 @@ def test_features_are_those_that_old_guests_and_their_boot_loaders_know(scratch:
     }
 
 
+@pytest.mark.parametrize("without", [{"metadata_csum"}, {"metadata_csum", "64bit"}], ids=["2016", "2012"])
+def test_what_an_old_guest_does_not_know_is_left_out_of_a_new_one_and_taken_out_of_a_template(
+    without: set[str], scratch: Path
+) -> None:
+    new, template, tree = scratch / "new.img", scratch / "template.img", scratch / "tree"
+    tree.mkdir()
+    (tree / "kept").write_bytes(os.urandom(4 * MIB))
+    for index in range(2000):
+        (tree / f"file{index}").write_text(str(index))
+    filesystem.make(new, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, without=without)
+    filesystem.make(template, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree)
+    full = set(header(template)["Filesystem features"].split())
+    filesystem.shrink(template, without=without)
+    filesystem.set_uuid(template, str(uuid.uuid4()))
+    os.truncate(template, 3 << 30)
+    filesystem.grow(template)
+    for path in (new, template):
+        assert_sound(path)
+        assert set(header(path)["Filesystem features"].split()) == (full - without) | {"uninit_bg"}
+        assert contents(path, scratch) == (tree / "kept").read_bytes()
+
+
 def test_the_nodes_own_mke2fs_configuration_changes_nothing(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scratch / "root.img"
     configuration = scratch / "mke2fs.conf"

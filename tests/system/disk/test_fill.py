@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,9 +18,10 @@ from osprovider.config.model import Layout
 from osprovider.disk import filesystem, fill
 from osprovider.disk.copy import DamagedTemplate, scan_extents
 from osprovider.disk.device import claim
+from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
 from osprovider.errors import RequestError
-from osprovider.images.manifest import Filesystem, Manifest
+from osprovider.images.manifest import Distribution, Filesystem, Manifest
 from osprovider.images.store import Template
 from osprovider.layout import DiskFacts, PartitionPlan, lay_out
 from tests.support.boot_context import boot_context
@@ -33,7 +35,7 @@ FEATURES = {
     "xfs": ["xfs_db", "-r", "-c", "version", "-c", "sb 0", "-c", "p sectsize features_incompat features_ro_compat"],
     "btrfs": ["btrfs", "inspect-internal", "dump-super"],
 }
-INSTANCE = "3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e6f"
+INSTANCE = str(uuid.uuid4())  # of a run: btrfs is seen by all of the machine
 SIZE = 600 * MIB
 
 
@@ -175,6 +177,18 @@ def test_its_features_are_those_that_are_listed(kind: str, scratch: Path) -> Non
         assert int(flags["incompat_flags"].strip(), 16) & ~0x20 == 0x141
         assert flags["compat_ro_flags"].strip() == "0x3"
         assert flags["csum_type"].strip() == "0 (crc32c)"
+
+
+def test_what_an_old_guest_does_not_know_is_left_out(scratch: Path) -> None:
+    old = Distribution("centos", "7", "", "")
+    with attached(used_disk(scratch / "xfs", SIZE)) as disk:
+        fill.make(disk, "xfs", str(uuid.uuid4()), without=unknown_to(old, "xfs"))
+        said = _said(*FEATURES["xfs"], disk).splitlines()
+    # ftype; the free inode tree
+    assert {"features_incompat = 0x1", "features_ro_compat = 0x1"} <= set(said)
+    with attached(used_disk(scratch / "btrfs", SIZE)) as disk:
+        fill.make(disk, "btrfs", str(uuid.uuid4()), without=unknown_to(old, "btrfs"))
+        assert "compat_ro_flags\t\t0x0\n" in _said(*FEATURES["btrfs"], disk)
 
 
 def test_a_damaged_template_is_refused(scratch: Path) -> None:
