@@ -14,7 +14,7 @@ from typing import Any
 
 from osprovider.adoption import adopt, unused_bytes, why_unused
 from osprovider.config.load import Settings
-from osprovider.config.model import Layout
+from osprovider.config.model import Layout, Variant
 from osprovider.errors import RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size
@@ -157,6 +157,8 @@ def make_plan(
     if instance is None:
         raise RequestError("INSTANCE_NAME is not set: this is for an instance")
     variant = settings.variant
+    if not settings.leave_disk_alone:
+        _refuse_unknown(variant)
     nics: tuple[ResolvedNic, ...] = ()
     if not settings.leave_disk_alone:
         nics = resolve(
@@ -207,6 +209,22 @@ def make_plan(
             *(_notes(variant.layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
         ),
     )
+
+
+def _refuse_unknown(variant: Variant) -> None:
+    """What may be written and is not built yet."""
+    layout = variant.layout
+    for said, is_asked in {
+        f"layout.table: {layout.table}": layout.table != "gpt",
+        "layout.boot": layout.boot is not None,
+        "layout.swap: a partition": layout.swap.kind in ("memory", "partition"),
+        "layout.swap: a disk": layout.swap.kind == "disk",
+        "layout.swap: a file": layout.swap.kind == "file",
+        "disks": bool(variant.disks),
+        "boot.loader: extlinux": variant.boot.loader == "extlinux",
+    }.items():
+        if is_asked:
+            raise RequestError(f"{said} is not there yet: leave it out of variant, instance file and OS parameters")
 
 
 def _left_out(settings: Settings) -> tuple[str, ...]:

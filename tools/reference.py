@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from osprovider.config import model
-from osprovider.config.checks import Check
+from osprovider.config.forms import ScalarOrMap
 from osprovider.config.parameters import PARAMETERS, parameters_list
 from osprovider.config.suggest import enumerate_words
 
@@ -77,6 +77,11 @@ def _keys(cls: type, prefix: str) -> Iterator[list[str]]:
             continue
         hint, key = _bare(hints[item.name]), f"{prefix}{item.name}"
         said = item.metadata.get("help", "")
+        form = next((each for each in get_args(hint)[1:] if isinstance(each, ScalarOrMap)), None)
+        if form:
+            yield [f"`{key}`", form.check.write, _value(form.write(item.default)), said]
+            yield from _keys(form.map, f"{key}.")
+            continue
         kind: Any = get_origin(hint)
         inner = get_args(hint)[1] if kind is dict else get_args(hint)[0] if kind is tuple else hint
         if dataclasses.is_dataclass(inner) and isinstance(inner, type):
@@ -114,24 +119,12 @@ def _form(hint: Any) -> str:  # noqa: ANN401 - annotations have no type
     arguments = get_args(hint)
     forms: dict[Any, Callable[[], str]] = {
         Literal: lambda: enumerate_words(f"`{word}`" for word in arguments),
-        Annotated: lambda: _what_to_write(arguments[1]),
+        Annotated: lambda: arguments[1].write,
         tuple: lambda: f"list; each {_form(arguments[0])}",
         dict: lambda: _form(arguments[1]),
     }
     maker = forms.get(get_origin(hint))
     return maker() if maker else _BASIC[hint]
-
-
-def _what_to_write(check: Check) -> str:
-    """What a check says that a value should be: the way out in its message."""
-    for impossible in ("\0", -1):
-        try:
-            check(impossible)
-        except ValueError as error:
-            return str(error).rpartition("; write ")[2]
-        except TypeError:
-            continue
-    raise AssertionError(check)
 
 
 if __name__ == "__main__":

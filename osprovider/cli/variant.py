@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from osprovider.cli.main import as_json, echo_json, main
 from osprovider.config.load import load, variant_names
+from osprovider.config.schema import written
 from osprovider.paths import Directories
 
 __all__ = ["variant"]
@@ -44,7 +43,7 @@ def show_variant(directories: Directories, name: str, json_wanted: bool) -> None
     It is merged from the built-in defaults, defaults.yaml and its own file. Password hashes are hidden.
     """
     settings = load(directories, name, instance=None, parameters={})
-    data = _plain(dataclasses.asdict(settings.variant))
+    data = _hidden(written(settings.variant))
     files = [str(file) for file in settings.files if file.parent.name == "variants" or file.name == "defaults.yaml"]
     if json_wanted:
         echo_json({"name": name, "files": files, "variant": data})
@@ -55,11 +54,9 @@ def show_variant(directories: Directories, name: str, json_wanted: bool) -> None
     click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _plain(value: object) -> object:
-    """Tuples as YAML's safe dumper knows them, password hashes hidden."""
+def _hidden(value: object) -> object:
+    """The same without password hashes."""
     if isinstance(value, dict):
         hidden = {"password_hash": "(hidden)"} if value.get("password_hash") else {}
-        return {key: _plain(item) for key, item in {**value, **hidden}.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return {key: _hidden(item) for key, item in {**value, **hidden}.items()}
     return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from osprovider.config.suggest import quote
 
@@ -20,9 +20,11 @@ __all__ = [
     "absolute_path",
     "account",
     "address",
+    "boot_partition",
     "checksums",
     "cidr",
     "deb",
+    "disk",
     "domain",
     "gecos",
     "hook_order",
@@ -32,8 +34,10 @@ __all__ = [
     "is_reserved",
     "kernel_argument",
     "keyring",
+    "label",
     "line",
     "locale",
+    "mount_option",
     "mtu",
     "name",
     "package",
@@ -45,6 +49,7 @@ __all__ = [
     "size",
     "ssh_key",
     "suite",
+    "swap",
     "text",
     "timezone",
     "url",
@@ -55,16 +60,19 @@ class Check:
     """A check that is called with a value and returns nothing.
 
     Attributes:
+        write: what to write, for messages.
         schema: the keywords of JSON Schema that say the same, or as much of it as they can.
         secret: the value must not appear in a message.
+        takes_numbers: a whole number is as good as its digits.
     """
 
-    __slots__ = ("_write", "schema", "secret")
+    __slots__ = ("schema", "secret", "takes_numbers", "write")
 
-    def __init__(self, write: str, schema: Mapping[str, str | int], *, secret: bool) -> None:
-        self._write = write
+    def __init__(self, write: str, schema: Mapping[str, Any], *, secret: bool, takes_numbers: bool = False) -> None:
+        self.write = write
         self.schema = schema
         self.secret = secret
+        self.takes_numbers = takes_numbers
 
     def __call__(self, value: str | int) -> None:
         """Check a value.
@@ -75,7 +83,7 @@ class Check:
         raise NotImplementedError
 
     def _refuse(self, value: str | int, what: str) -> NoReturn:
-        raise ValueError(f"{'this' if self.secret else quote(value)} {what}; write {self._write}")
+        raise ValueError(f"{'this' if self.secret else quote(value)} {what}; write {self.write}")
 
 
 class _Text(Check):
@@ -89,6 +97,7 @@ class _Text(Check):
         extra: Callable[[str], None] | None = None,
         *,
         secret: bool = False,
+        takes_numbers: bool = False,
     ) -> None:
         """Make a check of text.
 
@@ -98,8 +107,12 @@ class _Text(Check):
             longest: in characters.
             extra: what a pattern cannot say; called with values that fit it; raises ValueError.
             secret: see :class:`Check`.
+            takes_numbers: likewise.
         """
-        super().__init__(write, {"pattern": pattern, "maxLength": longest}, secret=secret)
+        schema: dict[str, Any] = {"pattern": pattern, "maxLength": longest}
+        if takes_numbers:
+            schema |= {"type": ["string", "integer"], "minimum": 0}
+        super().__init__(write, schema, secret=secret, takes_numbers=takes_numbers)
         self._pattern = pattern
         self._longest = longest
         self._extra = extra
@@ -167,7 +180,8 @@ hook_order = _Text(
 
 # Images
 
-size = _Text("a number of bytes with its unit, such as 512MiB or 20GiB", "^[1-9][0-9]{0,8}(KiB|MiB|GiB|TiB)$", 12)
+_SIZE = "[1-9][0-9]{0,8}(KiB|MiB|GiB|TiB)"
+size = _Text("a number of bytes with its unit, such as 512MiB or 20GiB", f"^{_SIZE}$", 12)
 _URL_CHARACTERS = r"[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]"
 
 
@@ -212,6 +226,36 @@ script = _Text(
     "a file's name in scripts/, such as motd, or an absolute path",
     "^([A-Za-z0-9][A-Za-z0-9._-]*|(/[A-Za-z0-9._+-]+)+)$",
     256,
+)
+
+
+# Disks
+
+
+def _disk(value: str) -> None:
+    if value == "0":
+        raise ValueError('"0" is the disk of the system; write the index of another, such as 1, or its name in Ganeti')
+
+
+boot_partition = _Text("none, or a map such as {size: 1GiB, filesystem: ext4}", "^none$", 4)
+swap = _Text(
+    "none, memory, a size such as 2GiB, or a map: {disk: 1}, {disk: NAME} or {file: 1GiB}",
+    f"^(none|memory|{_SIZE})$",
+    12,
+)
+disk = _Text(
+    "a disk's index, such as 1, or its name in Ganeti: letters, digits, '.', '_' and '-'",
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    64,
+    _disk,
+    takes_numbers=True,
+)
+# mke2fs(8): 16 bytes; mkfs.xfs(8) takes 12.
+label = _Text("a label of letters, digits, '.', '_', '-' and '/'", "^[A-Za-z0-9/][A-Za-z0-9._/-]*$", 16)
+mount_option = _Text(
+    "one option as in fstab(5), without commas and white space, such as noatime",
+    "^[A-Za-z0-9][A-Za-z0-9._:=/@+-]*$",
+    128,
 )
 
 

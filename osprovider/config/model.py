@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from osprovider.config import checks
+from osprovider.config.forms import ScalarOrMap
 
 __all__ = [
     "Boot",
+    "BootPartition",
     "BootstrapBuild",
     "Cache",
+    "DataDisk",
     "Dns",
     "Hooks",
     "Image",
@@ -26,6 +29,8 @@ __all__ = [
     "Repository",
     "Subnet",
     "SubnetMatch",
+    "Swap",
+    "SwapPlace",
     "System",
     "User",
     "Variant",
@@ -37,16 +42,91 @@ def _help(text: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class BootPartition:
+    """A partition for /boot."""
+
+    size: Annotated[str, checks.size] = field(default="1GiB", metadata=_help("its size"))
+    filesystem: Literal["ext4", "ext3", "ext2"] = field(default="ext4", metadata=_help("its file system"))
+
+    @staticmethod
+    def read(value: str | BootPartition) -> BootPartition | None:
+        """What a variant's ``none`` or map means."""
+        return None if isinstance(value, str) else value
+
+    @staticmethod
+    def write(value: BootPartition | None) -> str | BootPartition:
+        """The way back."""
+        return "none" if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class SwapPlace:
+    """Where the instance swaps to that is no partition: one of a disk and a file."""
+
+    disk: Annotated[str, checks.disk] | None = field(
+        default=None, metadata=_help("a whole disk, by its index or its name in Ganeti")
+    )
+    file: Annotated[str, checks.size] | None = field(default=None, metadata=_help("a file of this size on the root"))
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Where the instance swaps to.
+
+    Attributes:
+        kind: ``memory`` is a partition as large as the instance's memory.
+        size: of the partition or the file, with its unit.
+        disk: its index or its name in Ganeti.
+    """
+
+    kind: Literal["none", "memory", "partition", "disk", "file"] = "none"
+    size: str | None = None
+    disk: str | None = None
+
+    @classmethod
+    def read(cls, value: str | SwapPlace) -> Swap:
+        """What a variant's word, size or map means.
+
+        Raises:
+            ValueError: the map says nothing, or two things.
+        """
+        if isinstance(value, str):
+            words = {"none": cls(), "memory": cls("memory")}
+            return words.get(value) or cls("partition", size=value)
+        if (value.disk is None) == (value.file is None):
+            what = "disk and file are both there" if value.disk else "neither disk nor file is there"
+            raise ValueError(f"{what}; write one of them (and 'file: ~' to drop what another file says)")
+        return cls("disk", disk=value.disk) if value.disk else cls("file", size=value.file)
+
+    def write(self) -> str | SwapPlace:
+        """The way back."""
+        if self.kind in ("disk", "file"):
+            return SwapPlace(disk=self.disk, file=self.size)
+        return self.size or self.kind
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How disk 0 is divided."""
 
-    table: Literal["gpt"] = field(default="gpt", metadata=_help("the partition table's type"))
+    table: Literal["gpt", "msdos", "none"] = field(
+        default="gpt",
+        metadata=_help("the partition table's type; none: the root fills the disk; a disk image keeps its own"),
+    )
     firmware: tuple[Literal["bios", "uefi"], ...] = field(
         default=("bios", "uefi"),
         metadata=_help("the firmware that the disk must boot under; [] with an external kernel"),
     )
     filesystem: Literal["ext4", "ext3", "ext2", "xfs", "btrfs"] = field(
         default="ext4", metadata=_help("the root's file system; a disk image keeps its own")
+    )
+    boot: Annotated[
+        BootPartition | None,
+        ScalarOrMap(checks.boot_partition, BootPartition, BootPartition.read, BootPartition.write),
+    ] = field(default=None, metadata=_help("a partition for /boot; none leaves it to the root"))
+    swap: Annotated[Swap, ScalarOrMap(checks.swap, SwapPlace, Swap.read, Swap.write)] = field(
+        default=Swap(),
+        metadata=_help("a partition of this size, or as large as the instance's memory; a whole disk; a file; or none"),
     )
     grow: bool = field(default=True, metadata=_help("the root takes the rest of the disk"))
     root_size: Annotated[str, checks.size] | None = field(
@@ -55,10 +135,28 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class DataDisk:
+    """A disk for data, beside the system's."""
+
+    filesystem: Literal["ext4", "ext3", "ext2", "xfs", "btrfs"] = field(
+        default="ext4", metadata=_help("its file system, which fills it")
+    )
+    mount: Annotated[str, checks.absolute_path] | None = field(
+        default=None, metadata=_help("where the guest has it; without it no line of fstab")
+    )
+    label: Annotated[str, checks.label] | None = field(default=None, metadata=_help("the file system's label"))
+    options: tuple[Annotated[str, checks.mount_option], ...] = field(
+        default=(), metadata=_help("of its line in fstab; [] for the defaults")
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Boot:
     """How the instance boots."""
 
-    loader: Literal["grub", "none"] = field(default="grub", metadata=_help("the boot loader that is installed"))
+    loader: Literal["grub", "extlinux", "none"] = field(
+        default="grub", metadata=_help("the boot loader that is installed")
+    )
     serial: Annotated[str, checks.serial] = field(
         default="auto",
         metadata=_help(
@@ -144,6 +242,9 @@ class Variant:
         default="none", metadata=_help("a name in images/; none leaves the disk alone (installation from CD)")
     )
     layout: Layout = field(default_factory=Layout)
+    disks: dict[Annotated[str, checks.disk], DataDisk] = field(
+        default_factory=dict, metadata=_help('data disks by their index in quotes ("1") or their name in Ganeti')
+    )
     boot: Boot = field(default_factory=Boot)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     system: System = field(default_factory=System)

@@ -71,6 +71,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     for parameter in (
         Parameter("image", "image to install, a name in images/; none leaves the disk alone", ("image",)),
         Parameter("filesystem", "file system of the root: ext4, ext3, ext2, xfs or btrfs", ("layout", "filesystem")),
+        Parameter("layout", "partition table of disk 0: gpt, msdos or none", ("layout", "table")),
+        Parameter("swap", "swap of the instance: none, memory, or a partition's size such as 2GiB", ("layout", "swap")),
         Parameter(
             "kernel_args", "arguments of the kernel, separated by white space", ("boot", "kernel_args"), _arguments
         ),

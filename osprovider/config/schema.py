@@ -3,7 +3,7 @@
 Also publishes the same as JSON Schema (draft 2020-12), so that editors complete and check. What JSON Schema lets
 through may still be a problem here (an address with five numbers); what it refuses always is.
 Annotations that it knows: ``str``, ``int``, ``bool``, ``Literal`` of words, ``tuple[T, ...]``, ``dict[str, T]``,
-``T | None``, dataclasses, and ``Annotated[T, check]``.
+``T | None``, dataclasses, ``Annotated[T, check]``, and ``Annotated[T, ScalarOrMap(...)]``.
 Not for: reading files (``document``), merging and finding them (``load``).
 """
 
@@ -17,10 +17,11 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, ca
 
 from osprovider.config.checks import Check
 from osprovider.config.document import Mark, Node
+from osprovider.config.forms import ScalarOrMap
 from osprovider.config.suggest import closest, enumerate_words, quote, suggest
 from osprovider.errors import Problem
 
-__all__ = ["bind", "json_schema"]
+__all__ = ["bind", "json_schema", "written"]
 
 T = TypeVar("T")
 
@@ -89,8 +90,24 @@ class _Binder:
 
     def _checked(self, arguments: tuple[Hint, ...], node: Node, path: str) -> object:
         inner, check = arguments
+        if isinstance(check, ScalarOrMap):
+            return self._scalar_or_map(check, node, path)
+        if check.takes_numbers and type(node.value) is int:
+            node = Node(node.text, node.mark, text=node.text)
         value = self.convert(inner, node, path, secret=check.secret)
         return value if value is _BAD or self._passes(check, cast("str | int", value), node.mark, path) else _BAD
+
+    def _scalar_or_map(self, form: ScalarOrMap, node: Node, path: str) -> object:
+        if isinstance(node.value, dict):
+            value = self.convert(form.map, node, path)
+        elif isinstance(node.value, str):
+            value = node.value if self._passes(form.check, node.value, node.mark, path) else _BAD
+        else:
+            return self._bad(node.mark, path, f"must not be {_kind(node)}; write {form.check.write}")
+        try:
+            return value if value is _BAD else form.read(value)
+        except ValueError as error:
+            return self._bad(node.mark, path, str(error))
 
     def _passes(self, check: Check, value: str | int, mark: Mark, path: str) -> bool:
         try:
@@ -206,6 +223,11 @@ def _optional(hint: Hint) -> Hint:
     return inner
 
 
+def _form(hint: Hint) -> ScalarOrMap | None:
+    """How a value of this kind is written, where it is as text or as a map."""
+    return next((each for each in get_args(hint)[1:] if isinstance(each, ScalarOrMap)), None)
+
+
 def _is_words(hint: Hint) -> bool:
     """Is this a ``Literal``."""
     origin: Hint = get_origin(hint)
@@ -225,9 +247,28 @@ def _paths(cls: type, prefix: str) -> Iterator[str]:
     """Every key of a dataclass and of the dataclasses in it, dotted; names of a dict's entries are left out."""
     for name, hint in _hints(cls).items():
         yield prefix + name
-        inner = _optional(hint) if get_origin(hint) in _UNIONS else hint
+        form = _form(hint)
+        inner = form.map if form else _optional(hint) if get_origin(hint) in _UNIONS else hint
         if dataclasses.is_dataclass(inner):
             yield from _paths(cast("type", inner), f"{prefix}{name}.")
+
+
+def written(value: object) -> object:
+    """A value of the model as JSON and YAML have it: what :func:`bind` makes this value of.
+
+    Args:
+        value: an instance of one of the model's dataclasses, or a value in it.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        forms = {name: _form(hint) for name, hint in _hints(type(value)).items()}
+        written_forms = {name: form.write(fields[name]) for name, form in forms.items() if form}
+        return {name: written(item) for name, item in {**fields, **written_forms}.items()}
+    if isinstance(value, dict):
+        return {key: written(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [written(item) for item in value]
+    return value
 
 
 def json_schema(cls: type) -> dict[str, Any]:
@@ -249,7 +290,8 @@ def _object_schema(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
         if _is_required(item):
             required.append(item.name)
         elif item.default is not dataclasses.MISSING:
-            schema["default"] = list(item.default) if isinstance(item.default, tuple) else item.default
+            form = _form(hints[item.name])
+            schema["default"] = written(form.write(item.default) if form else item.default)
         properties[item.name] = schema
     description = " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
     return {
@@ -265,6 +307,8 @@ _SCALARS: dict[Any, str] = {str: "string", int: "integer", bool: "boolean"}
 
 
 def _schema(hint: Hint, definitions: dict[str, Any]) -> dict[str, Any]:
+    if form := _form(hint):
+        return {"anyOf": [{"type": "string", **form.check.schema}, _schema(form.map, definitions)]}
     arguments = get_args(hint)
     makers: dict[Hint, Callable[[], dict[str, Any]]] = {
         Annotated: lambda: {**_schema(arguments[0], definitions), **arguments[1].schema},

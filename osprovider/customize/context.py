@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from osprovider.config.model import Variant
+from osprovider.config.schema import written
 from osprovider.ganeti.request import Instance
 from osprovider.images.manifest import Manifest
 from osprovider.nics import ResolvedNic
@@ -21,15 +22,17 @@ __all__ = ["Context", "ContextDisk", "ContextPartition"]
 
 @dataclass(frozen=True, slots=True)
 class ContextPartition:
-    """A partition of the instance's disk.
+    """A partition of one of the instance's disks, or what fills a disk.
 
     Attributes:
-        number: in the table, 1-based.
-        role: ``bios_boot``, ``esp``, ``root``; of a disk image also ``boot``, ``swap`` or ``other``.
+        number: in the table, 1-based; 0 of what fills the disk.
+        role: ``bios_boot``, ``esp``, ``boot``, ``swap``, ``root``, ``data``; of a disk image also ``other``.
         start_bytes: from the disk's start. size_bytes: its length.
         guid: the partition's own GUID (PARTUUID), lower case.
         filesystem: ``ext4``, ``vfat`` … or None.
         filesystem_uuid: as blkid(8) writes it (``1234-ABCD`` for vfat), or None.
+        mount: where the guest has it, or None.
+        options: of its mount, where it has others than its role's usual ones.
     """
 
     number: int
@@ -39,6 +42,8 @@ class ContextPartition:
     guid: str
     filesystem: str | None
     filesystem_uuid: str | None
+    mount: str | None = None
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ class Context:
         data = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         del data["prepared"], data["environment"], data["templates"], data["scratch"]
         manifest = dataclasses.replace(self.manifest, extents=()) if self.manifest else None
-        return {name: _plain(value) for name, value in {**data, "manifest": manifest}.items()}
+        told = {**data, "manifest": manifest, "variant": written(self.variant)}
+        return {name: _plain(value) for name, value in told.items()}
 
 
 def _plain(value: object) -> object:

@@ -17,8 +17,8 @@ import jsonschema
 import pytest
 
 from osprovider.config.document import Node, parse
-from osprovider.config.model import Cache, Image, InstanceFile, Subnet, Variant
-from osprovider.config.schema import bind, json_schema
+from osprovider.config.model import Cache, Image, InstanceFile, Subnet, Swap, Variant
+from osprovider.config.schema import bind, json_schema, written
 from osprovider.errors import Problem
 
 CLASSES = (Variant, Image, Subnet, InstanceFile, Cache)
@@ -40,12 +40,16 @@ TABLE = [
     # keys
     Bad(Variant, "imgae: x", ('1:1: there is no key "imgae" here; did you mean image?',)),
     Bad(Variant, "Image: x", ('1:1: there is no key "Image" here; did you mean image?',)),
-    Bad(Variant, "filesystem: ext4", ('1:1: there is no key "filesystem" here; did you mean layout.filesystem?',)),
+    Bad(
+        Variant,
+        "filesystem: ext4",
+        ('1:1: there is no key "filesystem" here; did you mean layout.filesystem or layout.boot.filesystem?',),
+    ),
     Bad(Variant, "servers: []", ('1:1: there is no key "servers" here; did you mean network.dns.servers?',)),
     Bad(
         Variant,
         "layout:\n  volume: ext4",
-        ('2:3: layout: there is no key "volume" here; there is filesystem, firmware',),
+        ('2:3: layout: there is no key "volume" here; there is boot, filesystem, firmware',),
     ),
     Bad(Variant, "nics: []", ('1:1: there is no key "nics" here; ',)),
     Bad(
@@ -104,7 +108,7 @@ TABLE = [
         Variant, "layout: {filesystem: ext5}", ('1:22: layout.filesystem: "ext5" is not known here; write ext4, ext3',)
     ),
     Bad(Variant, "layout: {filesystem: none}", ('1:22: layout.filesystem: "none" is not known here; write ext4',)),
-    Bad(Variant, "layout: {table: msdos}", ('1:17: layout.table: "msdos" is not known here; write gpt',)),
+    Bad(Variant, "layout: {table: mbr}", ('1:17: layout.table: "mbr" is not known here; write gpt, msdos or none',)),
     Bad(
         Variant,
         "layout: {firmware: uefi}",
@@ -233,6 +237,35 @@ TABLE = [
     Bad(InstanceFile, "nics: [~]", ("1:8: nics[0]: must be a map, not nothing; write {}",)),
     Bad(InstanceFile, "nics:\n  - addresses: [198.51.100.255/24]", ("2:17: nics[0].addresses[0]: ",), seen=False),
     Bad(InstanceFile, "nics: [{adresses: []}]", ('1:9: nics[0]: there is no key "adresses" here; did you mean',)),
+    # a scalar or a map
+    Bad(
+        Variant, "layout: {boot: 1GiB}", ('1:16: layout.boot: "1GiB" does not fit; write none, or a map such as {size',)
+    ),
+    Bad(
+        Variant, "layout: {boot: {filesystem: xfs}}", ('1:29: layout.boot.filesystem: "xfs" is not known here; write',)
+    ),
+    Bad(Variant, "layout: {boot: ~}", ("1:16: layout.boot: must not be nothing; write none, or a map such as",)),
+    Bad(Variant, "layout: {swap: 2G}", ('1:16: layout.swap: "2G" does not fit; write none, memory, a size such as',)),
+    Bad(Variant, "layout: {swap: 2048}", ("1:16: layout.swap: must not be a number; write none, memory, a size",)),
+    Bad(Variant, "layout: {swap: [none]}", ("1:16: layout.swap: must not be a list; write none, memory, a size",)),
+    Bad(Variant, "layout: {swap: {partition: 1}}", ('1:17: layout.swap: there is no key "partition" here; there is',)),
+    Bad(
+        Variant,
+        "layout: {swap: {disk: 1, file: 1GiB}}",
+        ("1:16: layout.swap: disk and file are both there; write one of them",),
+        seen=False,
+    ),
+    Bad(Variant, "layout: {swap: {}}", ("1:16: layout.swap: neither disk nor file is there; write one",), seen=False),
+    Bad(
+        Variant,
+        "layout: {swap: {disk: 0}}",
+        ('1:23: layout.swap.disk: "0" is the disk of the system; write',),
+        seen=False,
+    ),
+    Bad(Variant, "layout: {swap: {disk: -1}}", ('1:23: layout.swap.disk: "-1" does not fit; write a disk',)),
+    Bad(Variant, "disks: {'a b': {}}", ('1:9: disks: "a b" does not fit; write a disk',)),
+    Bad(Variant, "disks: {data: {mount: srv}}", ('1:23: disks.data.mount: "srv" does not fit; write an absolute',)),
+    Bad(Variant, "disks: {data: {options: ['a,b']}}", ('1:26: disks.data.options[0]: "a,b" does not fit; write one',)),
     # all at once
     Bad(
         InstanceFile,
@@ -252,6 +285,15 @@ GOOD = [
     (Variant, ""),
     (Variant, "description: no\nimage: none\nwipe: none\n"),
     (Variant, "layout: {firmware: [], filesystem: ext3, grow: false}"),
+    (Variant, "layout: {table: msdos, boot: none, swap: memory}"),
+    (Variant, "layout: {table: none, boot: {}, swap: 2GiB}"),
+    (Variant, "layout: {boot: {size: 512MiB, filesystem: ext2}, swap: {disk: 1}}"),
+    (Variant, "layout: {swap: {disk: swap}}"),
+    (Variant, "layout: {swap: {file: 1GiB, disk: ~}}"),
+    (
+        Variant,
+        "disks: {'1': {}, data: {filesystem: xfs, mount: /srv, label: /srv, options: [noatime, compress=zstd:1]}}",
+    ),
     (Variant, "boot: {loader: none, serial: 'ttyS0,115200', kernel_args: [], timeout: 0}"),
     (Variant, "users: {root: {password_hash: ~}, admin: {groups: [sudo], sudo: nopasswd, comment: Jürgen}}"),
     (Variant, "hooks: {disable: [timezone], order: {my-hook: after network}}"),
@@ -322,7 +364,10 @@ FULL = {
     Variant: f"""
         description: x
         image: debian-12
-        layout: {{table: gpt, firmware: [bios], filesystem: ext4, grow: true}}
+        layout:
+          {{table: gpt, firmware: [bios], filesystem: ext4, boot: {{size: 1GiB, filesystem: ext4}}, swap: {{disk: 1}},
+           grow: true, root_size: 20GiB}}
+        disks: {{data: {{filesystem: xfs, mount: /srv, label: data, options: [noatime]}}}}
         boot: {{loader: grub, serial: auto, kernel_args: [quiet], timeout: 1}}
         network: {{renderer: auto, default: dhcp, dns: {{servers: [198.51.100.53], search: [example.org]}}}}
         system: {{hostname: fqdn, timezone: Etc/UTC, locale: C.UTF-8}}
@@ -502,6 +547,34 @@ def test_a_value_keeps_what_was_written() -> None:
     assert value.boot.timeout == 3
     assert value.users["admin"].groups == ("sudo", "adm")
     assert value.boot.kernel_args == Variant().boot.kernel_args
+
+
+SWAPS = {
+    "none": Swap(),
+    "memory": Swap("memory"),
+    "2GiB": Swap("partition", size="2GiB"),
+    "{disk: 1}": Swap("disk", disk="1"),
+    "{disk: swap, file: ~}": Swap("disk", disk="swap"),
+    "{file: 1GiB}": Swap("file", size="1GiB"),
+}
+
+
+@pytest.mark.parametrize("text", SWAPS)
+def test_swap_is_a_word_a_size_or_a_map(text: str) -> None:
+    _, value, problems = _bind(Variant, f"layout: {{swap: {text}}}")
+    assert problems == []
+    assert isinstance(value, Variant)
+    assert value.layout.swap == SWAPS[text]
+
+
+@pytest.mark.parametrize("boot", ["none", "{}", "{size: 512MiB, filesystem: ext2}"])
+@pytest.mark.parametrize("swap", SWAPS)
+def test_what_was_bound_is_written_as_it_may_be_read_again(swap: str, boot: str) -> None:
+    text = f"layout: {{swap: {swap}, boot: {boot}}}\ndisks: {{data: {{options: [noatime]}}}}\n"
+    _, value, _ = _bind(Variant, text)
+    again = json.dumps(written(value))
+    assert _bind(Variant, again)[1] == value
+    _validator(Variant).validate(json.loads(again))
 
 
 def test_a_password_hash_is_not_in_the_representation() -> None:

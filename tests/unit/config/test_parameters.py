@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from osprovider.config.model import Variant
+from osprovider.config.model import Swap, Variant
 from osprovider.config.parameters import PARAMETERS, parameter_tree, parameters_list, variable, verify_parameters
 from osprovider.config.schema import bind
 from osprovider.errors import Problem
@@ -43,6 +43,8 @@ def test_every_parameter_but_ganetis_own_sets_a_key_of_the_variant() -> None:
     variant = _variant(
         image="other",
         filesystem="ext3",
+        layout="msdos",
+        swap="2GiB",
         kernel_args="quiet  isolcpus=1,2",
         hostname="short",
         timezone="Europe/Berlin",
@@ -56,6 +58,8 @@ def test_every_parameter_but_ganetis_own_sets_a_key_of_the_variant() -> None:
     )
     assert variant.image == "other"
     assert variant.layout.filesystem == "ext3"
+    assert variant.layout.table == "msdos"
+    assert variant.layout.swap == Swap("partition", size="2GiB")
     assert variant.boot.kernel_args == ("quiet", "isolcpus=1,2")
     assert variant.system.hostname == "short"
     assert variant.system.timezone == "Europe/Berlin"
@@ -66,7 +70,7 @@ def test_every_parameter_but_ganetis_own_sets_a_key_of_the_variant() -> None:
     assert variant.hooks.disable == ("timezone",)
     assert variant.isolation == "host"
     assert variant.wipe == "zero"
-    assert len(PARAMETERS) == 12 + 1
+    assert len(PARAMETERS) == 14 + 1
 
 
 @pytest.mark.parametrize("value", ["a,b", "a b", "a, b", " a\tb\n", ",a,,b,"])
@@ -99,6 +103,8 @@ def test_ganetis_own_parameter_sets_nothing() -> None:
             "ext5",
             'OSP_FILESYSTEM: layout.filesystem: "ext5" is not known here; write ext4, ext3, ext2, xfs or btrfs',
         ),
+        ("layout", "image", 'OSP_LAYOUT: layout.table: "image" is not known here; write gpt, msdos or none'),
+        ("swap", "2G", 'OSP_SWAP: layout.swap: "2G" does not fit; write none, memory, a size such as 2GiB, or a map:'),
         ("kernel_args", 'quiet "x', "OSP_KERNEL_ARGS: boot.kernel_args[1]: "),
         ("hostname", "a_b", 'OSP_HOSTNAME: system.hostname: "a_b" does not fit; write fqdn, short, or'),
         ("timezone", "/etc/passwd", "OSP_TIMEZONE: system.timezone: "),
