@@ -12,8 +12,8 @@ from osprovider.cli.image import image
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.model import Image
 from osprovider.images.definition import checksum_of, refuse_taken, write_definition
+from osprovider.images.sources.addresses import shown
 from osprovider.images.sources.localfiles import local_files
-from osprovider.images.sources.obtain import shown
 from osprovider.log import reporter
 from osprovider.paths import Directories
 

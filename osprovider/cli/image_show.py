@@ -16,7 +16,7 @@ from osprovider.config.model import Image
 from osprovider.images import history, packages
 from osprovider.images.manifest import Manifest
 from osprovider.images.picture import draw, parts_of
-from osprovider.images.sources.obtain import shown
+from osprovider.images.sources.addresses import shown
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, plain
 from osprovider.paths import Directories

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from osprovider import locks
 from osprovider.config.load import load_cache
 from osprovider.config.sizes import parse_size
-from osprovider.images.sources.obtain import Sources
+from osprovider.images.sources.cache import SourceCache
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 
@@ -142,9 +142,9 @@ def _all(directories: Directories, store: Store) -> list[_Kept]:
         )
         for each in store.unusable()
     ]
-    sources = Sources(directories)
+    sources = SourceCache(directories)
     downloads = [
-        _Kept(Removed("download", each.path.name, each.size_bytes), each.used, partial(sources.discard_download, each))
+        _Kept(Removed("download", each.path.name, each.size_bytes), each.used, partial(sources.discard, each.path))
         for each in sources.downloads()
     ]
     templates = [

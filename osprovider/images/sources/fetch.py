@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3.exceptions
@@ -25,11 +25,12 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 import osprovider
 from osprovider.errors import ImageError
+from osprovider.images.sources.addresses import printable, shown_url
 from osprovider.images.sources.connections import EndingAdapter
 from osprovider.images.sources.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
-from osprovider.log import human_bytes, plain, reporter
+from osprovider.log import human_bytes, reporter
 
-__all__ = ["Fetched", "Fetcher", "Limits", "shown"]
+__all__ = ["Fetched", "Fetcher", "Limits"]
 
 _CHUNK = 1 << 18
 _MOST_REDIRECTS = 10
@@ -122,7 +123,7 @@ class Fetcher:
         Raises:
             ImageError: it cannot be had; says what the server answered, and what to do.
         """
-        name = urlsplit(url).path.rpartition("/")[2] or shown(url)
+        name = urlsplit(url).path.rpartition("/")[2] or shown_url(url)
         try:
             with reporter.step(f"fetch {name}") as detail, Part(target, algorithms) as part:
 
@@ -153,7 +154,7 @@ class Fetcher:
             else:
                 part.begin(response)
             if part.expected is not None and part.expected > limit:
-                raise ImageError(f"{shown(url)}: {large}")
+                raise ImageError(f"{shown_url(url)}: {large}")
             due = time.monotonic() + 10
             for chunk in self._chunks(response, url, limit - part.size, large):
                 part.append(chunk)
@@ -180,10 +181,12 @@ class Fetcher:
             failures += 1
             if failures >= self._limits.attempts:
                 times = "" if failures == 1 else f", {failures} times in a row"
-                way = f" through the proxy {shown(self._proxy)} of cache.yaml" if self._proxy else ""
-                raise UnfinishedError(f"{shown(url)}: {what}{times}; is the server up, and reachable from here{way}?")
+                way = f" through the proxy {shown_url(self._proxy)} of cache.yaml" if self._proxy else ""
+                raise UnfinishedError(
+                    f"{shown_url(url)}: {what}{times}; is the server up, and reachable from here{way}?"
+                )
             pause = max(min(pause, _LONGEST_PAUSE), min(self._limits.pause * 2 ** (failures - 1), _LONGEST_PAUSE))
-            reporter.info(f"{shown(url)}: {what}; trying again in {pause:.0f} s")
+            reporter.info(f"{shown_url(url)}: {what}; trying again in {pause:.0f} s")
             time.sleep(pause)
 
     def _get(self, url: str, headers: Mapping[str, str], good: set[int] | None = None) -> requests.Response:
@@ -200,11 +203,13 @@ class Fetcher:
                 return response
             response.close()
             place = _next_place(url, place, response.headers["Location"])
-        raise ImageError(f"{shown(url)}: redirects more than {_MOST_REDIRECTS} times, the last time to {shown(place)}")
+        raise ImageError(
+            f"{shown_url(url)}: redirects more than {_MOST_REDIRECTS} times, the last time to {shown_url(place)}"
+        )
 
     def _ask(self, url: str, place: str, headers: Mapping[str, str]) -> requests.Response:
         """One request; ``place`` is where redirects led."""
-        by_way = "" if place == url else f"redirected to {shown(place)}: "
+        by_way = "" if place == url else f"redirected to {shown_url(place)}: "
         try:
             return self._session.get(
                 place,
@@ -214,12 +219,12 @@ class Fetcher:
                 timeout=(self._limits.connect, self._limits.idle),
             )
         except ValueError as error:  # of an address, or of the one that the answer redirects to
-            raise ImageError(f"{shown(url)}: {by_way}not an address; correct the source") from error
+            raise ImageError(f"{shown_url(url)}: {by_way}not an address; correct the source") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             cause = _cause(error)
             if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
                 raise ImageError(
-                    f"{shown(url)}: {by_way}the server's certificate is not trusted: "
+                    f"{shown_url(url)}: {by_way}the server's certificate is not trusted: "
                     f"{getattr(cause, 'verify_message', '') or _say(cause)}; correct the address, or add its authority "
                     "to this node's (update-ca-certificates)"
                 ) from error
@@ -248,26 +253,11 @@ class Fetcher:
             size += len(chunk)
             left = None if left is None else left - len(chunk)
             if size > limit:
-                raise ImageError(f"{shown(url)}: {large}")
+                raise ImageError(f"{shown_url(url)}: {large}")
             yield chunk
 
     def _too_slow(self, url: str) -> UnfinishedError:
-        return UnfinishedError(f"{shown(url)}: not done after {self._limits.total:.0f} s: the server is too slow")
-
-
-def shown(url: str) -> str:
-    """An address for messages and records: without user, password and query, and printable."""
-    try:
-        parts = urlsplit(url)
-        bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        return "something that is no address"
-    return _printable(bare)
-
-
-def _printable(text: str) -> str:
-    """A text of somebody else's for a line of ours."""
-    return plain(text[:500])
+        return UnfinishedError(f"{shown_url(url)}: not done after {self._limits.total:.0f} s: the server is too slow")
 
 
 def _next_place(url: str, place: str, location: str) -> str:
@@ -280,21 +270,21 @@ def _next_place(url: str, place: str, location: str) -> str:
         following = urljoin(place, location)
         scheme = urlsplit(following).scheme
     except ValueError as error:
-        raise ImageError(f"{shown(url)}: redirects to something that is no address; correct the source") from error
+        raise ImageError(f"{shown_url(url)}: redirects to something that is no address; correct the source") from error
     if scheme == "https" or (scheme == "http" and urlsplit(place).scheme == "http"):
         return following
-    raise ImageError(f"{shown(url)}: redirects to {shown(following)}, which is less safe; correct the source")
+    raise ImageError(f"{shown_url(url)}: redirects to {shown_url(following)}, which is less safe; correct the source")
 
 
 def _check_status(response: requests.Response, url: str, good: set[int]) -> None:
     status = response.status_code
     if status in good:
         return
-    said = f"the server answers {status} {_printable(response.reason or '')}".rstrip()
+    said = f"the server answers {status} {printable(response.reason or '')}".rstrip()
     if status in _TRY_AGAIN:
         raise TryAgain(said, float(number(response.headers.get("Retry-After", "")) or 0))
     wrong = "proxy in cache.yaml" if status == 407 else "the address in the definition"
-    raise ImageError(f"{shown(url)}: {said}: correct {wrong}")
+    raise ImageError(f"{shown_url(url)}: {said}: correct {wrong}")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -317,4 +307,4 @@ def _say(error: BaseException) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return "the connection ended in the middle"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return _printable(re.sub(r"<[^>]*>: ", "", text)).lower()
+    return printable(re.sub(r"<[^>]*>: ", "", text)).lower()

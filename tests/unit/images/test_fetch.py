@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.sources.fetch import Fetched, Fetcher, Limits, shown
+from osprovider.images.sources.addresses import shown_url
+from osprovider.images.sources.fetch import Fetched, Fetcher, Limits
 from tests.support.http_server import (
     Handler,
     Misdeed,
@@ -218,9 +219,9 @@ def test_messages_name_the_server_that_a_redirect_led_to_and_no_secrets(
 
 
 def test_addresses_are_shown_without_what_may_be_secret() -> None:
-    assert shown("https://user:word@host.example:8443/a/b?token=word#word") == "https://host.example:8443/a/b"
-    assert shown("https://host.example/\x1b[2J") == "https://host.example/?[2J"
-    assert shown("http://[word") == "something that is no address"
+    assert shown_url("https://user:word@host.example:8443/a/b?token=word#word") == "https://host.example:8443/a/b"
+    assert shown_url("https://host.example/\x1b[2J") == "https://host.example/?[2J"
+    assert shown_url("http://[word") == "something that is no address"
 
 
 # -- errors of the server ---------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ import pytest
 
 from osprovider.config.model import Image
 from osprovider.errors import ImageError, NodeError
+from osprovider.images.sources.cache import Pin, SourceCache
 from osprovider.images.sources.fetch import Fetcher, Limits
-from osprovider.images.sources.obtain import Obtained, Pin, Sources
+from osprovider.images.sources.obtain import Obtained, Sources
 from osprovider.paths import Directories
 from tests.support.http_server import (
     Handler,
@@ -176,21 +177,17 @@ def test_what_is_in_use_survives_its_replacement(
         other = Sources(directories, fetcher=Fetcher(limits=QUICK))
         other.pull("web", image)
         assert obtained.paths["image"].read_bytes() == CONTENT
-        assert not [
-            download
-            for download in other.downloads()
-            if download.path == obtained.paths["image"] and other.discard_download(download)
-        ]
+        assert not SourceCache(directories).discard(obtained.paths["image"])
     assert_kept(directories, CONTENT, CHANGED)
 
 
 def test_what_turns_out_to_be_no_good_is_not_kept_and_named_by_its_url(
-    sources: Sources, server: Server, image: Image
+    sources: Sources, server: Server, image: Image, directories: Directories
 ) -> None:
     with pytest.raises(ImageError) as caught, sources.obtain("web", image) as obtained:
         raise ImageError(f"{obtained.paths['image']}: damaged at byte 3")
     assert str(caught.value) == f"{image.source}: damaged at byte 3"
-    assert sources.downloads() == ()
+    assert_kept(directories)
     server.pages["/images/image.qcow2"] = Page(CHANGED)
     assert obtain(sources, image).paths["image"].read_bytes() == CHANGED
 
@@ -202,23 +199,24 @@ def test_what_turns_out_to_be_no_good_stays_where_somebody_else_uses_it(sources:
         assert used.paths["image"].read_bytes() == CONTENT
 
 
-def test_what_a_node_cannot_read_is_kept(sources: Sources, image: Image) -> None:
+def test_what_a_node_cannot_read_is_kept(sources: Sources, image: Image, directories: Directories) -> None:
     with pytest.raises(NodeError) as caught, sources.obtain("web", image) as obtained:
         raise NodeError(f"{obtained.paths['image']}: xz is missing")
     assert str(caught.value) == f"{image.source}: xz is missing"
-    assert len(sources.downloads()) == 1
+    assert_kept(directories, CONTENT)
 
 
 def test_downloads_are_listed_and_removed(sources: Sources, image: Image, directories: Directories) -> None:
-    assert sources.downloads() == ()
+    cache = SourceCache(directories)
+    assert cache.downloads() == ()
     path = obtain(sources, image).paths["image"]
     os.utime(path, (1000, 1000))
-    (download,) = sources.downloads()
+    (download,) = cache.downloads()
     assert (download.path, download.used) == (path, 1000)
     assert download.size_bytes >= len(CONTENT)
     obtain(sources, image)
-    assert sources.downloads()[0].used > 1000
-    assert sources.discard_download(download)
+    assert cache.downloads()[0].used > 1000
+    assert cache.discard(download.path)
     assert_kept(directories)
 
 
