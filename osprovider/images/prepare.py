@@ -34,7 +34,7 @@ from osprovider.disk.pack import pack
 from osprovider.errors import GuestError, ImageError, NodeError
 from osprovider.guest.host import HostGuest
 from osprovider.images import packages, tree
-from osprovider.images.builder import bootstrap, reproducible
+from osprovider.images.builder import bootstrap, reproducible, requirements
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
@@ -116,7 +116,7 @@ def prepare(
     free = _free_bytes(scratch)
     job = Job(recipe, key, image, scratch, directories, free)
     if obtained is None:
-        bootstrap.require_tools(recipe)
+        requirements.require_tools(recipe)
     if free < _LEAST_FREE:
         raise _too_little_space(job, f"at least {human_bytes(_LEAST_FREE)}")
     image.touch(mode=0o600, exist_ok=False)
@@ -199,7 +199,7 @@ def _build(job: Job) -> Made:
             pack(root, job.image, kind, identity=_identity(job), epoch=epoch, without=unknown)
             made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
             detail(human_bytes(made.size_bytes))
-    tools: dict[str, str] = {build.tool: bootstrap.tool_version(build.tool)}
+    tools: dict[str, str] = {build.tool: requirements.tool_version(build.tool)}
     with reporter.step(f"image {job.name}: digest"), job.image.open("rb") as file:
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools, digest=digest)

@@ -19,7 +19,7 @@ from osprovider import linux
 from osprovider.config.model import BootstrapBuild, Image, Repository
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images.builder import bootstrap, distributions
+from osprovider.images.builder import bootstrap, distributions, requirements
 from osprovider.images.builder.distributions import Keyring
 from osprovider.images.recipe import Recipe
 from tests.support.http_server import serve, serving
@@ -275,7 +275,7 @@ def test_what_a_build_names_is_looked_at_before_it_begins(build: dict[str, Any],
     (tmp_path / "etc" / "scripts" / "plain").write_text("echo hello\n")
     image = Image(build=BootstrapBuild(suite="bookworm", **build))
     with pytest.raises(ImageError, match=f"^image bad: .*{message}"):
-        bootstrap.require_tools(Recipe("bad", image, "ext4", site=tmp_path / "etc"))
+        requirements.require_tools(Recipe("bad", image, "ext4", site=tmp_path / "etc"))
 
 
 def test_the_keys_of_a_distribution_that_are_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -285,19 +285,19 @@ def test_the_keys_of_a_distribution_that_are_not_installed(monkeypatch: pytest.M
     with pytest.raises(
         ImageError, match=r"none\.gpg is missing; apt install ubuntu-keyring, or put the keys into keys/"
     ):
-        bootstrap.require_tools(Recipe("bad", image, "ext4"))
+        requirements.require_tools(Recipe("bad", image, "ext4"))
 
 
 def test_a_tool_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "BASE_ENVIRONMENT", {"PATH": "/nonexistent"})
+    monkeypatch.setattr(requirements, "BASE_ENVIRONMENT", {"PATH": "/nonexistent"})
     with pytest.raises(ImageError, match=r"^image bad: mmdebstrap is not installed; apt install mmdebstrap"):
-        bootstrap.require_tools(Recipe("bad", Image(build=BootstrapBuild(suite="bookworm")), "ext4"))
+        requirements.require_tools(Recipe("bad", Image(build=BootstrapBuild(suite="bookworm")), "ext4"))
 
 
 def test_keys_that_are_not_installed(tmp_path: Path) -> None:
     image = Image(build=BootstrapBuild(suite="bookworm", keyring="none.gpg"))
     with pytest.raises(ImageError, match=r"^image bad: \S+/keys/none\.gpg is missing; put the keys there"):
-        bootstrap.require_tools(Recipe("bad", image, "ext4", site=tmp_path))
+        requirements.require_tools(Recipe("bad", image, "ext4", site=tmp_path))
 
 
 @contextmanager
