@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -156,4 +155,4 @@ def _unlinked(parent_fd: int, name: str) -> bool:
 
 def _new_name() -> str:
     """A name that nothing has; not made of another, which may be as long as names get."""
-    return f".osprovider-{secrets.token_hex(8)}"
+    return f".osprovider-{os.urandom(8).hex()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import uuid
 from pathlib import Path
@@ -23,6 +24,27 @@ def test_signatures_are_gone_and_nothing_else(disk: Path, run_dir: Path) -> None
     with claim(disk, run_dir) as device:
         clear_signatures(device)
     assert disk.read_bytes() == bytes(MIB) + OLD[2 * MIB :] + bytes(MIB)
+
+
+def test_where_a_file_has_holes_nothing_is_written(tmp_path: Path, run_dir: Path) -> None:
+    disk = tmp_path / "new"
+    disk.touch()
+    os.truncate(disk, DISK_SIZE)
+    with claim(disk, run_dir) as device:
+        clear_signatures(device)
+    assert disk.stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("place", [0, MIB - 1, DISK_SIZE - MIB, DISK_SIZE - 1])
+def test_one_byte_at_either_end_is_cleared(tmp_path: Path, run_dir: Path, place: int) -> None:
+    disk = tmp_path / "used"
+    with disk.open("wb") as file:
+        file.truncate(DISK_SIZE)
+        file.seek(place)
+        file.write(b"x")
+    with claim(disk, run_dir) as device:
+        clear_signatures(device)
+    assert disk.read_bytes() == ZEROS
 
 
 def test_a_table_is_not_found_any_more(disk: Path, run_dir: Path) -> None:
