@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
-from osprovider.background import Task, background
+from osprovider.background import background
 from osprovider.config.load import Settings, load
 from osprovider.config.model import Image
 from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.disk import bootloader, bootsector, esp, filesystem, fill, reidentify, wipe
+from osprovider.disk import bootsector, filesystem, fill, loader, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -156,14 +156,14 @@ def _install(job: _Job) -> None:
     if table is None:
         raise ImageError("the plan has no partition table")
     root = _root(table)
-    makes_loader = bool(plan.firmware) and template.manifest.table is None
+    boot_loader = loader.choose(plan.loader, table, plan.firmware) if plan.loader else None
     for note in plan.notes:
         reporter.warning(note)
     if plan.filled:
         fill.refuse_damaged(template)
     with ExitStack() as stack:
         start = stack.enter_context(background("boot-code"))
-        boot_code = start(bootloader.make_boot_code, table, plan.firmware) if makes_loader else None
+        boot_code = start(boot_loader.make) if boot_loader else None
         runner = stack.enter_context(HookRunner(job.order.hooks, _context(job), job.order.directories.run))
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
@@ -181,8 +181,12 @@ def _install(job: _Job) -> None:
                     changed = reidentify.rewrite(guest, reidentify.new_names(template.manifest.table, table))
                     detail(f"{changed} files")
             runner.run_all(guest, root_device=volume.device, target=guest.mountpoint)
-        if boot_code is not None:
-            _write_boot_code(plan, device, boot_code)
+            if boot_loader and boot_code:
+                boot_code.result()
+                boot_loader.install(guest)
+        if boot_loader:
+            with reporter.step(f"{plan.loader} for {' and '.join(plan.firmware)}"):
+                boot_loader.write(device)
         with reporter.step(f"sync {device.path}"):
             sync(device.fd)
         with reporter.step("partition table"):
@@ -277,20 +281,6 @@ def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories
 
         with appliance(volumes, directories) as guest:
             yield guest
-
-
-def _write_boot_code(plan: Plan, device: Device, boot_code: Task[bootloader.BootCode]) -> None:
-    table = plan.table
-    if table is None:
-        return
-    with reporter.step(f"boot loader for {' and '.join(plan.firmware)}"):
-        code = boot_code.result()
-        if code.core_image is not None:
-            bootloader.write_bios(device.fd, table, code)
-        partition = table.find("esp")
-        if partition is not None and code.efi_image is not None and partition.filesystem_uuid is not None:
-            volume_id = partition.filesystem_uuid.replace("-", "").lower()
-            esp.make_esp(device.path, partition, table.sector_size, code.efi_image, volume_id)
 
 
 def _context(job: _Job) -> Context:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from osprovider.adoption import adopt, unused_bytes, why_unused
+from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
 from osprovider.config.model import Layout, Variant
 from osprovider.errors import RequestError
@@ -49,6 +50,7 @@ class Plan:
         filled: the root's file system is made at its final size and filled from the template's tree, in place of the
             template's being copied and grown.
         firmware: what the disk boots under by itself; empty with an external kernel.
+        loader: which boot loader it gets; None where it gets none, or brings one.
         serial_console: the kernel's device and its speed in bits/s, None without one.
         nics: as the guest will configure them; none where the disk is left alone.
         hooks: names in the order they run.
@@ -70,6 +72,7 @@ class Plan:
     copy_bytes: int | None
     filled: bool
     firmware: tuple[str, ...]
+    loader: str | None
     serial_console: tuple[str, int] | None
     nics: tuple[ResolvedNic, ...]
     hooks: tuple[str, ...]
@@ -171,20 +174,18 @@ def make_plan(
         )
     if facts is not None:
         facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
-    external = environment.has_external_kernel(request)
-    firmware = () if external or variant.boot.loader == "none" else _firmware(variant.layout, manifest)
+    firmware = firmware_of(request, variant, manifest)
     found = target(request) if facts else None
     disk = (str(found.path) if found.path else found.uri) if found else None
     is_known = manifest is not None or settings.image is None or settings.image.source is None
     table = None
     filled = is_known and settings.image is not None and _filled(variant.layout, manifest)
+    if is_known and settings.image is not None:
+        refuse_unbootable(request, variant, manifest, settings.image_name)
     if facts and disk and is_known:
         table = _table(facts, variant.layout, firmware, manifest, instance.uuid, disk)
-    if manifest and manifest.table is None and firmware and not manifest.kernels:
-        raise RequestError(
-            f"image {settings.image_name} has no kernel to boot: add one to its packages (linux-image-amd64), "
-            "or set boot.loader: none"
-        )
+        if firmware and not (manifest and manifest.table):
+            table = marked_for(variant.boot.loader, table)
     return Plan(
         instance=instance.name,
         hostname=_hostname(variant.system.hostname, instance.name),
@@ -198,6 +199,7 @@ def make_plan(
         copy_bytes=manifest.data_bytes if manifest else None,
         filled=filled,
         firmware=firmware,
+        loader=variant.boot.loader if firmware and not (manifest and manifest.table) else None,
         serial_console=serial_console(request, variant.boot.serial),
         nics=nics,
         hooks=tuple(hooks),
@@ -221,7 +223,6 @@ def _refuse_unknown(variant: Variant) -> None:
         "layout.swap: a disk": layout.swap.kind == "disk",
         "layout.swap: a file": layout.swap.kind == "file",
         "disks": bool(variant.disks),
-        "boot.loader: extlinux": variant.boot.loader == "extlinux",
     }.items():
         if is_asked:
             raise RequestError(f"{said} is not there yet: leave it out of variant, instance file and OS parameters")
@@ -262,16 +263,6 @@ def _table(
 def _filled(layout: Layout, manifest: Manifest | None) -> bool:
     """Is the root to be filled: never from what others made, which stays what it is."""
     return layout.filesystem in FILLED and (manifest is None or manifest.built_here)
-
-
-def _firmware(layout: Layout, manifest: Manifest | None) -> tuple[str, ...]:
-    """What the disk boots under by itself: a disk image under what it has a place for a boot loader for."""
-    image = manifest.table if manifest else None
-    if image is None:
-        return layout.firmware
-    roles = {part.role for part in image.partitions}
-    has_bios = image.type == "msdos" or "bios_boot" in roles
-    return (*(["bios"] if has_bios else []), *(["uefi"] if "esp" in roles else []))
 
 
 def _unknown(image: str | None) -> tuple[str, ...]:

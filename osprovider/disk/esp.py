@@ -1,4 +1,4 @@
-"""The EFI system partition: a FAT32 file system with the boot loader in the path where every firmware looks.
+"""The EFI system partition: a FAT32 file system with the boot loader's files.
 
 It is made in memory, and what it consists of is then written to the disk: nothing is mounted (not every kernel knows
 vfat), no program but this one opens the disk, which is ours alone, and the same arguments give the same bytes.
@@ -9,14 +9,18 @@ Not for: the boot loader itself (:mod:`osprovider.disk.bootloader`), mounting it
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from osprovider.disk.raw import data_ranges, write_all
 from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan
 from osprovider.run import run
 
-__all__ = ["make_esp"]
+__all__ = ["REMOVABLE_PATH", "make_esp"]
+
+REMOVABLE_PATH = "EFI/BOOT/BOOTX64.EFI"
+"""Where every firmware looks by itself (UEFI 2.10, 3.5.1.1)."""
 
 # FAT's time begins in 1980; mtools takes the time of what it writes from here.
 _MTOOLS_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
@@ -24,8 +28,10 @@ _MTOOLS_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC", "MTOOLS_SK
 _CHUNK_BYTES = 1 << 20
 
 
-def make_esp(path: Path, partition: PartitionPlan, sector_size: int, efi_image: bytes, volume_id: str) -> None:
-    """Make the file system, and put ``efi_image`` into it as ``EFI/BOOT/BOOTX64.EFI``.
+def make_esp(
+    path: Path, partition: PartitionPlan, sector_size: int, files: Mapping[str, bytes], volume_id: str
+) -> None:
+    """Make the file system with these files in it.
 
     What the partition held before is gone: what of it is not overwritten, no file refers to. Nothing is synced.
 
@@ -33,7 +39,7 @@ def make_esp(path: Path, partition: PartitionPlan, sector_size: int, efi_image: 
         path: the disk, a block device or a file; outside the partition it is not touched.
         partition: where the ESP lies, large enough for FAT32 (:func:`osprovider.layout.esp_size_bytes`).
         sector_size: the disk's, in bytes.
-        efi_image: the boot loader.
+        files: what the files contain, by their paths (``EFI/BOOT/BOOTX64.EFI``).
         volume_id: the file system's, eight hexadecimal digits (``1234abcd``, which blkid(8) writes ``1234-ABCD``).
 
     Raises:
@@ -44,7 +50,7 @@ def make_esp(path: Path, partition: PartitionPlan, sector_size: int, efi_image: 
     try:
         os.truncate(image, partition.size_bytes)
         _make_file_system(image, partition.start_bytes // sector_size, sector_size, volume_id)
-        _add_loader(image, efi_image)
+        _add_files(image, files)
         _copy_data(image, path, partition.start_bytes)
     finally:
         os.close(image)
@@ -62,15 +68,13 @@ def _make_file_system(image: int, first_sector: int, sector_size: int, volume_id
     )
 
 
-def _add_loader(image: int, efi_image: bytes) -> None:
+def _add_files(image: int, files: Mapping[str, bytes]) -> None:
     target = f"/proc/self/fd/{image}"
-    run(["mmd", "-i", target, "::/EFI", "::/EFI/BOOT"], env=_MTOOLS_ENVIRONMENT, pass_fds=(image,))
-    run(
-        ["mcopy", "-i", target, "-", "::/EFI/BOOT/BOOTX64.EFI"],
-        env=_MTOOLS_ENVIRONMENT,
-        stdin=efi_image,
-        pass_fds=(image,),
-    )
+    parents = sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."})
+    run(["mmd", "-i", target, *(f"::/{parent}" for parent in parents)], env=_MTOOLS_ENVIRONMENT, pass_fds=(image,))
+    for path, content in files.items():
+        words = ["mcopy", "-i", target, "-", f"::/{path}"]
+        run(words, env=_MTOOLS_ENVIRONMENT, stdin=content, pass_fds=(image,))
 
 
 def _copy_data(image: int, path: Path, start: int) -> None:

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 from osprovider.ganeti.request import Request
 
-__all__ = ["SERIAL_SPEED", "guest_sector_size", "has_external_kernel", "serial_console"]
+__all__ = [
+    "CONTAINERS",
+    "SERIAL_SPEED",
+    "guest_sector_size",
+    "has_external_kernel",
+    "has_firmware",
+    "serial_console",
+]
 
 SERIAL_SPEED = 38400
 """Ganeti's default ``serial_speed`` in bits/s (``hvcDefaults`` in ``src/Ganeti/Constants.hs``)."""
+
+CONTAINERS = frozenset({"lxc", "chroot"})
+"""Hypervisors whose guests share the node's kernel, and whose root file system the node has mounted for them."""
 
 
 def serial_console(request: Request) -> tuple[str, int] | None:
@@ -63,9 +73,16 @@ def has_external_kernel(request: Request) -> bool:
         case "xen-pvm":
             own_loader = parameters.get("use_bootloader") == "True" or "grub" in kernel_path.rpartition("/")[2]
             return bool(kernel_path) and not own_loader
-        case "lxc" | "chroot":
-            return True
-    return False
+    return _hypervisor(request) in CONTAINERS
+
+
+def has_firmware(request: Request) -> bool:
+    """Does the instance start as a machine does, from its disk, by a BIOS or by UEFI?
+
+    A xen-pvm does not, even where a GRUB for Xen or pygrub finds the kernel on the disk: it starts in that program,
+    which only reads the menu (``boot/grub/grub.cfg``, or ``boot/grub/menu.lst``).
+    """
+    return not has_external_kernel(request) and _hypervisor(request) != "xen-pvm"
 
 
 def _hypervisor(request: Request) -> str:

@@ -16,7 +16,7 @@ import pytest
 from osprovider.config.model import Layout
 from osprovider.disk.bootloader import make_boot_code, write_bios
 from osprovider.disk.device import claim
-from osprovider.disk.esp import make_esp
+from osprovider.disk.esp import REMOVABLE_PATH, make_esp
 from osprovider.disk.table import write_table
 from osprovider.layout import DiskFacts, TablePlan, lay_out
 from tests.support.boot_context import ROOT_UUID
@@ -62,7 +62,7 @@ def disk(scratch: Path, system: System, cell: Cell) -> Path:
         esp = table.find("esp")
         assert esp is not None
         assert code.efi_image is not None
-        make_esp(loop, esp, cell.sector_size, code.efi_image, "12ab34cd")
+        make_esp(loop, esp, cell.sector_size, {REMOVABLE_PATH: code.efi_image}, "12ab34cd")
         write_table(device, table)
     return path
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from osprovider.disk.bootloader import make_boot_code
 from osprovider.disk.device import claim
-from osprovider.disk.esp import make_esp
+from osprovider.disk.esp import REMOVABLE_PATH, make_esp
 from osprovider.disk.table import write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.boot_context import ROOT_UUID
@@ -41,7 +41,7 @@ def _publish(path: Path, system: System, run: Path) -> None:
     code = make_boot_code(_TABLE, ("uefi",))
     assert code.efi_image is not None
     with claim(path, run) as device:
-        make_esp(path, _ESP, 512, code.efi_image, "12ab34cd")
+        make_esp(path, _ESP, 512, {REMOVABLE_PATH: code.efi_image}, "12ab34cd")
         write_table(device, _TABLE)
 
 

@@ -1,0 +1,63 @@
+"""The kernel's command line, as every boot loader's files need it.
+
+Not for: the syntax of these files (the hooks ``grub``, ``extlinux`` and ``kernel-args``).
+Sources: the kernel's Documentation/admin-guide/kernel-parameters.txt and serial-console.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from osprovider.customize.context import Context
+
+__all__ = ["arguments", "changed", "console_arguments", "inside_boot", "root_argument"]
+
+
+def console_arguments(serial: tuple[str, int] | None) -> tuple[str, ...]:
+    """The kernel's consoles, the last of which is /dev/console; none where there is no serial one.
+
+    Args:
+        serial: the kernel's device and its speed in bits/s.
+    """
+    if serial is None:
+        return ()
+    device, speed = serial
+    return "console=tty0", f"console={device},{speed}n8" if device.startswith("ttyS") else f"console={device}"
+
+
+def arguments(context: Context) -> tuple[str, ...]:
+    """What an instance's kernel is started with beside its root: its consoles, and what the variant says."""
+    return (*console_arguments(context.serial_console), *context.variant.boot.kernel_args)
+
+
+def changed(words: Sequence[str], context: Context) -> list[str]:
+    """A command line of the guest's with :func:`arguments` in it: the same again where it has them already.
+
+    Consoles named before make way, as the kernel keeps the speed that it is told first. Whatever else was there stays,
+    in its order.
+
+    Args:
+        words: the command line's.
+        context: the instance's.
+    """
+    consoles = console_arguments(context.serial_console)
+    kept = [word for word in words if not (consoles and word.startswith("console="))]
+    return [*kept, *consoles, *(word for word in context.variant.boot.kernel_args if word not in kept)]
+
+
+def inside_boot(context: Context, path: str) -> str:
+    """A path of the guest's below /boot as a boot loader finds it: on the boot partition, where there is one."""
+    return path.removeprefix("/boot") if context.partition("boot") else path
+
+
+def root_argument(context: Context, *, has_initrd: bool) -> str:
+    """How the kernel finds its root; empty where the disk has none of ours.
+
+    The kernel by itself knows no file system's UUID; an initrd looks it up.
+    """
+    root = context.partition("root")
+    if root is None:
+        return ""
+    if root.filesystem_uuid and (has_initrd or not root.guid):
+        return f"root=UUID={root.filesystem_uuid}"
+    return f"root=PARTUUID={root.guid}"

@@ -1,0 +1,97 @@
+"""``create`` with EXTLINUX as the boot loader: nothing of GRUB's on the disk, and it boots, and grows old well."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.support.leftovers import no_leftovers
+from tests.support.qemu import Guest, UserNetwork, boot
+from tests.support.ssh import make_key
+from tests.system.create.site import Site, debugfs, sfdisk
+
+GIB = 1 << 30
+MIB = 1 << 20
+NETWORK = UserNetwork()
+VARIANT = "image: debian-12\nlayout: {firmware: [bios]}\nboot: {loader: extlinux, timeout: 0}\n"
+
+
+def test_the_boot_code_the_mark_and_the_menu_are_in_place(site: Site) -> None:
+    disk = site.disk(3 * GIB)
+    with disk.open("r+b") as file:
+        file.write(b"\xa5" * (64 << 10))
+    site.write("variants/extlinux.yaml", VARIANT)
+    outcome = site.created(disk, variant="extlinux")
+    assert "extlinux for bios" in outcome.said
+    root = sfdisk(disk)["partitions"][-1]
+    assert root["attrs"] == "LegacyBIOSBootable"
+    with disk.open("rb") as file:
+        assert file.read(440).rstrip(b"\0") == Path("/usr/lib/EXTLINUX/gptmbr.bin").read_bytes().rstrip(b"\0")
+        file.seek(root["start"] * 512)
+        sector = file.read(512)
+    assert sector[3:11] == b"SYSLINUX"
+    assert struct.unpack_from("<H", sector, 510) == (0xAA55,)
+    menu = debugfs(disk, "cat /boot/extlinux/extlinux.conf")
+    assert "DEFAULT linux\nPROMPT 0\n" in menu
+    assert "LINUX /vmlinuz\n  INITRD /initrd.img\n" in menu
+    assert re.findall(r"APPEND (root=UUID=)\S+ ro console=tty0 console=ttyS0,38400n8 quiet", menu)
+    assert "ldlinux.sys" in debugfs(disk, "ls /boot/extlinux")
+    assert "grub.cfg" not in debugfs(disk, "ls /boot/grub")
+
+
+def test_links_in_the_tree_lead_extlinux_nowhere(site: Site, tmp_path: Path) -> None:
+    """It opens what it finds of its own files to write; a site's hook stands for a hostile image."""
+    (precious := tmp_path / "precious").write_text("precious")
+    site.write(
+        "hooks/zz-links",
+        "# after: extlinux\ndef run(guest, context):\n"
+        f"    guest.symlink({str(precious)!r}, '/boot/extlinux/ldlinux.sys')\n"
+        f"    guest.symlink({str(precious)!r}, '/boot/extlinux/ldlinux.c32')\n",
+    )
+    site.write("variants/extlinux.yaml", VARIANT)
+    site.created(site.disk(3 * GIB), variant="extlinux")
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("boot: {loader: extlinux}", "starts from a BIOS alone: set layout.firmware to [bios]"),
+        ("layout: {firmware: [bios], filesystem: xfs}\nboot: {loader: extlinux}", "the root is xfs"),
+        ("layout: {firmware: [bios]}\nboot: {loader: extlinux}\nisolation: appliance", "set isolation to auto"),
+    ],
+)
+def test_what_it_cannot_boot_is_refused_before_the_disk_is_touched(site: Site, variant: str, message: str) -> None:
+    disk = site.disk(3 * GIB)
+    site.write("variants/extlinux.yaml", f"image: debian-12\n{variant}\n")
+    outcome = site.create(disk, variant="extlinux")
+    assert outcome.status == 2
+    assert message in outcome.last_line
+    assert disk.stat().st_blocks == 0
+
+
+def test_it_boots(run_directory: Path, cache: Path, tmp_path: Path) -> None:
+    """From the ext4 that every template has, with 64bit and metadata_csum, once grown."""
+    with no_leftovers([tmp_path]):
+        site = Site(tmp_path, cache)
+        public = make_key(tmp_path / "key")
+        site.write("defaults.yaml", f"users: {{root: {{ssh_authorized_keys: ['{public.strip()}']}}}}\n")
+        site.write("variants/extlinux.yaml", VARIANT)
+        disk = site.disk(3 * GIB)
+        nic = {"ip": NETWORK.address, "mac": NETWORK.mac, "mode": "bridged", "link": "lab0"}
+        site.created(disk, variant="extlinux", nics=[nic])
+        (directory := tmp_path / "machine").mkdir()
+        with boot(disk, directory, tmp_path / "key", network=NETWORK) as guest:
+            guest.wait_for_console(r"^web1 login:", 600)
+            assert "SYSLINUX" in guest.console.text()
+            guest.wait_for_ssh()
+            assert _ask(guest, "systemctl is-system-running --wait") == "running", _ask(guest, "systemctl --failed")
+            assert "BOOT_IMAGE=/vmlinuz" in _ask(guest, "cat /proc/cmdline")
+            _ask(guest, "poweroff --force")
+
+
+def _ask(guest: Guest, command: str) -> str:
+    return guest.ssh(["sh", "-c", command], check=False).stdout.strip()
