@@ -1,0 +1,1 @@
+"""The headers of disk images, one container a module."""
