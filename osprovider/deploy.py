@@ -176,9 +176,9 @@ def _install(job: _Job) -> None:
         else:
             _copy(job, table, all_zero=all_zero)
         with _naming(device), _opened_guest(job, table) as (guest, volume):
-            if template.manifest.table is not None:
+            if not template.manifest.built_here:
                 with reporter.step("names of file systems") as detail:
-                    changed = reidentify.rewrite(guest, reidentify.new_names(template.manifest.table, table))
+                    changed = reidentify.rewrite(guest, reidentify.renaming(template.manifest, table))
                     detail(f"{changed} files")
             runner.run_all(guest, root_device=volume.device, target=guest.mountpoint)
             if boot_loader and boot_code:

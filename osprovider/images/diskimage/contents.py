@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError, ImageError
+from osprovider.guest import fstab
 from osprovider.guest.appliance import DRIVERS, appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
@@ -47,16 +48,16 @@ _NOT_A_ROOT = {
     "ntfs": "NTFS",
 }
 
+_SUPPORTED = "put the root on a file system of its own (ext4, xfs, btrfs)"
+
 _MOUNTED = frozenset(DRIVERS) - {"swap"}
 _ESP = ("/boot/efi", "/efi")
 _SYSTEM = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
 _WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
 _PROBE_SECONDS = 60
 
-# How fstab names a partition of the first disk by its node: SATA, virtio, Xen, IDE, NVMe, eMMC.
-_NODE = re.compile(r"/dev/(?:[shv]da|xvda|nvme0n1p|mmcblk0p)([1-9][0-9]*)")
 _SUBVOLUME = re.compile(r"[\w@./-]{1,255}", re.ASCII)
-_PLACE = re.compile(r"[\w./-]{1,255}", re.ASCII)
+_PLACE = re.compile(r"/[\w./-]{0,254}", re.ASCII)
 _MOST_SUBVOLUMES = 31  # that a system has mounted beside its root
 
 _Found = TypeVar("_Found")
@@ -298,8 +299,12 @@ def _esp(guest: Guest, top: str) -> str:
 
 
 def _fstab(guest: Guest, top: str) -> str:
+    """Its text; none where it is nothing to read, which the deployment tells of."""
     path = f"{top}/etc/fstab"
-    return guest.read_text(path) if guest.exists(path) else ""
+    try:
+        return guest.read_text(path) if guest.exists(path) else ""
+    except GuestError:
+        return ""
 
 
 def _several_roots(systems: Sequence[_System], name: str) -> ImageError:
@@ -313,9 +318,12 @@ def _no_root(partitions: Sequence[ImagePartition], name: str) -> ImageError:
         kind = _type(part)
         if kind in _NOT_A_ROOT:
             return ImageError(
-                f"image {name}: {_called(part)} is {_NOT_A_ROOT[kind]} ({kind}), which is not supported: put the root "
-                "on a file system of its own (ext4, xfs, btrfs)"
+                f"image {name}: {_called(part)} is {_NOT_A_ROOT[kind]} ({kind}), which is not supported: {_SUPPORTED}"
             )
+    for part in partitions:
+        if part.role == "root" and _type(part) not in _MAY_BE_ROOT:
+            kind = _type(part) or "nothing that is known"
+            return ImageError(f"image {name}: {_called(part)} is the root by its type and holds {kind}: {_SUPPORTED}")
     held = ", ".join(f"{_called(part)}: {_type(part) or 'nothing known'}" for part in partitions)
     return ImageError(f"image {name}: no file system holds a system ({' or '.join(_SYSTEM)}); {held}")
 
@@ -333,15 +341,15 @@ def _placed(
     """The partitions with what was found out about their places in the system."""
     mounts: dict[int, str] = {}
     subvolumes: list[tuple[str, str]] = []
-    for spelling, place, options in _fstab_lines(system.fstab):
+    for line in _mounts(system.fstab):
         for part in partitions:
-            if not _is_named(part, spelling, table) or _type(part) not in _MOUNTED:
+            if not _is_named(part, line.device, table) or _type(part) not in _MOUNTED:
                 continue
             if part.number == system.part.number:
-                if (subvolume := _subvolume_of(options)) and len(subvolumes) < _MOST_SUBVOLUMES:
-                    subvolumes.append((place, subvolume))
-            elif place not in mounts.values():
-                mounts.setdefault(part.number, place)
+                if (subvolume := _subvolume_of(line.options)) and len(subvolumes) < _MOST_SUBVOLUMES:
+                    subvolumes.append((line.place, subvolume))
+            elif line.place not in mounts.values():
+                mounts.setdefault(part.number, line.place)
     if system.subvolume or subvolumes:
         subvolumes.insert(0, ("/", system.subvolume))
     return tuple(_place(part, system, mounts, tuple(subvolumes)) for part in partitions)
@@ -360,20 +368,17 @@ def _place(
     return dataclasses.replace(part, role="other" if role == "root" else role, mount=mount)
 
 
-def _fstab_lines(text: str) -> Iterator[tuple[str, str, str]]:
-    """What is mounted where beside the root, with which options; of what is mounted by hand only what boots."""
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) < 3 or words[0].startswith("#") or not words[1].startswith("/"):
-            continue
-        place, options = words[1].rstrip("/") or "/", words[3] if len(words) > 3 else ""
-        is_plain = _PLACE.fullmatch(place) and ".." not in place.split("/")
-        if is_plain and place != "/" and ("noauto" not in options.split(",") or place.startswith(("/boot", "/efi"))):
-            yield words[0], place, options
+def _mounts(text: str) -> Iterator[fstab.Line]:
+    """What is mounted beside the root; of what is mounted by hand only what boots."""
+    for line in fstab.lines(text):
+        is_plain = _PLACE.fullmatch(line.place) and ".." not in line.place.split("/")
+        boots = "noauto" not in line.options or line.place.startswith(("/boot", "/efi"))
+        if is_plain and boots and line.place != "/":
+            yield line
 
 
-def _subvolume_of(options: str) -> str | None:
-    for option in options.split(","):
+def _subvolume_of(options: Sequence[str]) -> str | None:
+    for option in options:
         key, _, value = option.partition("=")
         if key == "subvol" and _SUBVOLUME.fullmatch(value):
             return value.lstrip("/")
@@ -382,17 +387,15 @@ def _subvolume_of(options: str) -> str | None:
 
 def _is_named(part: ImagePartition, spelling: str, table: ImageTable | None) -> bool:
     """Does fstab's first field mean this partition, in any of its spellings."""
-    if node := _NODE.fullmatch(spelling):
-        return int(node[1]) == part.number
+    number, tag = fstab.node_number(spelling), fstab.tag_of(spelling)
+    if number is not None or tag is None:
+        return number is not None and number == part.number
     names = {
         "uuid": part.filesystem.uuid if part.filesystem else "",
         "label": part.filesystem.label if part.filesystem else "",
         "partuuid": part.guid or (msdos_partition_uuid(table.id, part.number) if table else ""),
         "partlabel": part.name,
     }
-    if spelling.startswith("/dev/disk/by-"):
-        tag, _, value = spelling.removeprefix("/dev/disk/by-").partition("/")
-    else:
-        tag, _, value = spelling.lower().partition("=")[0], "", spelling.partition("=")[2].strip('"')
-    known = names.get(tag, "")
-    return bool(known) and (value.lower() == known.lower() if tag.endswith("uuid") else value == known)
+    kind, value = tag
+    known = names[kind]
+    return bool(known) and (value.lower() == known.lower() if kind.endswith("uuid") else value == known)

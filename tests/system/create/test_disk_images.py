@@ -39,7 +39,7 @@ def cloud(publish: Callable[..., Published]) -> Published:
     """
     esp = Part(15, ESP, 40, "vfat", label="ESP")
     boot = Part(16, BOOT, 32, "ext4", label="BOOT")
-    swap = Part(3, SWAP, 16, "swap")
+    swap = Part(3, SWAP, 16, "swap", label="pages")
     root = Part(1, ROOT, 64, "ext4", label="cloudimg-rootfs")
     root.files = system(
         f"# UUID={root.uuid} was on /dev/vda1\n"
@@ -47,7 +47,9 @@ def cloud(publish: Callable[..., Published]) -> Published:
         f"LABEL=BOOT /boot ext4 defaults 0 2\n"
         f'PARTUUID="{esp.guid}" /boot/efi vfat umask=0077 0 1\n'
         f"/dev/disk/by-uuid/{swap.uuid} none swap sw 0 0\n"
-        "tmpfs /tmp tmpfs defaults 0 0\n",
+        "/dev/vda3 none swap sw 0 0\n"
+        "tmpfs /tmp tmpfs defaults 0 0\n"
+        "nonsense\n",
         kernel=False,
         etc__kernel__cmdline=f"root=UUID={root.uuid} ro\n",
         etc__default__grub=f"GRUB_CMDLINE_LINUX=resume=UUID={swap.uuid}\n",
@@ -59,8 +61,13 @@ def cloud(publish: Callable[..., Published]) -> Published:
         "/grub/grub.cfg": f"search --no-floppy --fs-uuid --set=root {boot.uuid}\n"
         f"linux /vmlinuz-6.1.0-9-amd64 root=PARTUUID={root.guid} ro\n",
         "/loader/entries/debian.conf": f"linux /vmlinuz-6.1.0-9-amd64\noptions root=UUID={root.uuid} ro\n",
+        "/grub/grubenv": "# GRUB Environment Block\nkernelopts=root=/dev/vda1 ro\n".ljust(1024, "#"),
     }
-    esp.files = {"/EFI/debian/grub.cfg": f"search.fs_uuid {boot.uuid} root\n", "/EFI/BOOT/BOOTX64.EFI": "a loader\n"}
+    esp.files = {
+        "/EFI/debian/grub.cfg": f"search.fs_uuid {boot.uuid} root\n",
+        "/EFI/BOOT/BOOTX64.EFI": f"a loader with a name built in: {boot.uuid}\n",
+        "/loader/random-seed": MACHINE_ID,
+    }
     return publish(Part(14, BIOS_BOOT, 3, content=BOOT_CODE * 100), esp, boot, swap, root)
 
 
@@ -133,8 +140,11 @@ def test_files_name_the_new_file_systems_in_the_spellings_that_they_had(
             "LABEL=BOOT /boot ext4 defaults 0 2\n"
             f'PARTUUID="{guids[15]}" /boot/efi vfat umask=0077 0 1\n'
             f"/dev/disk/by-uuid/{swap.uuid} none swap sw 0 0\n"
+            f"UUID={swap.uuid} none swap sw 0 0\n"
             "tmpfs /tmp tmpfs defaults 0 0\n"
+            "nonsense\n"
         )
+        assert "/etc/fstab of the guest: line 8 has less than three fields; it is kept" in each.outcome.said
         assert root.text("/etc/kernel/cmdline") == f"root=UUID={root.uuid} ro\n"
         assert f"resume=UUID={swap.uuid}" in root.text("/etc/default/grub")
         assert boot.text("/grub/grub.cfg") == (
@@ -143,8 +153,10 @@ def test_files_name_the_new_file_systems_in_the_spellings_that_they_had(
         )
         assert boot.text("/loader/entries/debian.conf").endswith(f"options root=UUID={root.uuid} ro\n")
         assert esp.text("/EFI/debian/grub.cfg") == f"search.fs_uuid {boot.uuid} root\n"
-        assert esp.text("/EFI/BOOT/BOOTX64.EFI") == "a loader\n"
-        assert (root.label, esp.label, boot.label) == ("cloudimg-rootfs", "ESP", "BOOT")
+        assert esp.text("/EFI/BOOT/BOOTX64.EFI") == f"a loader with a name built in: {boot.uuid}\n"
+        environment = f"# GRUB Environment Block\nkernelopts=root=UUID={root.uuid} ro\n"
+        assert boot.text("/grub/grubenv") == environment.ljust(1024, "#")
+        assert (root.label, esp.label, boot.label, swap.label) == ("cloudimg-rootfs", "ESP", "BOOT", "pages")
 
 
 def test_systems_are_made_unique_as_those_of_other_images_are(instances: tuple[Installed, Installed]) -> None:
@@ -283,8 +295,8 @@ def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[...,
     boot, swap = Part(1, "ea", 16, "ext2"), Part(5, "82", 8, "swap")
     root = Part(6, "83", 32, "ext4")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
-    fstab = "PARTUUID={0}-06 / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\nUUID={1} none swap sw 0 0\n"
-    root.files = system(fstab.format("1234abcd", swap.uuid), kernel=False, boot__empty="")
+    fstab = "PARTUUID={0}-06 / ext4 defaults 0 1\n{2} /boot ext2 defaults 0 2\nUUID={1} none swap sw 0 0\n"
+    root.files = system(fstab.format("1234abcd", swap.uuid, "/dev/sda1"), kernel=False, boot__empty="")
     old = publish(boot, Part(2, "f", 0), swap, root, label="dos", disk_id="0x1234abcd")
     installed = old.install(128)
     assert {number: part["type"] for number, part in installed.partitions.items()} == {
@@ -298,7 +310,8 @@ def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[...,
     assert root_now.size_bytes > 85 * MIB
     assert not installed.identity(1, 5, 6) & old.old_names()
     signature = installed.table["id"].removeprefix("0x")
-    assert root_now.text("/etc/fstab") == fstab.format(signature, installed.partition(5).uuid)
+    boot_uuid = f"UUID={installed.partition(1).uuid}"
+    assert root_now.text("/etc/fstab") == fstab.format(signature, installed.partition(5).uuid, boot_uuid)
     assert installed.partition(1).text("/grub/grub.cfg") == f"root=UUID={root_now.uuid}\n"
     assert installed.disk.read_bytes()[: 512 + 440] == BOOT_CODE + installed.disk.read_bytes()[440:512] + BOOT_CODE
 
