@@ -1,4 +1,4 @@
-"""``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio; then images.
+"""``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio; then the rest.
 
 Three sides install on a file of the same size, in turn: ours; the peer from the cache that it made itself, with the
 packages that its own settings file names for KVM; the peer from a cache with the very tree that ours installs. Ours is
@@ -6,7 +6,8 @@ synced when it ends, has a boot loader, a network and host keys; the peer's is n
 timed as a whole process, from exec to exit.
 The peer maps its partition with kpartx(8), which needs device-mapper; a stand-in first in its PATH uses a loop device
 instead, so that the figures can be had on any machine. Nothing else of the peer changes.
-What images of each format cost is measured by :mod:`tools.bench_images`, which runs alone as well.
+What copying costs is measured by :mod:`tools.bench_disks`, what images of each format cost by
+:mod:`tools.bench_images`; both run alone as well.
 """
 
 from __future__ import annotations
@@ -15,18 +16,16 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from osprovider import linux
 from osprovider.ganeti.environment import synthesize
-from tools import bench_images
+from tools import bench_disks, bench_images
+from tools.timing import Run, new_file, spread, timed
 
 __all__ = ["main"]
 
@@ -66,6 +65,8 @@ def main() -> int:
         built = json.loads(subprocess.run(build, env=ours, check=True, stdout=subprocess.PIPE).stdout)
         with _peer_environment(directory, Path(built[0]["directory"]) / "template.img") as peer:
             _measure(directory, runs, ours, peer)
+    print()
+    bench_disks.measure(runs)
     print()
     bench_images.measure(runs)
     return 0
@@ -129,50 +130,20 @@ def _measure(directory: Path, runs: int, ours: Mapping[str, str], peer: Mapping[
         "instance-debootstrap, its own cache": (_PEER, {**ganeti, **peer, **debootstrap, "OS_VARIANT": "own"}),
         "instance-debootstrap, our tree": (_PEER, {**ganeti, **peer, **debootstrap, "OS_VARIANT": "same"}),
     }
-    taken: dict[str, list[_Run]] = {side: [] for side in sides}
+    taken: dict[str, list[Run]] = {side: [] for side in sides}
     for number in range(runs + 1):
         for side, (scripts, environment) in sides.items():
-            disk.unlink(missing_ok=True)
-            with disk.open("wb") as file:
-                file.truncate(_DISK_MIB << 20)
-            os.sync()
-            run = _create(scripts, environment)
+            new_file(disk, _DISK_MIB << 20)
+            run = timed(["./create"], environment, scripts)
             if number:  # the first is the warm-up, and fills the peer's cache
                 taken[side].append(run)
     for side, done in taken.items():
         peak = max(run.peak_kib for run in done) / 1024
-        print(f"{side:<36} {_spread([run.seconds for run in done])} s, at most {peak:.0f} MiB resident")
+        print(f"{side:<36} {spread([run.seconds for run in done])} s, at most {peak:.0f} MiB resident")
     own, *others = taken.values()
     for side, theirs in zip(list(taken)[1:], others, strict=True):
         ratios = [their.seconds / our.seconds for our, their in zip(own, theirs, strict=True)]
-        print(f"ratio to {side}: {_spread(ratios)} ({runs} runs)")
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One create: its time from exec to exit, and the largest of its processes."""
-
-    seconds: float
-    peak_kib: int
-
-
-def _create(scripts: Path, environment: Mapping[str, str]) -> _Run:
-    with tempfile.TemporaryFile("w+") as log:
-        start = time.monotonic()
-        process = subprocess.Popen(
-            ["./create"], cwd=scripts, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if status:
-            log.seek(0)
-            sys.exit(f"{scripts}/create failed:\n{log.read()}")
-    return _Run(seconds, usage.ru_maxrss)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"median {statistics.median(values):.2f}, from {min(values):.2f} to {max(values):.2f}"
+        print(f"ratio to {side}: {spread(ratios)} ({runs} runs)")
 
 
 if __name__ == "__main__":

@@ -15,20 +15,18 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.ganeti.environment import synthesize
 from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_system, make_tar
+from tools.timing import Run, new_file, timed
 
 __all__ = ["main", "measure"]
 
@@ -129,7 +127,7 @@ class _Bench:
                 taken[isolation].append(done.seconds)
                 taken["copy"].append(done.of(f"copy image {name} "))
             self.forget()
-            prepared = _timed([_COMMAND, "image", "build", name], self.environment())
+            prepared = timed([_COMMAND, "image", "build", name], self.environment())
             taken["prepared"].append(prepared.seconds)
             taken["unpacked"].append(sum(prepared.of(f"image {name}: {step}") for step in _STEPS[_PEERS[kind]]))
             taken["peer"].append(self.peer(kind, path))
@@ -147,65 +145,33 @@ class _Bench:
         for part in ("templates", "sources"):
             shutil.rmtree(self.directory / "cache" / part, ignore_errors=True)
 
-    def create(self, name: str, isolation: str) -> _Run:
+    def create(self, name: str, isolation: str) -> Run:
         """Install an instance on a new file."""
         disk = self.directory / "disk0.raw"
-        _new_file(disk, _DISK_MIB << 20)
+        new_file(disk, _DISK_MIB << 20)
         ganeti = synthesize(
             "bench.example.org",
             f"{name}-{isolation}",
             disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
             nics=[{"mac": "aa:00:00:00:00:01"}],
         )
-        return _timed([str(_CHECKOUT / "scripts" / "create")], {**ganeti, **self.environment()})
+        return timed([str(_CHECKOUT / "scripts" / "create")], {**ganeti, **self.environment()})
 
     def peer(self, kind: str, path: Path) -> float:
         """Have the tool that does nothing else do its part; in seconds."""
         target = self.directory / "peer.img"
-        _new_file(target, 4 << 30)
+        new_file(target, 4 << 30)
         environment = {"PATH": os.environ["PATH"]}
         if _PEERS[kind] == "qemu-img convert":
             container = "raw" if kind == "raw" else "qcow2"
             convert = f"qemu-img convert -f {container} -O raw {path} {target} && sync {target}"
-            return _timed(["sh", "-c", convert], environment).seconds
+            return timed(["sh", "-c", convert], environment).seconds
         subprocess.run(["mkfs.ext4", "-q", target], check=True)
         command = {"restore -r": "restore -r -f {}", "tar -xzf": "tar --xattrs --acls --numeric-owner -xzf {}"}[
             _PEERS[kind]
         ]
         script = _UNPACK.format(command=command.format(path))
-        return _timed(["unshare", "--mount", "bash", "-c", script, "bash", str(target)], environment).seconds
-
-
-def _new_file(path: Path, size: int) -> None:
-    path.unlink(missing_ok=True)
-    with path.open("wb") as file:
-        file.truncate(size)
-    os.sync()
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A program's time from exec to exit, and what it printed."""
-
-    seconds: float
-    printed: str
-
-    def of(self, step: str) -> float:
-        """The time that it says a step of its took, in seconds; the step's name is a regular expression."""
-        (seconds,) = re.findall(rf"^{step}.* ([0-9.]+) s$", self.printed, re.MULTILINE)
-        return float(seconds)
-
-
-def _timed(words: Sequence[str], environment: Mapping[str, str]) -> _Run:
-    with tempfile.TemporaryFile("w+") as log:
-        start = time.monotonic()
-        status = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
-        seconds = time.monotonic() - start
-        log.seek(0)
-        printed = log.read()
-    if status.returncode:
-        sys.exit(f"{' '.join(words)} failed:\n{printed}")
-    return _Run(seconds, printed)
+        return timed(["unshare", "--mount", "bash", "-c", script, "bash", str(target)], environment).seconds
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+"""What a disk costs: the copy beside cp(1) and dd(1), a large disk beside a small one, and all that is not the copy.
+
+Each two are measured in turn, and synced. The copy's checksums count, and cp has none. A disk of data only is a loop
+device that writes past the page cache, as the nodes' own block devices do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osprovider.disk.copy import copy_extents, scan_extents
+from osprovider.disk.raw import sync
+from osprovider.ganeti.environment import synthesize
+from osprovider.images.manifest import Extent
+from osprovider.layout import Placement
+from tools.timing import Run, new_file, settle, spread, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["main", "measure"]
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_COMMAND = str(_CHECKOUT / "tools" / "osprovider")
+_GIB = 1 << 30
+_LAYOUTS = {
+    "gpt": "layout: {}",
+    "msdos": "layout: {table: msdos, firmware: [bios]}",
+    "gpt, boot, swap": "layout: {boot: {size: 512MiB}, swap: 512MiB}",
+}
+_STEPS = ("file system: new UUID and size", "grub for", "sync", "partition table")
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="tools.bench_disks", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: %(default)s)")
+    measure(parser.parse_args().runs)
+    return 0
+
+
+def measure(runs: int) -> None:
+    """Print the figures, one line a comparison.
+
+    Args:
+        runs: how often each is run; the medians are printed.
+    """
+    (_CHECKOUT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
+        directory = Path(name)
+        template = _template(directory)
+        _compare(
+            runs,
+            ("template to a new file", lambda: _copy(template, new_file(directory / "disk", 3 * _GIB))),
+            ("cp --sparse=always", lambda: _cp(template, new_file(directory / "disk", 3 * _GIB))),
+        )
+        data = _random(directory / "data", _GIB, _GIB)
+        large = _random(directory / "large", _GIB, 100 * _GIB)
+        with _block_device(directory / "device", _GIB) as device:
+            _compare(
+                runs,
+                ("1 GiB of data to a block device", lambda: _copy(data, device)),
+                ("dd of zeros", lambda: _dd(device)),
+            )
+        _compare(
+            runs,
+            ("1 GiB of data in 100 GiB", lambda: _copy(large, new_file(directory / "disk", 100 * _GIB))),
+            ("1 GiB of data in 1 GiB", lambda: _copy(data, new_file(directory / "disk", _GIB))),
+        )
+        for kind, layout in _LAYOUTS.items():
+            print(_beyond_the_copy(directory, kind, layout, runs), flush=True)
+
+
+def _compare(runs: int, own: tuple[str, Callable[[], float]], other: tuple[str, Callable[[], float]]) -> None:
+    """Measure two in turn and print one line."""
+    (name, mine), (peer, theirs) = own, other
+    mine()
+    taken = [(mine(), theirs()) for _ in range(runs)]
+    ratio = statistics.median(ours / their for ours, their in taken)
+    seconds = [spread(list(each)) for each in zip(*taken, strict=True)]
+    print(f"{name}: {seconds[0]} s; {peer}: {seconds[1]} s; of its time {ratio:.2f}", flush=True)
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "OSPROVIDER_CONFIG_DIR": str(directory / "etc"),
+        "OSPROVIDER_CACHE_DIR": str(_CHECKOUT / "build" / "demo" / "cache"),
+        "OSPROVIDER_RUN_DIR": str(directory / "run"),
+    }
+
+
+def _template(directory: Path) -> Path:
+    """The Debian template, built where it is missing."""
+    (directory / "etc/variants").mkdir(parents=True)
+    build = [_COMMAND, "image", "build", "debian-12", "--json"]
+    built = json.loads(subprocess.run(build, env=_environment(directory), check=True, stdout=subprocess.PIPE).stdout)
+    return Path(built[0]["directory"]) / "template.img"
+
+
+def _random(path: Path, data_bytes: int, size_bytes: int) -> Path:
+    """A file of so many random bytes, in eight pieces that lie far apart where it is larger."""
+    new_file(path, size_bytes)
+    with path.open("r+b") as file:
+        for number in range(8):
+            file.seek(number * (size_bytes // 8))
+            for _ in range(data_bytes // 8 >> 20):
+                file.write(os.urandom(1 << 20))
+    return path
+
+
+@contextmanager
+def _block_device(backing: Path, size_bytes: int) -> Iterator[Path]:
+    """A loop device that writes past the page cache to a file without holes."""
+    backing.touch()
+    subprocess.run(["fallocate", "--length", str(size_bytes), backing], check=True)
+    attach = ["losetup", "--find", "--show", "--direct-io=on", str(backing)]
+    device = subprocess.run(attach, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+_scanned: dict[Path, tuple[Extent, ...]] = {}
+
+
+def _copy(template: Path, disk: Path) -> float:
+    """Our copy, with the sync, in seconds."""
+    with template.open("rb") as source, disk.open("r+b") as target:
+        size = template.stat().st_size
+        if template not in _scanned:
+            _scanned[template] = scan_extents(source.fileno(), size)
+        settle()
+        start = time.monotonic()
+        placements = (Placement(0, size, 0),)
+        copy_extents(source.fileno(), target.fileno(), placements, _scanned[template], lambda _: None, zeroing=None)
+        sync(target.fileno())
+        return time.monotonic() - start
+
+
+def _cp(template: Path, disk: Path) -> float:
+    return _shell('cp --sparse=always "$1" "$2" && sync "$2"', template, disk)
+
+
+def _dd(device: Path) -> float:
+    settle()
+    return _shell('dd if=/dev/zero of="$1" bs=4M count=256 oflag=direct conv=fsync,notrunc', device)
+
+
+def _shell(command: str, *words: Path) -> float:
+    return timed(["sh", "-c", command, "sh", *words], {"PATH": os.environ["PATH"]}).seconds
+
+
+def _beyond_the_copy(directory: Path, kind: str, layout: str, runs: int) -> str:
+    """What growth, UUIDs, boot loader, sync and table take of a create."""
+    (directory / "etc/variants/bench.yaml").write_text(f"image: debian-12\n{layout}\n")
+    done = [_create(directory) for _ in range(runs)]
+    steps = [sum(run.of(step) for step in _STEPS) for run in done]
+    return (
+        f"create, {kind}: {spread([run.seconds for run in done])} s; growth, UUID, loader and table {spread(steps)} s"
+    )
+
+
+def _create(directory: Path) -> Run:
+    disk = new_file(directory / "disk", 3 * _GIB)
+    ganeti = synthesize(
+        "bench.example.org",
+        "bench",
+        disks=[{"path": str(disk), "size_mib": 3 * 1024, "backend_type": "file:loop"}],
+        nics=[{"mac": "aa:00:00:00:00:01"}],
+    )
+    return timed([_CHECKOUT / "scripts" / "create"], {**ganeti, **_environment(directory)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
