@@ -1,4 +1,4 @@
-"""``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio; then the rest.
+"""``make bench``: a warm create beside instance-debootstrap's from its cache, in one run, with the ratio; and the rest.
 
 Three sides install on a file of the same size, in turn: ours; the peer from the cache that it made itself, with the
 packages that its own settings file names for KVM; the peer from a cache with the very tree that ours installs. Ours is
