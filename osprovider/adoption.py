@@ -21,6 +21,7 @@ from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.layout import (
     EXTENDED_TYPES,
     MIB,
+    MSDOS_LIMIT_SECTORS,
     TYPES,
     DiskFacts,
     PartitionPlan,
@@ -39,7 +40,6 @@ __all__ = ["adopt", "unused_bytes", "why_unused"]
 _KNOWN = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"})
 """What is given a new UUID, and may move: all of it counts from the partition's start."""
 
-_LAST_MSDOS_SECTOR = (1 << 32) - 1  # that such a table can name
 _LAST_PRIMARY = 4
 
 
@@ -109,8 +109,8 @@ def why_unused(facts: DiskFacts, image: ImageTable) -> str | None:
         held = fixed.filesystem.type if fixed.filesystem else "what nobody knows"
         why = "boot code names its sectors" if fixed.role == "bios_boot" else f"it holds {held}"
         return f"partition {fixed.number} ({fixed.role}) lies behind it and cannot move, because {why}"
-    if image.type == "msdos" and facts.size_bytes > _LAST_MSDOS_SECTOR * image.sector_size:
-        return f"an msdos table ends at {(_LAST_MSDOS_SECTOR + 1) * image.sector_size >> 40} TiB"
+    if image.type == "msdos" and facts.size_bytes > MSDOS_LIMIT_SECTORS * image.sector_size:
+        return f"an msdos table ends at {(MSDOS_LIMIT_SECTORS + 1) * image.sector_size >> 40} TiB"
     return None
 
 
@@ -174,7 +174,7 @@ def _usable_end(facts: DiskFacts, image: ImageTable) -> int:
     """Where a partition may end, at a multiple of 1 MiB."""
     if image.type == "gpt":
         return (facts.size_bytes - MIB) // MIB * MIB
-    return min(facts.size_bytes, _LAST_MSDOS_SECTOR * image.sector_size) // MIB * MIB
+    return min(facts.size_bytes, MSDOS_LIMIT_SECTORS * image.sector_size) // MIB * MIB
 
 
 def _placements(facts: DiskFacts, image: ImageTable, growth: _Growth, size_bytes: int) -> tuple[Placement, ...]:

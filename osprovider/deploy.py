@@ -189,8 +189,9 @@ def _install(job: _Job) -> None:
                 boot_loader.write(device)
         with reporter.step(f"sync {device.path}"):
             sync(device.fd)
-        with reporter.step("partition table"):
-            write_table(device, table)
+        if table.type != "none":
+            with reporter.step("partition table"):
+                write_table(device, table)
 
 
 def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:
@@ -297,7 +298,7 @@ def _context(job: _Job) -> Context:
                 path=job.device.path if installed else disk.path,
                 size_bytes=plan.disk_size_bytes if installed else disk.size_mib and disk.size_mib << 20,
                 sector_size=plan.table.sector_size if installed and plan.table else 512,
-                guid=plan.table.guid if installed and plan.table else None,
+                guid=(plan.table.guid or None) if installed and plan.table else None,
                 partitions=_context_partitions(job) if installed else (),
             )
         )
@@ -327,6 +328,7 @@ def _context_partitions(job: _Job) -> tuple[ContextPartition, ...]:
             part.guid,
             part.filesystem,
             part.filesystem_uuid,
+            "/" if part.role == "root" else part.mount,
         )
         for part in (job.plan.table.partitions if job.plan.table else ())
     )

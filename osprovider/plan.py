@@ -16,14 +16,16 @@ from osprovider.adoption import adopt, unused_bytes, why_unused
 from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
 from osprovider.config.model import Layout, Variant
+from osprovider.config.sizes import parse_size
 from osprovider.errors import RequestError
 from osprovider.ganeti import environment
-from osprovider.ganeti.hypervisor import guest_sector_size
+from osprovider.ganeti.hypervisor import guest_sector_size, memory_mib
 from osprovider.ganeti.request import Disk, Request
 from osprovider.images.manifest import Manifest
 from osprovider.layout import FILLED, MIB, DiskFacts, TablePlan, lay_out, least_filled_bytes, root_limit_bytes
 from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic, resolve
+from osprovider.rootpath import check_root_path, root_number
 
 __all__ = ["Plan", "make_plan", "serial_console", "target", "target_path"]
 
@@ -175,15 +177,20 @@ def make_plan(
     if facts is not None:
         facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
     firmware = firmware_of(request, variant, manifest)
+    external = environment.has_external_kernel(request)
+    layout = dataclasses.replace(variant.layout, boot=None) if external else variant.layout
     found = target(request) if facts else None
     disk = (str(found.path) if found.path else found.uri) if found else None
     is_known = manifest is not None or settings.image is None or settings.image.source is None
     table = None
-    filled = is_known and settings.image is not None and _filled(variant.layout, manifest)
+    filled = is_known and settings.image is not None and _filled(layout, manifest)
     if is_known and settings.image is not None:
         refuse_unbootable(request, variant, manifest, settings.image_name)
+        if manifest is None or manifest.table is None:
+            root_number(request, layout.table)  # refuses what cannot be, disk or no disk
     if facts and disk and is_known:
-        table = _table(facts, variant.layout, firmware, manifest, instance.uuid, disk)
+        table = _table(request, facts, layout, firmware, manifest, disk)
+        check_root_path(request, table)
         if firmware and not (manifest and manifest.table):
             table = marked_for(variant.boot.loader, table)
     return Plan(
@@ -208,7 +215,8 @@ def make_plan(
         reinstall=request.reinstall,
         notes=(
             *_left_out(settings),
-            *(_notes(variant.layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
+            *(_left_to_image(layout) if manifest and manifest.table else ()),
+            *(_notes(layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
         ),
     )
 
@@ -217,7 +225,6 @@ def _refuse_unknown(variant: Variant) -> None:
     """What may be written and is not built yet."""
     layout = variant.layout
     for said, is_asked in {
-        f"layout.table: {layout.table}": layout.table != "gpt",
         "layout.boot": layout.boot is not None,
         "layout.swap: a partition": layout.swap.kind in ("memory", "partition"),
         "layout.swap: a disk": layout.swap.kind == "disk",
@@ -248,16 +255,45 @@ def _hostname(configured: str, fqdn: str) -> str:
 
 
 def _table(
-    facts: DiskFacts, layout: Layout, firmware: Sequence[str], manifest: Manifest | None, instance_uuid: str, disk: str
+    request: Request,
+    facts: DiskFacts,
+    layout: Layout,
+    firmware: Sequence[str],
+    manifest: Manifest | None,
+    disk: str,
 ) -> TablePlan:
     """The disk's table: the image's own, or one that the variant describes."""
+    uuid = request.instance.uuid if request.instance else ""
     if manifest is not None and manifest.table is not None:
-        return adopt(facts, layout, manifest.table, manifest.size_bytes, instance_uuid, disk)
-    needs = manifest.size_bytes if manifest else 0
+        return adopt(facts, layout, manifest.table, manifest.size_bytes, uuid, disk)
+    needs, filesystem = (manifest.size_bytes, manifest.filesystem.type) if manifest else (0, None)
     if _filled(layout, manifest):
-        return lay_out(facts, layout, firmware, least_filled_bytes(needs), instance_uuid, disk)
-    filesystem = manifest.filesystem.type if manifest else None
-    return lay_out(facts, layout, firmware, needs, instance_uuid, disk, filesystem)
+        needs, filesystem = least_filled_bytes(needs), None
+    return lay_out(
+        facts,
+        layout,
+        firmware,
+        needs,
+        uuid,
+        disk,
+        filesystem,
+        swap_bytes=_swap_bytes(request, layout),
+        root_number=root_number(request, layout.table),
+    )
+
+
+def _swap_bytes(request: Request, layout: Layout) -> int:
+    """How large the partition for swap is; 0 for none."""
+    if layout.swap.kind == "partition":
+        return parse_size(layout.swap.size or "")
+    if layout.swap.kind != "memory":
+        return 0
+    memory = memory_mib(request)
+    if memory is None:
+        raise RequestError(
+            "INSTANCE_BE_maxmem is not set, and layout.swap is memory: set layout.swap to a size such as 2GiB"
+        )
+    return memory * MIB
 
 
 def _filled(layout: Layout, manifest: Manifest | None) -> bool:
@@ -283,6 +319,15 @@ def _notes(
     if why is None or unused < _WORTH_A_NOTE or not may_grow:
         return ()
     return (f"the root stays at {human_bytes(root.size_bytes)}: {why}; {human_bytes(unused)} of the disk stay unused",)
+
+
+def _left_to_image(layout: Layout) -> tuple[str, ...]:
+    """What of a layout nobody does where the image brings its partitions."""
+    keys = [
+        *(["layout.boot"] if layout.boot else []),
+        *([f"layout.swap ({layout.swap.write()})"] if layout.swap.kind in ("memory", "partition") else []),
+    ]
+    return (f"the image brings its own partitions, so that {' and '.join(keys)} is left out",) if keys else ()
 
 
 def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:

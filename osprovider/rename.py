@@ -20,7 +20,7 @@ from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import read_table
-from osprovider.errors import DeviceError, RequestError
+from osprovider.errors import RequestError
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
 from osprovider.images.diskimage.contents import find_partitions
@@ -57,7 +57,8 @@ def rename(request: Request, directories: Directories) -> None:
     with claim(target_path(request), directories.run) as device:
         system = _by_type(device) if isolation == "host" else _by_looking(device, directories)
         root = system.root
-        disk = ContextDisk(0, device.path, device.facts.size_bytes, system.sector_size, system.guid, system.partitions)
+        size, guid = device.facts.size_bytes, system.guid or None
+        disk = ContextDisk(0, device.path, size, system.sector_size, guid, system.partitions)
         context = Context(
             event="rename",
             instance=request.instance,
@@ -86,8 +87,8 @@ class _System:
     """Where a system is on its disk.
 
     Attributes:
-        guid: the disk's, or an msdos table's signature. sector_size: in bytes.
-        partitions: of the disk.
+        guid: the disk's, or an msdos table's signature; empty where there is no table. sector_size: in bytes.
+        partitions: of the disk; without a table one of number 0.
         root: the one with the root.
         subvolumes: see :class:`osprovider.guest.volume.Volume`.
     """
@@ -108,11 +109,10 @@ def _by_type(device: Device) -> _System:
 def _by_looking(device: Device, directories: Directories) -> _System:
     """The system is found in the appliance: any image's layout may have become of it, or of its owner's making."""
     table, parts = find_partitions(device.path, str(device.path), directories)
-    if table is None:
-        raise DeviceError(f"{device.path} has no partition table: was the instance installed by osprovider?")
     root = next(part for part in parts if part.role == "root")
     subvolumes = root.filesystem.subvolumes if root.filesystem else ()
-    return replace(_system(table.id, table.sector_size, parts), subvolumes=subvolumes)
+    guid, sector_size = (table.id, table.sector_size) if table else ("", device.facts.sector_size)
+    return replace(_system(guid, sector_size, parts), subvolumes=subvolumes)
 
 
 def _system(guid: str, sector_size: int, parts: Sequence[PartitionPlan | ImagePartition]) -> _System:
@@ -122,7 +122,7 @@ def _system(guid: str, sector_size: int, parts: Sequence[PartitionPlan | ImagePa
             part.role,
             part.start_bytes,
             part.size_bytes,
-            part.guid or msdos_partition_uuid(guid, part.number),
+            part.guid or (msdos_partition_uuid(guid, part.number) if guid else ""),
             None,
             None,
         )

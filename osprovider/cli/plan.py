@@ -19,7 +19,7 @@ from osprovider.errors import UsageError
 from osprovider.ganeti.environment import parse, synthesize
 from osprovider.ganeti.request import Disk, Request, Script
 from osprovider.images.store import Store
-from osprovider.layout import DiskFacts
+from osprovider.layout import DiskFacts, TablePlan
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan, target
@@ -144,7 +144,7 @@ def describe(plan: Plan) -> list[str]:
     lines += [
         f"  hostname    {plan.hostname}",
         f"  image       {plan.image} ({ready})",
-        f"  disk        {', '.join([*disk, *([f'{table.type} {table.guid}'] if table else [])])}",
+        f"  disk        {', '.join([*disk, *([_table(table)] if table else [])])}",
     ]
     for part in table.partitions if table else ():
         place = f"{human_bytes(part.size_bytes)} from {human_bytes(part.start_bytes)}"
@@ -165,6 +165,10 @@ def describe(plan: Plan) -> list[str]:
     lines.append(f"  hooks       {' '.join(plan.hooks)}")
     lines.append(f"  wipe        {plan.wipe}")
     return [*lines, *(f"  note        {note}" for note in plan.notes)]
+
+
+def _table(table: TablePlan) -> str:
+    return f"{table.type} {table.guid}" if table.guid else "without a partition table"
 
 
 def _read_environment(path: Path) -> dict[str, str]:

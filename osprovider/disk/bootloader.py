@@ -3,9 +3,9 @@
 The images hold every module that a grub.cfg needs, one of grub-mkconfig's included, so that no directory of modules has
 to lie in the guest, where its own GRUB, of another version, would find it.
 
-They find the guest's ``/boot/grub`` by a prefix without a drive, ``(,gpt3)/boot/grub``: GRUB completes it with the
-drive that the firmware booted (``grub_set_prefix_and_root``, its kern/main.c). So neither the order of the disks nor
-a clone of this one beside it leads astray, and no device is named.
+They find the guest's ``/boot/grub`` by a prefix without a drive, ``(,gpt3)/boot/grub``, or ``(,msdos1)/grub`` in a
+partition for ``/boot``: GRUB completes it with the drive that the firmware booted (``grub_set_prefix_and_root``, its
+kern/main.c). So neither the order of the disks nor a clone of this one beside it leads astray, and no device is named.
 
 Not for: the EFI system partition (:mod:`osprovider.disk.esp`), grub.cfg (the hook ``grub``), the partition table.
 """
@@ -58,7 +58,7 @@ class BootCode:
 
     Attributes:
         boot_image: for LBA 0 under BIOS, 440 bytes, not yet knowing where ``core_image`` lies.
-        core_image: for the BIOS boot partition, likewise.
+        core_image: for the BIOS boot partition or the gap behind an msdos table, likewise.
         efi_image: for ``EFI/BOOT/BOOTX64.EFI`` of the ESP.
     """
 
@@ -80,7 +80,8 @@ def make_boot_code(table: TablePlan, firmware: Sequence[str]) -> BootCode:
     root = table.find("root")
     if root is None:
         raise DeviceError("no boot loader without a root partition that holds /boot/grub")
-    prefix = f"(,gpt{root.number})/boot/grub"
+    boot = table.find("boot")
+    prefix = f"(,{table.type}{boot.number})/grub" if boot else f"(,{table.type}{root.number})/boot/grub"
     bios, uefi = "bios" in firmware, "uefi" in firmware
     return BootCode(
         boot_image=_read_boot_image() if bios else None,
@@ -90,8 +91,9 @@ def make_boot_code(table: TablePlan, firmware: Sequence[str]) -> BootCode:
 
 
 def write_bios(fd: int, table: TablePlan, code: BootCode) -> None:
-    """Put boot.img into LBA 0 and core.img into the BIOS boot partition, each told where the rest lies.
+    """Put boot.img into LBA 0 and core.img into its place, each told where the rest lies.
 
+    The place is the BIOS boot partition of a GPT; of an msdos table, the gap from its sector to the first partition.
     Leaves the partition table alone: of LBA 0 only the first 440 bytes are written. Nothing is synced.
 
     Args:
@@ -100,25 +102,31 @@ def write_bios(fd: int, table: TablePlan, code: BootCode) -> None:
         code: with both images.
 
     Raises:
-        DeviceError: the sectors are too large for a BIOS, there is no BIOS boot partition, core.img does not fit in it,
-            or the disk cannot be written. All but the last are found before anything is written.
+        DeviceError: the sectors are too large for a BIOS, there is no place for core.img, it does not fit there, or the
+            disk cannot be written. All but the last are found before anything is written.
     """
     if code.boot_image is None or code.core_image is None:
         raise DeviceError("no boot code was made for BIOS")
     if refusal := bios_refusal(table.sector_size):
         raise DeviceError(refusal)
+    start, size, name = _place_of_core(table)
+    core = code.core_image + bytes(-len(code.core_image) % _SECTOR)
+    if len(core) > size:
+        raise DeviceError(f"GRUB's core.img ({len(core)} bytes) does not fit in {name} {size} bytes): make it larger")
+    first_sector = start // _SECTOR
+    write_all(fd, _with_block_list(core, first_sector), start)
+    write_all(fd, _with_core_sector(code.boot_image, first_sector), 0)
+
+
+def _place_of_core(table: TablePlan) -> tuple[int, int, str]:
+    """Where core.img goes, how much room there is, in bytes, and what that is called."""
+    if table.type == "msdos":
+        end = min((part.start_bytes for part in table.partitions), default=0)
+        return _SECTOR, max(end - _SECTOR, 0), "the gap behind the msdos table ("
     partition = table.find("bios_boot")
     if partition is None:
         raise DeviceError("no BIOS boot partition to put GRUB's core.img in")
-    core = code.core_image + bytes(-len(code.core_image) % _SECTOR)
-    if len(core) > partition.size_bytes:
-        raise DeviceError(
-            f"GRUB's core.img ({len(core)} bytes) does not fit in the BIOS boot partition "
-            f"(partition {partition.number}, {partition.size_bytes} bytes): make it larger"
-        )
-    first_sector = partition.start_bytes // _SECTOR
-    write_all(fd, _with_block_list(core, first_sector), partition.start_bytes)
-    write_all(fd, _with_core_sector(code.boot_image, first_sector), 0)
+    return partition.start_bytes, partition.size_bytes, f"the BIOS boot partition (partition {partition.number}, "
 
 
 def _read_boot_image() -> bytes:

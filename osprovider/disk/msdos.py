@@ -1,7 +1,7 @@
 """Partition tables of the msdos kind: four entries in the first sector, and a chain of logical partitions behind them.
 
-Only tables of disk images come here. Their logical partitions' records lie among the data, and are copied with it; they
-are written anew nevertheless, because partitions may have grown or moved.
+Only tables of disk images have logical partitions. Their records lie among the data, and are copied with it; they are
+written anew nevertheless, because partitions may have grown or moved.
 Sources: the kernel's block/partitions/msdos.c; libfdisk's dos.c.
 Not for: deciding what a table should say (:mod:`osprovider.layout`).
 """

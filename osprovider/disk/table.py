@@ -4,7 +4,13 @@ libparted makes a GPT on a scratch disk, a sparse file in memory as large as the
 gets what libparted 3.5 has no way to set (numbers, GUIDs, any type, attributes, any name) and is compared with the
 plan. Only then are its sectors copied: the backup at the disk's end first, the primary, which makes the disk look
 installed, last. So the disk never holds half a table, or one with GUIDs that nobody planned; and neither libparted nor
-a re-reading kernel touches it. An msdos table, which only disk images bring, is :mod:`osprovider.disk.msdos`'s work.
+a re-reading kernel touches it. An msdos table is :mod:`osprovider.disk.msdos`'s work, whose primary entries come last.
+
+Where there is none, nothing is written here, and what holds is less: the root file system begins where a table would
+be, and whoever finds its superblock takes the disk for an installed one. From the start of an installation its place is
+zero (:func:`osprovider.disk.wipe.clear_signatures`), the copy brings it, hooks need it, and any failure or signal makes
+it zero again. Only a SIGKILL or the node's end in between leave a system that is whole and has not seen all hooks;
+Ganeti knows of it, because ``create`` never said that it was done.
 Sources: UEFI Specification 2.10, section 5.3 (GPT); Discoverable Partitions Specification; libparted's labels/gpt.c.
 Not for: dividing the disk (:mod:`osprovider.layout`), boot code (:mod:`osprovider.disk.bootloader`).
 """
@@ -19,15 +25,25 @@ from pathlib import Path
 
 from osprovider.disk import msdos
 from osprovider.disk.device import Device, probe
+from osprovider.disk.filesystem import type_of
 from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync, write_all
 from osprovider.errors import DeviceError
-from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan
+from osprovider.layout import (
+    MSDOS_TYPES,
+    TYPES,
+    DiskFacts,
+    PartitionPlan,
+    Role,
+    TablePlan,
+    msdos_partition_uuid,
+)
 
 __all__ = ["read_table", "write_table"]
 
 _ROLES: dict[str, Role] = {guid: role for role, guid in TYPES.items()}
+_MSDOS_ROLES: dict[str, Role] = {"ef": "esp", "82": "swap", "83": "root"}
 
 _BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
 _MBR_SIZE = 512
@@ -40,14 +56,16 @@ def write_table(device: Device, table: TablePlan) -> None:
     Args:
         device: the disk, claimed.
         table: what it will have. Its sectors are those that the instance sees, which may be smaller than the device's.
+            Of the type ``none``, nothing is written.
 
     Raises:
         DeviceError: the table does not fit the disk, or the disk does not keep it.
     """
-    if table.type == "msdos":
-        _write_msdos(device, table)
-    else:
-        _write_gpt(device, table)
+    match table.type:
+        case "msdos":
+            _write_msdos(device, table)
+        case "gpt":
+            _write_gpt(device, table)
 
 
 def _write_gpt(device: Device, table: TablePlan) -> None:
@@ -144,28 +162,23 @@ def _plan(gpt: Gpt, sector_size: int) -> TablePlan:
 
 
 def read_table(path: Path) -> TablePlan:
-    """Read the table of a disk that an instance has had; the backup where the primary is damaged.
+    """Read the table of a disk that an instance has had; a GPT's backup where the primary is damaged.
 
     Args:
         path: the disk.
 
     Returns:
-        all its partitions; those of types that say nothing of a role are ``other``.
+        all its partitions; those of types that say nothing of a role are ``other``. Of a disk that a file system fills,
+        that as the root.
 
     Raises:
-        DeviceError: there is no sound GPT, a partition lies outside of the disk, or there is not exactly one root.
+        DeviceError: there is no sound table and no file system, a partition lies outside of the disk, or there is not
+            exactly one root.
     """
     facts = probe(path)
     with path.open("rb", buffering=0) as file:
-        tables = [
-            _plan(gpt, sector_size)
-            for at_the_end in (False, True)
-            for sector_size in _SECTOR_SIZES
-            if (gpt := _read(file.fileno(), facts.size_bytes // sector_size - 1 if at_the_end else 1, sector_size))
-        ]
-    if not tables:
-        raise DeviceError(f"{path}: has no partition table (GPT): was the instance installed by osprovider?")
-    table = tables[0]
+        table = _read_gpt(file.fileno(), facts.size_bytes) or _read_msdos(file.fileno(), path, facts.sector_size)
+    table = table or _read_undivided(path, facts)
     for part in table.partitions:
         if part.size_bytes <= 0 or part.start_bytes + part.size_bytes > facts.size_bytes:
             raise DeviceError(
@@ -173,8 +186,68 @@ def read_table(path: Path) -> TablePlan:
             )
     roots = sum(part.role == "root" for part in table.partitions)
     if roots != 1:
-        raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {TYPES['root']}), where one is expected")
+        kind = TYPES["root"] if table.type == "gpt" else MSDOS_TYPES["root"]
+        raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {kind}), where one is expected")
     return table
+
+
+def _read_gpt(fd: int, size_bytes: int) -> TablePlan | None:
+    tables = (
+        _plan(gpt, sector_size)
+        for at_the_end in (False, True)
+        for sector_size in _SECTOR_SIZES
+        if (gpt := _read(fd, size_bytes // sector_size - 1 if at_the_end else 1, sector_size))
+    )
+    return next(tables, None)
+
+
+def _read_msdos(fd: int, path: Path, sector_size: int) -> TablePlan | None:
+    """An msdos table as :func:`osprovider.layout.lay_out` makes it: of its Linux partitions the last is the root."""
+    try:
+        found = msdos.read(fd, sector_size)
+    except msdos.MsdosError as error:
+        raise DeviceError(f"{path}: {error}") from error
+    if found is None or not found.entries:  # a FAT, or another boot sector
+        return None
+    linux = sorted((entry.first, entry.number) for entry in found.entries if entry.type == MSDOS_TYPES["root"])
+    root = linux[-1][1] if len(linux) in (1, 2) else None
+
+    def role(entry: msdos.Entry) -> Role:
+        if root is not None and entry.type == MSDOS_TYPES["root"]:
+            return "root" if entry.number == root else "boot"
+        # Three of them are not of ours, and each may be the root.
+        return _MSDOS_ROLES.get(entry.type, "other")
+
+    return TablePlan(
+        found.signature,
+        sector_size,
+        tuple(
+            PartitionPlan(
+                number=entry.number,
+                role=role(entry),
+                start_bytes=entry.first * sector_size,
+                size_bytes=entry.count * sector_size,
+                guid=msdos_partition_uuid(found.signature, entry.number),
+                name="",
+                type=entry.type,
+                attributes=int(entry.is_active) << 7,
+            )
+            for entry in found.entries
+        ),
+        "msdos",
+    )
+
+
+def _read_undivided(path: Path, facts: DiskFacts) -> TablePlan:
+    """A disk without a table, which a file system fills."""
+    try:
+        kind = type_of(path)
+    except DeviceError as error:
+        raise DeviceError(
+            f"{path}: has no partition table, and no file system fills it: was the instance installed by osprovider?"
+        ) from error
+    root = PartitionPlan(0, "root", 0, facts.size_bytes, "", "", "", filesystem=kind)
+    return TablePlan("", facts.sector_size, (root,), "none")
 
 
 def _says(gpt: Gpt, table: TablePlan) -> bool:

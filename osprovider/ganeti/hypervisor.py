@@ -13,6 +13,7 @@ __all__ = [
     "guest_sector_size",
     "has_external_kernel",
     "has_firmware",
+    "memory_mib",
     "serial_console",
 ]
 
@@ -52,6 +53,16 @@ def guest_sector_size(request: Request, device_sector_size: int) -> int:
     on (``sector-size`` in Xen's ``io/blkif.h``). The others use the device itself.
     """
     return 512 if _hypervisor(request) == "kvm" else device_sector_size
+
+
+def memory_mib(request: Request) -> int | None:
+    """The instance's memory at most, in MiB; None where Ganeti does not say.
+
+    ``maxmem``, which was ``memory`` before Ganeti 2.6 (``BES_PARAMETERS`` in ``src/Ganeti/Constants.hs``).
+    """
+    backend = dict(request.instance.backend) if request.instance else {}
+    said = backend.get("maxmem") or backend.get("memory") or ""
+    return int(said) if said.isdecimal() else None
 
 
 def has_external_kernel(request: Request) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Literal
+
 import pytest
 
-from osprovider.config.model import Layout
+from osprovider.config.model import BootPartition, Layout
 from osprovider.errors import DeviceError, RequestError
 from osprovider.layout import DiskFacts, TablePlan, lay_out, least_filled_bytes, template_filesystem
 
@@ -70,3 +73,122 @@ def test_a_root_that_may_not_be_as_large_as_the_image_is_refused_with_both_sizes
         RequestError, match=r"layout.root_size is 1GiB, and the image needs 1025 MiB for its root: make"
     ):
         lay_out(DiskFacts(20 * GIB), Layout(root_size="1GiB"), (), GIB + 1, UUID, "/dev/x")
+
+
+BOOT = BootPartition(size="512MiB", filesystem="ext2")
+TIB = 1 << 40
+
+
+def divided(table: TablePlan) -> list[tuple[int, str, str, int, bool]]:
+    """Number, role, type, size in MiB and active flag of each partition, by its place."""
+    parts = table.partitions
+    return [(each.number, each.role, each.type, each.size_bytes // MIB, bool(each.attributes)) for each in parts]
+
+
+@pytest.mark.parametrize(
+    ("boot", "swap", "expected"),
+    [
+        (None, 0, [(1, "root", "83", 10238, True)]),
+        (None, GIB, [(1, "swap", "82", 1024, False), (2, "root", "83", 9214, True)]),
+        (BOOT, 0, [(1, "boot", "83", 512, True), (2, "root", "83", 9726, False)]),
+        (BOOT, GIB, [(1, "boot", "83", 512, True), (2, "swap", "82", 1024, False), (3, "root", "83", 8702, False)]),
+    ],
+)
+def test_an_msdos_table_has_one_active_partition_and_the_root_last(
+    boot: BootPartition | None, swap: int, expected: list[tuple[int, str, str, int, bool]]
+) -> None:
+    layout = Layout(table="msdos", boot=boot)
+    table = lay_out(DiskFacts(10 * GIB), layout, ("bios",), GIB, UUID, "/dev/x", swap_bytes=swap)
+    assert divided(table) == expected
+    assert table.partitions[0].start_bytes == MIB
+    assert re.fullmatch(r"[0-9a-f]{8}", table.guid)
+    assert [each.guid for each in table.partitions] == [f"{table.guid}-{row[0]:02x}" for row in expected]
+
+
+def test_an_msdos_table_for_both_firmwares_has_room_for_all() -> None:
+    layout = Layout(table="msdos", boot=BOOT)
+    table = lay_out(DiskFacts(10 * GIB), layout, ("bios", "uefi"), GIB, UUID, "/dev/x", swap_bytes=1)
+    assert [(row[0], row[1], row[2]) for row in divided(table)] == [
+        (1, "esp", "ef"),
+        (2, "boot", "83"),
+        (3, "swap", "82"),
+        (4, "root", "83"),
+    ]
+    assert [each.filesystem for each in table.partitions] == ["vfat", "ext2", "swap", "ext4"]
+    assert [each.mount for each in table.partitions] == [None, "/boot", None, "/"]
+    assert len({each.filesystem_uuid for each in table.partitions}) == 4
+    assert table.partitions[2].size_bytes == MIB
+
+
+@pytest.mark.parametrize(("sector_size", "largest"), [(512, 2 * TIB), (4096, 16 * TIB)])
+def test_an_msdos_table_ends_where_it_would_wrap(sector_size: int, largest: int) -> None:
+    layout = Layout(table="msdos")
+    table = lay_out(DiskFacts(largest, sector_size), layout, (), GIB, UUID, "/dev/x")
+    assert table.partitions[0].start_bytes + table.partitions[0].size_bytes == largest - MIB
+    facts = DiskFacts(largest + 2 * MIB, sector_size)
+    with pytest.raises(DeviceError, match=rf"end at {largest >> 30} GiB: set layout.table to gpt, or a layout.root_"):
+        lay_out(facts, layout, (), GIB, UUID, "/dev/x")
+    limited = lay_out(facts, Layout(table="msdos", root_size="100GiB"), (), GIB, UUID, "/dev/x")
+    assert limited.partitions[0].size_bytes == 100 * GIB
+    unlimited = lay_out(facts, Layout(), (), GIB, UUID, "/dev/x")
+    assert unlimited.partitions[0].size_bytes == largest
+
+
+@pytest.mark.parametrize(
+    ("table", "number", "expected"),
+    [
+        ("msdos", None, {"swap": 1, "root": 2}),
+        ("msdos", 1, {"swap": 2, "root": 1}),
+        ("msdos", 4, {"swap": 1, "root": 4}),
+        ("gpt", 2, {"swap": 1, "root": 2}),
+        ("gpt", 5, {"swap": 1, "root": 5}),
+    ],
+)
+def test_the_root_has_the_number_that_somebody_names(
+    table: Literal["gpt", "msdos"], number: int | None, expected: dict[str, int]
+) -> None:
+    layout = Layout(table=table)
+    made = lay_out(DiskFacts(10 * GIB), layout, (), GIB, UUID, "/dev/x", swap_bytes=GIB, root_number=number)
+    assert {each.role: each.number for each in made.partitions} == expected
+    assert made.partitions[-1].role == "root"
+    if table == "msdos":
+        assert made.partitions[-1].guid.endswith(f"-0{expected['root']}")
+
+
+def test_a_number_that_the_table_does_not_have_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"names partition 5, and layout\.table: msdos has 4 at most"):
+        lay_out(DiskFacts(10 * GIB), Layout(table="msdos"), (), GIB, UUID, "/dev/x", root_number=5)
+
+
+def test_without_a_table_the_root_has_the_whole_disk() -> None:
+    table = lay_out(DiskFacts(10 * GIB), Layout(table="none"), (), GIB, UUID, "/dev/x")
+    (root,) = table.partitions
+    assert (root.number, root.role, root.start_bytes, root.size_bytes) == (0, "root", 0, 10 * GIB)
+    assert (table.type, table.guid, root.guid) == ("none", "", "")
+    limited = lay_out(DiskFacts(10 * GIB), Layout(table="none", root_size="3GiB"), (), GIB, UUID, "/dev/x")
+    assert limited.partitions[0].size_bytes == 3 * GIB
+    small = lay_out(DiskFacts(10 * GIB), Layout(table="none", grow=False), (), GIB + 1, UUID, "/dev/x")
+    assert small.partitions[0].size_bytes == 1025 * MIB
+    with pytest.raises(DeviceError, match="it has 1023 MiB and the image needs 1024 MiB"):
+        lay_out(DiskFacts(GIB - MIB), Layout(table="none"), (), GIB, UUID, "/dev/x")
+
+
+@pytest.mark.parametrize(
+    ("layout", "firmware", "swap", "what"),
+    [
+        (Layout(table="none"), ("bios",), 0, r"a boot loader: set layout.firmware to \[\], or boot.loader to none; or"),
+        (Layout(table="none", boot=BOOT), (), 0, "a partition for /boot: set layout.boot to none; or set layout.table"),
+        (Layout(table="none"), (), GIB, "a partition for swap: set layout.swap to none"),
+    ],
+)
+def test_without_a_table_there_is_no_place_for_more(
+    layout: Layout, firmware: tuple[str, ...], swap: int, what: str
+) -> None:
+    with pytest.raises(RequestError, match=f"layout.table: none leaves no place for {what}"):
+        lay_out(DiskFacts(10 * GIB), layout, firmware, GIB, UUID, "/dev/x", swap_bytes=swap)
+
+
+def test_what_is_in_front_of_the_root_counts_where_a_disk_is_too_small() -> None:
+    layout = Layout(boot=BOOT)
+    with pytest.raises(DeviceError, match=r"it has 3072 MiB and the image needs 3586 MiB"):
+        lay_out(DiskFacts(3 * GIB), layout, (), 2 * GIB, UUID, "/dev/x", swap_bytes=GIB)
