@@ -12,6 +12,8 @@ CONFIG_DIR  := /etc/ganeti/osprovider
 JOBS        ?= $(shell nproc)
 # A file's tests share what is dear to make. Files go out in their order: e2e, which takes longest, first.
 SHARED_OUT  := --dist loadfile --no-loadscope-reorder
+# Where test-boot leaves what guests say.
+CONSOLES    := $(CURDIR)/build/boot
 
 # What a node needs (debian/control says the same), and what building and testing need beyond it.
 NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e2fsprogs gnutls-bin gpgv grub-common \
@@ -46,6 +48,11 @@ test-unit: venv ## run the quick tests: no root, no devices
 .PHONY: test-system
 test-system: venv deb ## run the tests that use real tools on files and loop devices
 	$(VENV)/bin/pytest -n $(JOBS) $(SHARED_OUT) tests/system
+
+.PHONY: test-boot
+test-boot: venv ## boot each layout, file system and firmware, or one: make test-boot CELL=gpt-ext4-bios
+	@echo "consoles: $(CONSOLES)/CELL-1.log, and -2 after an update-grub"
+	BOOT_CONSOLES=$(CONSOLES) $(VENV)/bin/pytest tests/system/boot $(if $(CELL),-k '[$(CELL)]',-n $(JOBS) --dist worksteal)
 
 .PHONY: test-e2e
 test-e2e: venv deb ## run the tests with a real Ganeti and booted guests

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support.console import ConsoleLog
 from tests.support.ssh import SshTarget
 
-__all__ = ["Firmware", "Guest", "UserNetwork", "boot"]
+__all__ = ["ExternalKernel", "Firmware", "Guest", "UserNetwork", "boot"]
 
 # Debian's package ovmf. The variables are written to and therefore copied.
 _OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -32,6 +32,21 @@ class Firmware(StrEnum):
 
     BIOS = "bios"  # SeaBIOS, QEMU's own
     UEFI = "uefi"  # OVMF, without Secure Boot
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalKernel:
+    """A kernel of the node's, which Ganeti's ``kernel_path`` and the like name.
+
+    Attributes:
+        kernel: its file.
+        initrd: the initial RAM disk's.
+        arguments: its command line.
+    """
+
+    kernel: Path
+    initrd: Path
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +71,45 @@ class Guest:
 
     Attributes:
         console: the serial console's log.
-        shell: how ssh gets in.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], console: ConsoleLog, shell: SshTarget, errors: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], console: ConsoleLog, ssh: SshTarget | None, errors: Path
+    ) -> None:
         self.console = console
-        self.shell = shell
+        self._ssh = ssh
         self._process = process
         self._errors = errors
+
+    @property
+    def shell(self) -> SshTarget:
+        """How ssh gets in, where it does."""
+        assert self._ssh is not None
+        return self._ssh
 
     def is_alive(self) -> bool:
         """Tell whether QEMU runs still."""
         return self._process.poll() is None
 
-    def wait_for_console(self, pattern: str, timeout: float) -> str:
+    def type(self, line: str) -> None:
+        """Type a line at the console."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+    def wait_for_console(self, pattern: str, timeout: float, *, after: int = 0) -> str:
         """Wait until the console shows the regular expression `pattern`, and return what matched.
+
+        Args:
+            pattern: as `ConsoleLog.wait_for` takes it.
+            timeout: seconds.
+            after: how many characters of the console's text to leave aside.
 
         Raises:
             TimeoutError: after `timeout` seconds, or when QEMU has ended.
         """
         try:
-            return self.console.wait_for(pattern, timeout, is_alive=self.is_alive).group()
+            return self.console.wait_for(pattern, timeout, after=after, is_alive=self.is_alive).group()
         except TimeoutError as error:
             error.add_note(self._state())
             raise
@@ -115,9 +148,11 @@ class Guest:
 def boot(
     disk: Path,
     directory: Path,
-    key: Path,
+    key: Path | None = None,
     *,
+    further_disks: Sequence[Path] = (),
     firmware: Firmware = Firmware.BIOS,
+    kernel: ExternalKernel | None = None,
     network: UserNetwork | None = None,
     disk_format: str = "raw",
     sector_size: int = 512,
@@ -131,8 +166,10 @@ def boot(
     Args:
         disk: the image file.
         directory: an existing directory for the console's log (``console.log``), QEMU's messages and its variables.
-        key: the private key to log in with.
+        key: the private key to log in with; nobody logs in by ssh where there is none.
+        further_disks: disks beside the first, of the same kind.
         firmware: BIOS or UEFI.
+        kernel: in place of what the disk has.
         network: addresses of the network; `UserNetwork`'s own where not given.
         disk_format: ``raw`` or ``qcow2``; never guessed.
         sector_size: logical and physical sectors of the virtual disk, in bytes.
@@ -143,28 +180,46 @@ def boot(
     port = _free_port()
     console = directory / "console.log"
     errors = directory / "qemu.log"
-    drive = f"if=none,id=disk0,format={disk_format},snapshot={'on' if keep_disk else 'off'},file={_escaped(disk)}"
     nic = (
         f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address},"
         f"hostfwd=tcp:127.0.0.1:{port}-{network.address}:22"
     )
+
+    snapshot = "on" if keep_disk else "off"
     command = [
         # Nothing of a run that is killed goes on.
         *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
         *["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg"],
-        *["-m", f"{memory}M", "-smp", "1", "-serial", f"file:{_escaped(console)}"],
-        *["-drive", drive],
-        *["-device", f"virtio-blk-pci,drive=disk0,logical_block_size={sector_size},physical_block_size={sector_size}"],
+        *["-m", f"{memory}M", "-smp", "1"],
+        # What is typed comes from standard input, and what the guest says goes to standard output.
+        *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
+        *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot}", sector_size),
         *["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"],
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
+        *(_kernel_options(kernel) if kernel else []),
     ]
-    with errors.open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    with console.open("wb") as said, errors.open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=log)
     try:
-        yield Guest(process, ConsoleLog(console), SshTarget("127.0.0.1", key, port=port), errors)
+        yield Guest(process, ConsoleLog(console), SshTarget("127.0.0.1", key, port=port) if key else None, errors)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()  # closes what was typed to
+
+
+def _disk_options(disks: Sequence[Path], how: str, sector_size: int) -> list[str]:
+    """Return the options that attach virtio disks, in order; `how` is of their files."""
+    sectors = f"logical_block_size={sector_size},physical_block_size={sector_size}"
+    words = []
+    for number, path in enumerate(disks):
+        words += ["-drive", f"if=none,id=disk{number},{how},file={_escaped(path)}"]
+        words += ["-device", f"virtio-blk-pci,drive=disk{number},{sectors}"]
+    return words
+
+
+def _kernel_options(kernel: ExternalKernel) -> list[str]:
+    """Return the options that Ganeti's KVM hypervisor gives with ``kernel_path``, ``initrd_path`` and more."""
+    return ["-kernel", str(kernel.kernel), "-initrd", str(kernel.initrd), "-append", kernel.arguments]
 
 
 def _uefi_options(directory: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The shipped image, built once a run and shared by every test that needs it: building takes half a minute.
+"""Templates, each built once a run and shared by every test that needs it: building takes half a minute.
 
 Not for: tests of building itself.
 """
@@ -17,22 +17,28 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGE = "debian-12"
 
 
-def shared_cache(directory: Path) -> Path:
-    """Return a cache directory of osprovider's with the template of debian-12, built by the first process to ask.
+def shared_cache(directory: Path, name: str = "cache", image: str = IMAGE, definition: str | None = None) -> Path:
+    """Return a cache directory of osprovider's with the template of an image, built by the first process to ask.
 
     Args:
         directory: the run's.
+        name: of the cache in it.
+        image: which one.
+        definition: of an image that is not shipped, in YAML.
     """
-    cache = directory / "cache"
-    with locked(directory / "cache.lock"):
-        if not (ready := directory / "cache.ready").exists():  # the appliance may lie in the cache already
+    cache = directory / name
+    with locked(directory / f"{name}.lock"):
+        if not (ready := directory / f"{name}.ready").exists():  # the appliance may lie in the cache already
             environment = {
                 "PATH": os.environ["PATH"],
-                "OSPROVIDER_CONFIG_DIR": str(directory / "cache-config"),
+                "OSPROVIDER_CONFIG_DIR": str(config := directory / f"{name}-config"),
                 "OSPROVIDER_CACHE_DIR": str(cache),
-                "OSPROVIDER_RUN_DIR": str(directory / "cache-run"),
+                "OSPROVIDER_RUN_DIR": str(directory / f"{name}-run"),
             }
-            build = [str(CHECKOUT / "tools" / "osprovider"), "image", "build", IMAGE]
+            if definition is not None:
+                (config / "images").mkdir(parents=True, exist_ok=True)
+                (config / "images" / f"{image}.yaml").write_text(definition)
+            build = [str(CHECKOUT / "tools" / "osprovider"), "image", "build", image]
             done = subprocess.run(build, env=environment, check=False, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-4000:]
             ready.touch()

@@ -1,10 +1,8 @@
-"""A disk image with its EFI system partition behind the root boots once that has moved, and the root is grown.
-
-It takes a minute: a kernel is emulated.
-"""
+"""A disk image with its EFI system partition behind the root boots once that has moved, and the root is grown."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -14,59 +12,55 @@ from osprovider.disk.device import claim
 from osprovider.disk.esp import REMOVABLE_PATH, make_esp
 from osprovider.disk.table import write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
-from tests.support.boot_context import ROOT_UUID
 from tests.support.leftovers import no_leftovers
-from tests.support.qemu import Firmware, UserNetwork, boot
-from tests.system.boot.conftest import System
+from tests.system.boot.matrix import USERS, Cell, Installed, boot_and_look, install, prepare
 from tests.system.create.site import Site, sfdisk
 
 _MIB = 1 << 20
-_ROOT_MIB = 1400
 _DISK_MIB = 2048
-_ROOT = PartitionPlan(
-    1, "root", _MIB, _ROOT_MIB * _MIB, "3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e6f", "root", TYPES["root"], 0, "ext4"
-)
-_ESP = PartitionPlan(
-    2, "esp", (_ROOT_MIB + 1) * _MIB, 64 * _MIB, "3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e60", "ESP", TYPES["esp"], 0, "vfat"
-)
-_TABLE = TablePlan("3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e61", 512, (_ROOT, _ESP))
+_ESP_MIB = 64
 
 
-def _publish(path: Path, system: System, run: Path) -> None:
-    """Make an image of the system: the root, and behind it the ESP."""
+def _publish(path: Path, installed: Installed, run: Path) -> None:
+    """Make an image of an instance: the root, and behind it the ESP."""
+    size = installed.root["size_bytes"]
+    guid = "3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e6"
+    root = PartitionPlan(1, "root", _MIB, size, f"{guid}1", "root", TYPES["root"], 0, "ext4")
+    esp = PartitionPlan(2, "esp", _MIB + size, _ESP_MIB * _MIB, f"{guid}2", "ESP", TYPES["esp"], 0, "vfat")
+    table = TablePlan(f"{guid}0", 512, (root, esp))
     path.touch()
-    os.truncate(path, (_ROOT_MIB + 66) * _MIB)
-    place = ["-E", f"offset={_ROOT.start_bytes}", str(path), f"{_ROOT.size_bytes // 1024}k"]
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-U", ROOT_UUID, "-d", str(system.tree), *place], check=True)
-    code = make_boot_code(_TABLE, ("uefi",))
+    os.truncate(path, size + (_ESP_MIB + 2) * _MIB)
+    words = ["dd", f"if={installed.disks[0]}", f"of={path}", "bs=1M", "conv=notrunc,sparse", "status=none"]
+    words += ["iflag=skip_bytes,count_bytes", f"skip={installed.root['start_bytes']}", f"count={size}", "seek=1"]
+    subprocess.run(words, check=True)
+    code = make_boot_code(table, ("uefi",))
     assert code.efi_image is not None
+    volume_id = installed.partitions["esp"]["filesystem_uuid"].replace("-", "").lower()
     with claim(path, run) as device:
-        make_esp(path, _ESP, 512, {REMOVABLE_PATH: code.efi_image}, "12ab34cd")
-        write_table(device, _TABLE)
+        make_esp(path, esp, 512, {REMOVABLE_PATH: code.efi_image}, volume_id)
+        write_table(device, table)
 
 
-def test_a_disk_whose_esp_has_moved_boots_with_its_root_grown(
-    scratch: Path, system: System, run_directory: Path
-) -> None:
+def test_a_disk_whose_esp_has_moved_boots_with_its_root_grown(scratch: Path, run_directory: Path) -> None:
+    prepared = prepare(run_directory)
     appliance = run_directory / "appliance"  # takes long to build, so the run has one
     appliance.mkdir(exist_ok=True)
     (cache := scratch / "cache").mkdir()
     (cache / "appliance").symlink_to(appliance)
-    (machine := scratch / "machine").mkdir()
+    (publisher := scratch / "publisher").mkdir()
     with no_leftovers([scratch]):
+        cell = Cell("gpt", "ext4", "uefi", "moved")
+        _publish(scratch / "published.raw", install(cell, publisher, prepared), scratch / "run")
         site = Site(scratch, cache)
-        _publish(scratch / "published.raw", system, scratch / "run")
         site.write("images/published.yaml", f"source: {scratch / 'published.raw'}\n")
-        site.write("variants/published.yaml", "image: published\n")
-        disk, network = site.disk(_DISK_MIB * _MIB), UserNetwork()
-        nic = {"mac": network.mac, "ip": network.address, "mode": "bridged", "link": "lab0"}
-        site.created(disk, variant="published", nics=[nic])
+        site.write("variants/published.yaml", json.dumps({"image": "published", "users": USERS}))
+        disk = site.disk(_DISK_MIB * _MIB)
+        environment = site.environment(disk, variant="published", nics=[])
+        outcome = site.call("create", environment)
+        assert outcome.status == 0, outcome.said
+        installed = Installed(cell, scratch, [disk], site.partitions(environment))
     root, esp = sfdisk(disk)["partitions"]
-    assert esp["start"] * 512 == (_DISK_MIB - 65) * _MIB
+    assert esp["start"] * 512 == (_DISK_MIB - _ESP_MIB - 1) * _MIB
     assert (root["start"] + root["size"]) * 512 == esp["start"] * 512
-    with boot(disk, machine, system.key, firmware=Firmware.UEFI) as guest:
-        guest.wait_for_console(r"^web1 login:", 300)
-        guest.wait_for_ssh()
-        said = guest.ssh(["sh", "-c", "df --output=size --block-size=1M /; findmnt --noheadings /boot/efi"]).stdout
-        assert int(said.splitlines()[1]) > 0.9 * (_DISK_MIB - 66)
-        assert "vfat" in said
+    mounted = ("findmnt --noheadings --raw --output FSTYPE /boot/efi", "vfat")
+    boot_and_look(installed, prepared, [mounted])

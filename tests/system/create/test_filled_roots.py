@@ -1,4 +1,7 @@
-"""``create`` with a root of xfs or btrfs: from the template that ext4 has, at the disk's size, and it boots."""
+"""``create`` with a root of xfs or btrfs: from the template that ext4 has, at the disk's size.
+
+That they boot is shown in tests/system/boot.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,13 @@ from pathlib import Path
 import pytest
 
 from osprovider.layout import derived_uuid
-from tests.support.leftovers import no_leftovers
-from tests.support.qemu import Firmware, Guest, UserNetwork, boot
 from tests.support.runs import loop_devices
-from tests.support.ssh import make_key
 from tests.system.create.site import Site, attached, sfdisk
 
 GIB = 1 << 30
 MIB = 1 << 20
 KINDS = ["xfs", "btrfs"]
 CHECKS = {"xfs": ["xfs_repair", "-n"], "btrfs": ["btrfs", "check", "--readonly"]}
-NETWORK = UserNetwork()
 
 
 def variant_of(site: Site, kind: str, **changes: str) -> str:
@@ -191,35 +190,3 @@ def _hostname(root: Path, kind: str, place: Path) -> str:
     read = 'mount --read-only --types "$1" "$2" "$3" && cat "$3/etc/hostname"'
     words = ["unshare", "--mount", "sh", "-c", read, "sh", kind, str(root), str(place)]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.parametrize(("kind", "firmware"), [("xfs", Firmware.UEFI), ("btrfs", Firmware.BIOS)])
-def test_it_boots(run_directory: Path, cache: Path, tmp_path: Path, kind: str, firmware: Firmware) -> None:
-    """To its network and ssh, nothing failed; and the guest's own tools know where they are."""
-    with no_leftovers([tmp_path]):
-        site = Site(tmp_path, cache)
-        public = make_key(tmp_path / "key")
-        site.write("defaults.yaml", f"users: {{root: {{ssh_authorized_keys: ['{public.strip()}']}}}}\n")
-        disk = site.disk(3 * GIB)
-        nic = {"ip": NETWORK.address, "mac": NETWORK.mac, "mode": "bridged", "link": "lab0"}
-        site.created(disk, variant=variant_of(site, kind), nics=[nic])
-        (directory := tmp_path / "machine").mkdir()
-        with boot(disk, directory, tmp_path / "key", firmware=firmware, network=NETWORK) as guest:
-            guest.wait_for_console(r"^web1 login:", 600)
-            assert (
-                re.findall(r"^\s*(error: (?!no suitable video mode found).*)", guest.console.text(), re.MULTILINE) == []
-            )
-            guest.wait_for_ssh()
-            with root_of(disk) as root:
-                uuid = tags(root)["UUID"]
-            assert _ask(guest, "findmnt --noheadings --output FSTYPE,UUID /").split() == [kind, uuid]
-            assert "rw" in _ask(guest, "findmnt --noheadings --output OPTIONS /").split(",")
-            assert _ask(guest, "systemctl is-system-running --wait") == "running", _ask(guest, "systemctl --failed")
-            assert _ask(guest, "touch /root/written && sync && echo kept") == "kept"
-            size = int(_ask(guest, "df --block-size=1 --output=size / | tail -n 1"))
-            assert size > 2.7 * GIB
-            _ask(guest, "poweroff --force")
-
-
-def _ask(guest: Guest, command: str) -> str:
-    return guest.ssh(["sh", "-c", command], check=False).stdout.strip()

@@ -1,0 +1,27 @@
+"""The boot matrix's disks with a GPT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.boot.matrix import Cell, show
+
+CELLS = [
+    Cell("gpt", "ext4", "bios", updates=True),
+    Cell("gpt", "ext4", "uefi"),
+    Cell("gpt", "ext4", "kernel"),
+    Cell("gpt", "ext4", "uefi", "4096", sector_size=4096),
+    Cell("gpt", "xfs", "bios"),
+    Cell("gpt", "xfs", "uefi", updates=True),
+    Cell("gpt", "xfs", "kernel", root_path="UUID"),
+    Cell("gpt", "btrfs", "bios"),
+    Cell("gpt", "btrfs", "uefi"),
+    Cell("gpt", "btrfs", "kernel", root_path="PARTUUID"),
+]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_it_boots_with_its_root_grown(cell: Cell, scratch: Path, run_directory: Path) -> None:
+    show(cell, scratch, run_directory)
