@@ -13,6 +13,11 @@ CELLS = [
     Cell("gpt", "ext4", "uefi"),
     Cell("gpt", "ext4", "kernel"),
     Cell("gpt", "ext4", "uefi", "4096", sector_size=4096),
+    Cell(
+        *("gpt", "ext4", "bios", "extlinux"),
+        variant={"boot": {"loader": "extlinux", "timeout": 0}},
+        answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
+    ),
     Cell("gpt", "xfs", "bios"),
     Cell("gpt", "xfs", "uefi", updates=True),
     Cell("gpt", "xfs", "kernel", root_path="UUID"),

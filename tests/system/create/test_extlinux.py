@@ -1,4 +1,7 @@
-"""``create`` with EXTLINUX as the boot loader: nothing of GRUB's on the disk, and it boots, and grows old well."""
+"""``create`` with EXTLINUX as the boot loader: nothing of GRUB's on the disk.
+
+That it boots is shown in tests/system/boot.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.leftovers import no_leftovers
-from tests.support.qemu import Guest, UserNetwork, boot
-from tests.support.ssh import make_key
 from tests.system.create.site import Site, debugfs, sfdisk
 
 GIB = 1 << 30
-MIB = 1 << 20
-NETWORK = UserNetwork()
 VARIANT = "image: debian-12\nlayout: {firmware: [bios]}\nboot: {loader: extlinux, timeout: 0}\n"
 
 
@@ -71,27 +69,3 @@ def test_what_it_cannot_boot_is_refused_before_the_disk_is_touched(site: Site, v
     assert outcome.status == 2
     assert message in outcome.last_line
     assert disk.stat().st_blocks == 0
-
-
-def test_it_boots(run_directory: Path, cache: Path, tmp_path: Path) -> None:
-    """From the ext4 that every template has, with 64bit and metadata_csum, once grown."""
-    with no_leftovers([tmp_path]):
-        site = Site(tmp_path, cache)
-        public = make_key(tmp_path / "key")
-        site.write("defaults.yaml", f"users: {{root: {{ssh_authorized_keys: ['{public.strip()}']}}}}\n")
-        site.write("variants/extlinux.yaml", VARIANT)
-        disk = site.disk(3 * GIB)
-        nic = {"ip": NETWORK.address, "mac": NETWORK.mac, "mode": "bridged", "link": "lab0"}
-        site.created(disk, variant="extlinux", nics=[nic])
-        (directory := tmp_path / "machine").mkdir()
-        with boot(disk, directory, tmp_path / "key", network=NETWORK) as guest:
-            guest.wait_for_console(r"^web1 login:", 600)
-            assert "SYSLINUX" in guest.console.text()
-            guest.wait_for_ssh()
-            assert _ask(guest, "systemctl is-system-running --wait") == "running", _ask(guest, "systemctl --failed")
-            assert "BOOT_IMAGE=/vmlinuz" in _ask(guest, "cat /proc/cmdline")
-            _ask(guest, "poweroff --force")
-
-
-def _ask(guest: Guest, command: str) -> str:
-    return guest.ssh(["sh", "-c", command], check=False).stdout.strip()
