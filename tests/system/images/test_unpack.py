@@ -250,7 +250,8 @@ def _names(archive: Path) -> set[str]:
             pass
         os.close(read_fd)
         thread.join()
-    return (scanner._files | scanner._directories | scanner._parents) - {""}
+    names = scanner._names
+    return (names._files | names._directories | names._parents) - {""}
 
 
 def _feed(fd: int, content: bytes) -> None:
