@@ -8,6 +8,7 @@ Not for: deciding (:mod:`osprovider.plan`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.disk import bootsector, filesystem, fill, loader, reidentify, wipe
+from osprovider.datadisks import DiskPlan
+from osprovider.disk import bootsector, datadisks, filesystem, fill, loader, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
+from osprovider.disk.datadisks import DataDisk
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
@@ -51,13 +54,15 @@ class _Order:
     image: Image
     image_name: str
     hooks: tuple[Hook, ...]
+    others: tuple[DataDisk, ...] = ()
 
     def plan(self, device: Device, template: Template | None = None) -> Plan:
         """The plan for a disk, complete once there is a template; refused where this node cannot carry it out."""
         names = [hook.name for hook in self.hooks]
         manifest = template.manifest if template else None
         key = manifest.key if manifest else None
-        plan = make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest)
+        disks = [disk.plan for disk in self.others]
+        plan = make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest, disks=disks)
         if plan.isolation == "appliance":
             from osprovider.guest.appliance import require_appliance  # dear to import
 
@@ -95,14 +100,14 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
     with reporter.step(f"plan {name}"):
         settings = load(directories, request.variant, instance=name, parameters=request.parameters)
         hooks = arrange(discover(directories), settings.variant.hooks, "create")
-        make_plan(request, settings, [hook.name for hook in hooks], None)
+        asked = make_plan(request, settings, [hook.name for hook in hooks], None)
     if settings.image is None or settings.image_name is None:
         whose = "os-image" if OS_IMAGE in request.parameters else f"variant {settings.variant_name} (image: none)"
         reporter.info(f"{name}: the disks are left alone, as {whose} says")
         return
     order = _Order(request, directories, settings, settings.image, settings.image_name, hooks)
     linux.private_mount_namespace()
-    with _claimed(order) as device:
+    with _claimed(order, asked.disks) as (order, device):
         order.plan(device)  # what is impossible with any image is said before one is built for minutes
         store = Store(directories)
         try:
@@ -114,7 +119,14 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
 
 
 @contextmanager
-def _claimed(order: _Order) -> Iterator[Device]:
+def _claimed(order: _Order, plans: Sequence[DiskPlan]) -> Iterator[tuple[_Order, Device]]:
+    """All disks that are written: disk 0, and in the order the others, with what becomes of them."""
+    with _system_disk(order) as device, datadisks.claimed(plans, order.directories.run) as others:
+        yield dataclasses.replace(order, others=others), device
+
+
+@contextmanager
+def _system_disk(order: _Order) -> Iterator[Device]:
     """Disk 0; of one that only userspace reaches, a file that is sent there in the end."""
     disk, directories = target(order.request), order.directories
     if disk.path is not None:
@@ -168,6 +180,7 @@ def _install(job: _Job) -> None:
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
+        datadisks.make(job.order.others, template.manifest.distribution, job.order.settings.variant.wipe)
         if plan.filled:
             with _naming(device):
                 fill.fill(template, device, root, job.order.directories.run)
@@ -299,7 +312,7 @@ def _context(job: _Job) -> Context:
                 size_bytes=plan.disk_size_bytes if installed else disk.size_mib and disk.size_mib << 20,
                 sector_size=plan.table.sector_size if installed and plan.table else 512,
                 guid=(plan.table.guid or None) if installed and plan.table else None,
-                partitions=_context_partitions(job) if installed else (),
+                partitions=_context_partitions(job) if installed else _context_filled(plan, disk.index),
             )
         )
     return Context(
@@ -331,6 +344,25 @@ def _context_partitions(job: _Job) -> tuple[ContextPartition, ...]:
             "/" if part.role == "root" else part.mount,
         )
         for part in (job.plan.table.partitions if job.plan.table else ())
+    )
+
+
+def _context_filled(plan: Plan, index: int) -> tuple[ContextPartition, ...]:
+    """What fills a swap or data disk."""
+    return tuple(
+        ContextPartition(
+            number=0,
+            role=disk.use,
+            start_bytes=0,
+            size_bytes=disk.size_bytes or 0,
+            guid="",
+            filesystem=disk.filesystem,
+            filesystem_uuid=disk.uuid,
+            mount=disk.mount,
+            options=disk.options,
+        )
+        for disk in plan.disks
+        if disk.index == index
     )
 
 

@@ -17,6 +17,7 @@ from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
 from osprovider.config.model import Layout, Variant
 from osprovider.config.sizes import parse_size
+from osprovider.datadisks import DiskPlan, plan_disks
 from osprovider.errors import RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size, memory_mib
@@ -57,6 +58,7 @@ class Plan:
         nics: as the guest will configure them; none where the disk is left alone.
         hooks: names in the order they run.
         wipe: what happens to what was on the disk.
+        disks: what becomes of the other disks that the variant names; the rest is left alone.
         isolation: where the guest's file system is mounted: ``host`` or ``appliance``.
         reinstall: the instance was installed before.
         notes: what should be known before, each a line.
@@ -82,6 +84,7 @@ class Plan:
     isolation: str
     reinstall: bool
     notes: tuple[str, ...]
+    disks: tuple[DiskPlan, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plan, JSON-ready."""
@@ -142,6 +145,7 @@ def make_plan(
     *,
     key: str | None = None,
     manifest: Manifest | None = None,
+    disks: Sequence[DiskPlan] | None = None,
 ) -> Plan:
     """Decide all that ``create`` will do.
 
@@ -152,6 +156,7 @@ def make_plan(
         facts: of disk 0; None where the disk is left alone.
         key: of the template.
         manifest: of the template; None where the image still has to be prepared.
+        disks: what becomes of the others, where they have been looked at.
 
     Raises:
         ConfigurationError: a NIC can't be configured as the files say.
@@ -193,6 +198,8 @@ def make_plan(
         check_root_path(request, table)
         if firmware and not (manifest and manifest.table):
             table = marked_for(variant.boot.loader, table)
+    if disks is None:
+        disks = () if settings.leave_disk_alone else plan_disks(request, variant)
     return Plan(
         instance=instance.name,
         hostname=_hostname(variant.system.hostname, instance.name),
@@ -218,6 +225,7 @@ def make_plan(
             *(_left_to_image(layout) if manifest and manifest.table else ()),
             *(_notes(layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
         ),
+        disks=tuple(disks),
     )
 
 
@@ -227,9 +235,7 @@ def _refuse_unknown(variant: Variant) -> None:
     for said, is_asked in {
         "layout.boot": layout.boot is not None,
         "layout.swap: a partition": layout.swap.kind in ("memory", "partition"),
-        "layout.swap: a disk": layout.swap.kind == "disk",
         "layout.swap: a file": layout.swap.kind == "file",
-        "disks": bool(variant.disks),
     }.items():
         if is_asked:
             raise RequestError(f"{said} is not there yet: leave it out of variant, instance file and OS parameters")

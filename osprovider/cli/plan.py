@@ -13,6 +13,7 @@ from osprovider.cli.main import as_json, echo_json, main
 from osprovider.config.load import load
 from osprovider.config.parameters import PARAMETERS
 from osprovider.customize.hooks import arrange, discover
+from osprovider.datadisks import DiskPlan
 from osprovider.disk.device import probe
 from osprovider.disk.userspace import size_of
 from osprovider.errors import UsageError
@@ -122,7 +123,12 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     facts = _facts(disk)
     key, manifest = Store(directories).look_up(settings.image_name, settings.image, settings.variant)
     result = make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
-    return dataclasses.replace(result, disk=None) if disk.path == _MADE_UP else result
+    disks = tuple(dataclasses.replace(each, path=_known(each.path)) for each in result.disks)
+    return dataclasses.replace(result, disk=_known(result.disk), disks=disks)
+
+
+def _known(path: str | None) -> str | None:
+    return None if path == str(_MADE_UP) else path
 
 
 def _facts(disk: Disk) -> DiskFacts:
@@ -155,6 +161,7 @@ def describe(plan: Plan) -> list[str]:
     if root is not None:
         opened = "in the appliance" if plan.isolation == "appliance" else "on the host"
         lines.append(f"  root        UUID={root.filesystem_uuid}{made}, opened {opened}")
+    lines += [_other_disk(each) for each in plan.disks]
     lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
     if plan.serial_console:
         lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")
@@ -169,6 +176,14 @@ def describe(plan: Plan) -> list[str]:
 
 def _table(table: TablePlan) -> str:
     return f"{table.type} {table.guid}" if table.guid else "without a partition table"
+
+
+def _other_disk(disk: DiskPlan) -> str:
+    facts = [*([disk.path] if disk.path else []), *([human_bytes(disk.size_bytes)] if disk.size_bytes else [])]
+    label = f" ({disk.label})" if disk.label else ""
+    place = f" at {disk.mount}" if disk.mount else ""
+    kept = "; kept where it holds a file system" if disk.keep and disk.use == "data" else ""
+    return f"  disk {disk.index:<6} {', '.join([*facts, f'{disk.filesystem}{label}{place}'])}{kept}"
 
 
 def _read_environment(path: Path) -> dict[str, str]:

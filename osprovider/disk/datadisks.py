@@ -1,0 +1,140 @@
+"""Swap and data disks: claimed, looked at, and made.
+
+What lies on them may be anybody's: this machine's kernel mounts none of it, and wipefs(8) reads it where it can do no
+harm. All disks are claimed and looked at before the first byte is written to any.
+Sources: wipefs(8), mkswap(8).
+Not for: deciding (:mod:`osprovider.datadisks`), nor a guest's fstab (the hook ``fstab``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from osprovider.datadisks import DiskPlan, Signature, settle
+from osprovider.disk import features, filesystem, fill, wipe
+from osprovider.disk.device import Device, claim
+from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import sync
+from osprovider.errors import DeviceError, RequestError, ToolError
+from osprovider.images.manifest import Distribution
+from osprovider.images.programs import is_installed
+from osprovider.layout import FILLED
+from osprovider.log import human_bytes, reporter
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+__all__ = ["DataDisk", "claimed", "make"]
+
+_PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+
+
+@dataclass(frozen=True, slots=True)
+class DataDisk:
+    """A disk that is ours until the claim ends, and what becomes of it now that it was looked at."""
+
+    plan: DiskPlan
+    device: Device
+
+
+@contextmanager
+def claimed(plans: Sequence[DiskPlan], run_dir: Path) -> Iterator[tuple[DataDisk, ...]]:
+    """Take all of them, look at each, and settle what becomes of it.
+
+    Args:
+        plans: what becomes of them, made without a look.
+        run_dir: as for :func:`osprovider.disk.device.claim`.
+
+    Raises:
+        DeviceError: as for :func:`osprovider.disk.device.claim` and :func:`osprovider.datadisks.settle`; or one cannot
+            be looked at.
+        RequestError: this node cannot make a file system that one is to have.
+    """
+    with ExitStack() as stack:
+        disks = []
+        for plan in plans:
+            device = stack.enter_context(claim(Path(plan.path or ""), run_dir))
+            settled = settle(plan, device.facts.size_bytes, _look(device))
+            disks.append(DataDisk(settled, device))
+        _require([disk.plan for disk in disks if not disk.plan.keep])
+        yield tuple(disks)
+
+
+def make(
+    disks: Sequence[DataDisk], distribution: Distribution, policy: Literal["auto", "zero", "discard", "none"]
+) -> None:
+    """Make what the plans say on all disks that are not kept, and wait until they have it.
+
+    Args:
+        disks: with their final plans.
+        distribution: the guest's, which has to understand them.
+        policy: what happens to their old contents.
+
+    Raises:
+        DeviceError: one could not be made or stored; names the disk, which holds nothing then that anybody would mount.
+    """
+    for disk in disks:
+        plan, device = disk.plan, disk.device
+        if plan.keep:
+            reporter.info(f"{plan.name}: its {plan.filesystem}{f' ({plan.label})' if plan.label else ''} is kept")
+            continue
+        wipe.clear_signatures(device)
+        wipe.wipe(device, policy)
+        try:
+            _make(plan, device, distribution)
+        except BaseException as error:
+            with suppress(DeviceError):  # the first error is the one to show
+                wipe.clear_signatures(device)
+            if isinstance(error, ToolError):
+                raise DeviceError(f"{plan.name}: {error}") from error
+            raise
+
+
+def _require(plans: Sequence[DiskPlan]) -> None:
+    """Refuse where this node cannot make a file system."""
+    for plan in plans:
+        package = _PACKAGES.get(plan.filesystem)
+        if package is not None and not is_installed(f"mkfs.{plan.filesystem}"):
+            raise RequestError(
+                f"{plan.name} is to have {plan.filesystem}, and this node has no mkfs.{plan.filesystem}: "
+                f"apt install {package}"
+            )
+
+
+def _look(device: Device) -> tuple[Signature, ...]:
+    """What tells of something on a disk."""
+    words = ["wipefs", "--json", "--noheadings", "--output", "TYPE,USAGE,UUID,LABEL", f"/proc/self/fd/{device.fd}"]
+    try:
+        said = run(confine(words), pass_fds=[device.fd]).text
+    except ToolError as error:
+        raise DeviceError(f"{device.path}: what it holds cannot be read: {error}") from error
+    listed = json.loads(said)["signatures"] if said else []
+    return tuple(Signature(each["type"], each["usage"], each["uuid"] or "", each["label"] or "") for each in listed)
+
+
+def _make(plan: DiskPlan, device: Device, distribution: Distribution) -> None:
+    unknown = features.unknown_to(distribution, plan.filesystem)
+    size = device.facts.size_bytes
+    what = "swap" if plan.use == "swap" else f"{plan.filesystem} for {plan.mount or 'data'}"
+    with reporter.step(f"disk {plan.index}: {what}") as detail:
+        with loop_device(device.path) as loop:
+            if plan.use == "swap":
+                run(["mkswap", "--pagesize", "4096", "--uuid", plan.uuid, loop])
+            elif plan.filesystem in FILLED:
+                fill.make(loop, plan.filesystem, plan.uuid, label=plan.label, without=unknown)
+            else:
+                filesystem.make(
+                    loop,
+                    plan.filesystem,
+                    uuid=plan.uuid,
+                    label=plan.label,
+                    size_bytes=size // 4096 * 4096,
+                    without=unknown,
+                    reserved_percent=0,
+                )
+        sync(device.fd)
+        detail(human_bytes(size))
