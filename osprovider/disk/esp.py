@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from osprovider.disk.raw import data_ranges, write_all
-from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan
 from osprovider.run import run
 
-__all__ = ["REMOVABLE_PATH", "make_esp"]
+__all__ = ["REMOVABLE_PATH", "Esp", "make_esp", "write_esp"]
 
 REMOVABLE_PATH = "EFI/BOOT/BOOTX64.EFI"
 """Where every firmware looks by itself (UEFI 2.10, 3.5.1.1)."""
@@ -25,35 +25,58 @@ REMOVABLE_PATH = "EFI/BOOT/BOOTX64.EFI"
 # FAT's time begins in 1980; mtools takes the time of what it writes from here.
 _MTOOLS_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
 
-_CHUNK_BYTES = 1 << 20
+
+@dataclass(frozen=True, slots=True)
+class Esp:
+    """An EFI system partition that is made and not yet on a disk.
+
+    Attributes:
+        start_bytes: where on the disk it lies.
+        pieces: what was written to it, zeros included, each by the byte of the partition that it begins at.
+    """
+
+    start_bytes: int
+    pieces: tuple[tuple[int, bytes], ...]
 
 
-def make_esp(
-    path: Path, partition: PartitionPlan, sector_size: int, files: Mapping[str, bytes], volume_id: str
-) -> None:
-    """Make the file system with these files in it.
-
-    What the partition held before is gone: what of it is not overwritten, no file refers to. Nothing is synced.
+def make_esp(partition: PartitionPlan, sector_size: int, files: Mapping[str, bytes], volume_id: str) -> Esp:
+    """Make the file system with these files in it. Touches no disk; may run in any thread.
 
     Args:
-        path: the disk, a block device or a file; outside the partition it is not touched.
-        partition: where the ESP lies, large enough for FAT32 (:func:`osprovider.layout.esp_size_bytes`).
+        partition: where the ESP will lie, large enough for FAT32 (:func:`osprovider.layout.esp_size_bytes`).
         sector_size: the disk's, in bytes.
         files: what the files contain, by their paths (``EFI/BOOT/BOOTX64.EFI``).
         volume_id: the file system's, eight hexadecimal digits (``1234abcd``, which blkid(8) writes ``1234-ABCD``).
 
     Raises:
         ToolError: mkfs.vfat, mmd or mcopy failed, or the node lacks them (packages dosfstools and mtools).
-        DeviceError: the disk cannot be written.
     """
     image = os.memfd_create("esp")
     try:
         os.truncate(image, partition.size_bytes)
         _make_file_system(image, partition.start_bytes // sector_size, sector_size, volume_id)
         _add_files(image, files)
-        _copy_data(image, path, partition.start_bytes)
+        ranges = data_ranges(image, 0, partition.size_bytes)
+        pieces = tuple((offset, os.pread(image, length, offset)) for offset, length in ranges)
     finally:
         os.close(image)
+    return Esp(partition.start_bytes, pieces)
+
+
+def write_esp(fd: int, esp: Esp) -> None:
+    """Put an ESP in its place on a disk.
+
+    What the partition held before is gone: what of it is not overwritten, no file refers to. Nothing is synced.
+
+    Args:
+        fd: the disk, open for (buffered) writing; outside the partition it is not touched.
+        esp: what is written.
+
+    Raises:
+        DeviceError: the disk cannot be written.
+    """
+    for offset, piece in esp.pieces:
+        write_all(fd, piece, esp.start_bytes + offset)
 
 
 def _make_file_system(image: int, first_sector: int, sector_size: int, volume_id: str) -> None:
@@ -75,18 +98,3 @@ def _add_files(image: int, files: Mapping[str, bytes]) -> None:
     for path, content in files.items():
         words = ["mcopy", "-i", target, "-", f"::/{path}"]
         run(words, env=_MTOOLS_ENVIRONMENT, stdin=content, pass_fds=(image,))
-
-
-def _copy_data(image: int, path: Path, start: int) -> None:
-    """Write all that was written to ``image``, zeros included, to the disk, from byte ``start`` on."""
-    try:
-        disk = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DeviceError(f"{path}: the EFI system partition cannot be written: {error.strerror}") from error
-    try:
-        for offset, length in data_ranges(image, 0, os.fstat(image).st_size):
-            for position in range(offset, offset + length, _CHUNK_BYTES):
-                chunk = os.pread(image, min(_CHUNK_BYTES, offset + length - position), position)
-                write_all(disk, chunk, start + position)
-    finally:
-        os.close(disk)

@@ -12,11 +12,11 @@ Not for: the images (:mod:`osprovider.disk.bootloader`), the menu (the hook ``gr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from osprovider.disk import bootloader
 from osprovider.disk.device import Device
-from osprovider.disk.esp import REMOVABLE_PATH, make_esp
+from osprovider.disk.esp import REMOVABLE_PATH, Esp, make_esp, write_esp
 from osprovider.errors import DeviceError
 from osprovider.guest.protocol import Guest
 from osprovider.layout import TablePlan
@@ -41,22 +41,29 @@ class Grub:
         self._table = table
         self._firmware = tuple(firmware)
         self._code = bootloader.BootCode()
-        self._files: dict[str, bytes] = {}
+        self._esp: Esp | None = None
 
     def make(self) -> None:
         self._code = bootloader.make_boot_code(self._table, self._firmware)
+        if self._code.efi_image is not None:
+            self._esp = self._make_esp({REMOVABLE_PATH: self._code.efi_image})
 
     def install(self, guest: Guest) -> None:
-        if self._code.efi_image is not None:
-            self._files = signed_files(guest, self._table) or {REMOVABLE_PATH: self._code.efi_image}
+        if self._esp is not None and (files := signed_files(guest, self._table)):
+            self._esp = self._make_esp(files)
 
     def write(self, device: Device) -> None:
         if self._code.core_image is not None:
             bootloader.write_bios(device.fd, self._table, self._code)
-        esp = self._table.find("esp")
-        if esp is not None and esp.filesystem_uuid is not None and self._files:
-            volume_id = esp.filesystem_uuid.replace("-", "").lower()
-            make_esp(device.path, esp, self._table.sector_size, self._files, volume_id)
+        if self._esp is not None:
+            write_esp(device.fd, self._esp)
+
+    def _make_esp(self, files: Mapping[str, bytes]) -> Esp:
+        partition = self._table.find("esp")
+        if partition is None or partition.filesystem_uuid is None:
+            raise DeviceError("no EFI system partition to put a boot loader in")
+        volume_id = partition.filesystem_uuid.replace("-", "").lower()
+        return make_esp(partition, self._table.sector_size, files, volume_id)
 
 
 def signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:

@@ -12,10 +12,10 @@ import pytest
 
 from osprovider.disk.bootloader import BootCode, make_boot_code, write_bios
 from osprovider.disk.device import claim
-from osprovider.disk.esp import REMOVABLE_PATH, make_esp
+from osprovider.disk.esp import REMOVABLE_PATH
 from osprovider.errors import DeviceError
 from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan, bios_refusal, esp_size_bytes
-from tests.system.disk.support import attached, used_disk
+from tests.system.disk.support import attached, put_esp, used_disk
 
 MIB = 1 << 20
 GARBAGE = b"\xa5"
@@ -151,7 +151,7 @@ def test_the_esp_is_a_sound_fat32_with_the_loader(scratch: Path, disk: Path, sec
     loader = os.urandom(1_000_001)
     # As it is used: while the disk is claimed for us alone.
     with attached(disk, sector_size=sector_size) as loop, claim(loop, scratch / "run"):
-        make_esp(loop, esp, sector_size, {REMOVABLE_PATH: loader}, "12ab34cd")
+        put_esp(loop, esp, sector_size, {REMOVABLE_PATH: loader}, "12ab34cd")
     image = scratch / "esp"
     with disk.open("rb") as file, image.open("wb") as copy:
         file.seek(esp.start_bytes)
@@ -169,12 +169,12 @@ def test_the_esp_is_the_same_each_time_and_leaves_the_rest_of_the_disk_alone(han
     esp = table().find("esp")
     assert esp is not None
     end = esp.start_bytes + esp.size_bytes
-    make_esp(disk, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
+    put_esp(disk, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
     first = os.pread(handle, esp.size_bytes, esp.start_bytes)
     assert_garbage(handle, 0, esp.start_bytes)
     assert_garbage(handle, end, DISK_BYTES)
     os.pwrite(handle, b"\x5a" * esp.size_bytes, esp.start_bytes)
-    make_esp(disk, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
+    put_esp(disk, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
     second = os.pread(handle, esp.size_bytes, esp.start_bytes)
     different = [
         place for place in range(0, esp.size_bytes, 512) if first[place : place + 512] != second[place : place + 512]
@@ -190,7 +190,7 @@ def test_a_disk_that_ends_within_the_esp_is_named(scratch: Path) -> None:
     (path := scratch / "short").touch()
     os.truncate(path, esp.start_bytes + MIB)
     with attached(path) as loop, pytest.raises(DeviceError, match=f"{loop}: "):
-        make_esp(loop, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
+        put_esp(loop, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
 
 
 def _blkid(image: Path, tag: str) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from osprovider.disk.bootloader import make_boot_code
 from osprovider.disk.device import claim
-from osprovider.disk.esp import REMOVABLE_PATH, make_esp
+from osprovider.disk.esp import REMOVABLE_PATH
 from osprovider.disk.table import write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers
 from tests.system.boot.matrix import USERS, Cell, Installed, boot_and_look, install, prepare
 from tests.system.create.site import Site, sfdisk
+from tests.system.disk.support import put_esp
 
 _MIB = 1 << 20
 _DISK_MIB = 2048
@@ -37,7 +38,7 @@ def _publish(path: Path, installed: Installed, run: Path) -> None:
     assert code.efi_image is not None
     volume_id = installed.partitions["esp"]["filesystem_uuid"].replace("-", "").lower()
     with claim(path, run) as device:
-        make_esp(path, esp, 512, {REMOVABLE_PATH: code.efi_image}, volume_id)
+        put_esp(path, esp, 512, {REMOVABLE_PATH: code.efi_image}, volume_id)
         write_table(device, table)
 
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["DISK_SIZE", "MIB", "attached", "checkout", "in_mount_namespace", "python", "run_child", "used_disk"]
+from osprovider.disk.esp import make_esp, write_esp
+from osprovider.layout import PartitionPlan
+
+__all__ = [
+    "DISK_SIZE",
+    "MIB",
+    "attached",
+    "checkout",
+    "in_mount_namespace",
+    "put_esp",
+    "python",
+    "run_child",
+    "used_disk",
+]
 
 MIB = 1 << 20
 DISK_SIZE = 64 * MIB
@@ -23,6 +36,12 @@ def used_disk(path: Path, size: int = DISK_SIZE) -> Path:
         for _ in range(size // MIB):
             file.write(b"\xa5" * MIB)
     return path
+
+
+def put_esp(path: Path, partition: PartitionPlan, sector_size: int, files: Mapping[str, bytes], volume_id: str) -> None:
+    """Make an EFI system partition, and put it in its place on a disk."""
+    with path.open("r+b", buffering=0) as disk:
+        write_esp(disk.fileno(), make_esp(partition, sector_size, files, volume_id))
 
 
 @contextmanager
