@@ -113,6 +113,17 @@ def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_syste
     assert contents.filesystem.uuid == root.uuid
 
 
+def test_an_fstab_that_cannot_be_read_keeps_no_image_from_being_used(
+    disk: Callable[..., Path], directories: Directories
+) -> None:
+    """What boots is found by the types of partitions."""
+    esp, root = Part(1, ESP, 40, "vfat"), Part(2, LINUX, 32, "ext4", label="root")
+    root.files = {**system(""), "/etc/fstab/empty": "", "/efi/.empty": ""}
+    del root.files["/etc/fstab"]
+    contents, _ = examine(disk(esp, root), "x", directories, kernels)
+    assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "ext4", "/")}
+
+
 def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     disk: Callable[..., Path], scratch: Path, directories: Directories
 ) -> None:
@@ -179,6 +190,16 @@ def zfs(part: Path) -> None:
         write(part, 128 * 1024 + number * 1024, struct.pack("<QQQQQ", 0x00BAB10C, 5000, number, 0, 0))
 
 
+def bitlocker(part: Path) -> None:
+    """A volume of Windows 7 and later, as libblkid's superblocks/bitlocker.c knows it."""
+    write(part, 0, b"\xeb\x58\x90-FVE-FS-".ljust(176, b"\0") + struct.pack("<Q", 64 << 10))
+    write(part, 64 << 10, b"-FVE-FS-" + struct.pack("<HH", 64, 2))
+
+
+def minix(part: Path) -> None:
+    subprocess.run(["mkfs.minix", "-3", part], check=True, capture_output=True)
+
+
 def swap(part: Path) -> None:
     subprocess.run(["mkswap", "-q", part], check=True)
 
@@ -207,6 +228,7 @@ UNSUPPORTED = [
     (raid, "is Linux RAID (linux_raid_member), which is not supported"),
     (zfs, "is ZFS (zfs_member), which is not supported"),
     (f2fs, "is F2FS (f2fs), which is not supported"),
+    (bitlocker, "is BitLocker (BitLocker), which is not supported"),
 ]
 
 
@@ -250,6 +272,20 @@ def test_what_can_be_no_root_is_refused(fill: Callable[[Path], None], message: s
         file.truncate(64 * MIB)
     fill(image)
     assert refusal(image, NOWHERE) == message
+
+
+@pytest.mark.parametrize(("fill", "held"), [(minix, "minix"), (swap, "swap"), (nothing, "nothing that is known")])
+def test_what_is_in_the_roots_place_is_named(
+    fill: Callable[[Path], None], held: str, disk: Callable[..., Path], scratch: Path
+) -> None:
+    image = disk(Part(1, LINUX, 16, "ext4", files=system("")), Part(2, ROOT, 16))
+    inner = scratch / "inner"
+    with inner.open("wb") as file:
+        file.truncate(16 * MIB)
+    fill(inner)
+    write(image, 17 * MIB, inner.read_bytes())
+    said = refusal(image, NOWHERE)
+    assert said.startswith(f"image x: partition 2 is the root by its type and holds {held}: put the root on a file")
 
 
 def test_a_disk_of_swap_and_an_esp_has_no_root(disk: Callable[..., Path]) -> None:
