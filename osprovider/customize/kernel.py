@@ -42,7 +42,7 @@ def changed(words: Sequence[str], context: Context) -> list[str]:
     """
     consoles = console_arguments(context.serial_console)
     kept = [word for word in words if not (consoles and word.startswith("console="))]
-    return [*kept, *consoles, *(word for word in context.variant.boot.kernel_args if word not in kept)]
+    return [*kept, *(word for word in context.variant.boot.kernel_args if word not in kept), *consoles]
 
 
 def inside_boot(context: Context, path: str) -> str:

@@ -7,9 +7,31 @@ Not for: the fields of a line.
 
 from __future__ import annotations
 
-__all__ = ["split_lines"]
+__all__ = ["split_lines", "with_block"]
 
 
 def split_lines(text: str) -> list[str]:
     """The lines of ``text`` without the line feeds, which alone end them; the last one need not have one."""
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def with_block(text: str, mark: str, block: str) -> str:
+    """``text`` with a block of ours at its end, in the place of the one that an earlier call put there.
+
+    Args:
+        text: a file of the guest's own.
+        mark: a comment, which with ``: begin`` and ``: end`` behind it stands around the block.
+        block: whole lines; empty to take the block away.
+    """
+    begin, end = f"{mark}: begin", f"{mark}: end"
+    kept: list[str] = []
+    inside = False
+    for line in split_lines(text):
+        if line == begin:
+            inside = True
+        elif line == end:
+            inside = False
+        elif not inside:
+            kept.append(line)
+    ours = [begin, *split_lines(block), end] if block else []
+    return "".join(f"{line}\n" for line in (*kept, *ours))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from osprovider.config.model import Boot, Variant
-from osprovider.customize.context import Context
-from osprovider.images.manifest import Kernel
+from osprovider.customize.context import Context, ContextPartition
+from osprovider.customize.debconf import with_answers
+from osprovider.images.manifest import ImageTable, Kernel
 from tests.support.boot_context import ROOT_GUID, ROOT_UUID, TEMPLATE_UUID, boot_context, run_hook
 
 MENU = "boot/grub/grub.cfg"
@@ -201,3 +203,143 @@ def test_nothing_names_a_disk(root: Path) -> None:
     run_hook("grub", root, boot_context())
     text = (root / MENU).read_text() + (root / SETTINGS).read_text()
     assert [word for word in ("/dev/", "vda", "sda", "hd0", "xvd") if word in text] == []
+
+
+# -- other places than the root's /boot -------------------------------------------------------------------------------
+
+
+def with_partitions(context: Context, *further: ContextPartition) -> Context:
+    """The context with more partitions before the root."""
+    disk = dataclasses.replace(context.disks[0], partitions=(*further, *context.disks[0].partitions))
+    return dataclasses.replace(context, disks=(disk,))
+
+
+def test_on_a_boot_partition_kernels_lie_at_its_top(root: Path) -> None:
+    boot = ContextPartition(2, "boot", 1 << 20, 1 << 30, "b" * 36, "ext4", "c" * 36)
+    run_hook("grub", root, with_partitions(boot_context(), boot))
+    menu = (root / MENU).read_text()
+    check_script(menu)
+    assert f"    linux /vmlinuz-6.1.0-1-amd64 root=UUID={ROOT_UUID} ro" in menu
+    assert "    initrd /initrd.img-6.1.0-1-amd64\n" in menu
+
+
+def test_a_root_without_a_table_is_found_by_its_uuid_in_any_case(root: Path) -> None:
+    whole = ContextPartition(0, "root", 0, 1 << 30, "", "ext4", ROOT_UUID)
+    run_hook("grub", root, boot_context(kernels=TWO_KERNELS, partitions=(whole,), serial=("hvc0", 38400)))
+    menu = (root / MENU).read_text()
+    assert menu.count(f"root=UUID={ROOT_UUID} ro") == 5
+    assert "console=tty0 console=hvc0 quiet" in menu
+    assert "PARTUUID" not in menu
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_where_grub_mkconfig_reads_one_file_alone_the_settings_are_a_block_of_it(tmp_path: Path) -> None:
+    own = 'GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX="rhgb console=ttyS0,115200n8"\nGRUB_ENABLE_BLSCFG=true\n'
+    (tmp_path / "etc/default").mkdir(parents=True)
+    defaults = tmp_path / "etc/default/grub"
+    defaults.write_text(own)
+    run_hook("grub", tmp_path, boot_context())
+    once = defaults.read_text()
+    assert once.startswith(own)
+    assert sourced(tmp_path, "GRUB_TIMEOUT") == "1"
+    assert sourced(tmp_path, "GRUB_CMDLINE_LINUX") == "rhgb console=tty0 console=ttyS0,38400n8"
+    assert sourced(tmp_path, "GRUB_ENABLE_BLSCFG") == "true"
+    run_hook("grub", tmp_path, boot_context())
+    assert defaults.read_text() == once
+    defaults.write_text(once + "GRUB_TIMEOUT=9\n")
+    run_hook("grub", tmp_path, boot_context(serial=None))
+    assert "GRUB_TIMEOUT=9\n# Made by osprovider: begin\n" in defaults.read_text()
+    assert defaults.read_text().count("# Made by osprovider: begin") == 1
+
+
+def test_a_disk_image_keeps_its_own_arguments_beside_ours(root: Path) -> None:
+    (root / "etc/default/grub").write_text('GRUB_CMDLINE_LINUX_DEFAULT="net.ifnames=0 quiet console=tty1"\n')
+    arguments = ("quiet", "panic=10", "foo=[a*?]")
+    context = boot_context(variant=Variant(boot=Boot(kernel_args=arguments)))
+    assert context.manifest is not None
+    table = ImageTable("gpt", "d" * 36, 512, ())
+    context = dataclasses.replace(context, manifest=dataclasses.replace(context.manifest, table=table))
+    run_hook("grub", root, context)
+    assert sourced(root, "GRUB_CMDLINE_LINUX_DEFAULT") == "net.ifnames=0 quiet panic=10 'foo=[a*?]'"
+    assert not (root / MENU).exists()
+
+
+# -- debconf ----------------------------------------------------------------------------------------------------------
+
+QUESTIONS = """\
+Name: debconf/priority
+Template: debconf/priority
+Value: high
+Owners: debconf
+
+Name: grub-pc/install_devices
+Template: grub-pc/install_devices
+Value: /dev/disk/by-id/scsi-0QEMU_builder
+Owners: grub-pc
+Flags: seen
+Variables:
+ CHOICES = /dev/sda (2147 MB; builder), /dev/sda1 (/)
+ RAW_CHOICES = /dev/disk/by-id/scsi-0QEMU_builder
+
+Name: grub-pc/install_devices_empty
+Template: grub-pc/install_devices_empty
+Owners: grub-pc
+
+Name: grub2/force_efi_extra_removable
+Template: grub2/force_efi_extra_removable
+Value: false
+Owners: grub-common, grub-efi-amd64, grub-pc
+"""
+
+ANSWERED = """\
+Name: debconf/priority
+Template: debconf/priority
+Value: high
+Owners: debconf
+
+Name: grub-pc/install_devices
+Template: grub-pc/install_devices
+Value: 
+Owners: grub-pc
+Flags: seen
+Variables:
+ CHOICES = /dev/sda (2147 MB; builder), /dev/sda1 (/)
+ RAW_CHOICES = /dev/disk/by-id/scsi-0QEMU_builder
+
+Name: grub-pc/install_devices_empty
+Template: grub-pc/install_devices_empty
+Value: true
+Owners: grub-pc
+Flags: seen
+
+Name: grub2/force_efi_extra_removable
+Template: grub2/force_efi_extra_removable
+Value: true
+Owners: grub-common, grub-efi-amd64, grub-pc
+Flags: seen
+"""  # noqa: W291
+
+
+def test_an_upgrade_of_grubs_packages_asks_nobody_and_installs_on_no_disk_of_the_builders(root: Path) -> None:
+    (database := root / "var/cache/debconf/config.dat").parent.mkdir(parents=True)
+    database.write_text(QUESTIONS)
+    run_hook("grub", root, boot_context())
+    assert database.read_text() == ANSWERED
+    run_hook("grub", root, boot_context())
+    assert database.read_text() == ANSWERED
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_the_last_question_of_the_database_is_one_as_well(end: str) -> None:
+    text = f"Name: a/b\nTemplate: a/b\nOwners: a{end}"
+    assert with_answers(text, {"a/b": "x"}) == f"Name: a/b\nTemplate: a/b\nValue: x\nOwners: a\nFlags: seen{end}"
+
+
+def test_ubuntus_packages_install_where_the_esp_is(root: Path) -> None:
+    (database := root / "var/cache/debconf/config.dat").parent.mkdir(parents=True)
+    database.write_text("Name: grub-efi/install_devices\nTemplate: grub-efi/install_devices\nOwners: grub-pc\n")
+    esp = ContextPartition(2, "esp", 1 << 20, 128 << 20, "b" * 36, "vfat", "12AB-34CD")
+    run_hook("grub", root, with_partitions(boot_context(), esp))
+    assert "\nValue: /dev/disk/by-uuid/12AB-34CD\n" in database.read_text()
