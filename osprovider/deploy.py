@@ -29,7 +29,7 @@ from osprovider.disk.datadisks import DataDisk
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
-from osprovider.disk.table import write_table
+from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
 from osprovider.ganeti import environment
 from osprovider.ganeti.request import Request
@@ -174,7 +174,8 @@ def _install(job: _Job) -> None:
     if plan.filled:
         fill.refuse_damaged(template)
     with ExitStack() as stack:
-        start = stack.enter_context(background("boot-code"))
+        start = stack.enter_context(background("make"))
+        new_table = start(make_table, device, table)
         boot_code = start(boot_loader.make) if boot_loader else None
         runner = stack.enter_context(HookRunner(job.order.hooks, _context(job), job.order.directories.run))
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
@@ -204,7 +205,7 @@ def _install(job: _Job) -> None:
             sync(device.fd)
         if table.type != "none":
             with reporter.step("partition table"):
-                write_table(device, table)
+                write_table(device, new_table.result())
 
 
 def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:

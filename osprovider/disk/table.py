@@ -21,6 +21,7 @@ import os
 import uuid
 import zlib
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.disk import msdos
@@ -40,7 +41,7 @@ from osprovider.layout import (
     msdos_partition_uuid,
 )
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["NewTable", "make_table", "read_table", "write_table"]
 
 _ROLES: dict[str, Role] = {guid: role for role, guid in TYPES.items()}
 _MSDOS_ROLES: dict[str, Role] = {"ef": "esp", "82": "swap", "83": "root"}
@@ -50,38 +51,66 @@ _MBR_SIZE = 512
 _SECTOR_SIZES = (512, 4096)
 
 
-def write_table(device: Device, table: TablePlan) -> None:
-    """Give a disk its partition table, and prove that it has it. Boot code (LBA 0, bytes 0 to 439) stays.
+@dataclass(frozen=True, slots=True)
+class NewTable:
+    """A partition table that is made and not yet on its disk.
+
+    Attributes:
+        plan: what it says.
+        primary: of a GPT, its sectors at the disk's start; None for another table.
+        backup: likewise at its end.
+        mbr: the protective MBR behind the boot code: bytes 440 to 511 of LBA 0.
+    """
+
+    plan: TablePlan
+    primary: Gpt | None = None
+    backup: Gpt | None = None
+    mbr: bytes = b""
+
+
+def make_table(device: Device, table: TablePlan) -> NewTable:
+    """Make a partition table. Touches no disk; may run in any thread.
 
     Args:
-        device: the disk, claimed.
+        device: the disk that it is for.
         table: what it will have. Its sectors are those that the instance sees, which may be smaller than the device's.
-            Of the type ``none``, nothing is written.
 
     Raises:
-        DeviceError: the table does not fit the disk, or the disk does not keep it.
+        DeviceError: the table does not fit the disk.
     """
-    match table.type:
-        case "msdos":
-            _write_msdos(device, table)
-        case "gpt":
-            _write_gpt(device, table)
-
-
-def _write_gpt(device: Device, table: TablePlan) -> None:
-    sector_size = table.sector_size
+    if table.type != "gpt":
+        return NewTable(table)
     fd = os.memfd_create(f"partition table of {device.path}"[:240])
     try:
         os.ftruncate(fd, device.facts.size_bytes)
         _make(fd, device.path, table)
         mbr = os.pread(fd, _MBR_SIZE, 0)[_BOOT_CODE_SIZE:]
-        primary, backup = (_identified(gpt, table) for gpt in _both(fd, device, sector_size))
+        primary, backup = (_identified(gpt, table) for gpt in _both(fd, device, table.sector_size))
     finally:
         os.close(fd)
     if not _says(primary, table):
-        raise DeviceError(
-            f"{device.path}: the partition table does not come out as it was planned; nothing was written"
-        )
+        raise DeviceError(f"{device.path}: the partition table does not come out as it was planned")
+    return NewTable(table, primary, backup, mbr)
+
+
+def write_table(device: Device, new: NewTable) -> None:
+    """Give a disk its partition table, and prove that it has it. Boot code (LBA 0, bytes 0 to 439) stays.
+
+    Args:
+        device: the disk, claimed.
+        new: made for it. Of the type ``none``, nothing is written.
+
+    Raises:
+        DeviceError: the disk does not keep it.
+    """
+    if new.primary and new.backup:
+        _write_gpt(device, new.plan, new.primary, new.backup, new.mbr)
+    elif new.plan.type == "msdos":
+        _write_msdos(device, new.plan)
+
+
+def _write_gpt(device: Device, table: TablePlan, primary: Gpt, backup: Gpt, mbr: bytes) -> None:
+    sector_size = table.sector_size
     backup.write(device.fd, sector_size)
     sync(device.fd)
     primary.write(device.fd, sector_size)

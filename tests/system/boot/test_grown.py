@@ -10,7 +10,7 @@ from pathlib import Path
 from osprovider.disk.bootloader import make_boot_code
 from osprovider.disk.device import claim
 from osprovider.disk.esp import REMOVABLE_PATH
-from osprovider.disk.table import write_table
+from osprovider.disk.table import make_table, write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers
 from tests.system.boot.matrix import USERS, Cell, Installed, boot_and_look, install, prepare
@@ -39,7 +39,7 @@ def _publish(path: Path, installed: Installed, run: Path) -> None:
     volume_id = installed.partitions["esp"]["filesystem_uuid"].replace("-", "").lower()
     with claim(path, run) as device:
         put_esp(path, esp, 512, {REMOVABLE_PATH: code.efi_image}, volume_id)
-        write_table(device, table)
+        write_table(device, make_table(device, table))
 
 
 def test_a_disk_whose_esp_has_moved_boots_with_its_root_grown(scratch: Path, run_directory: Path) -> None:

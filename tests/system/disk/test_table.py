@@ -12,7 +12,7 @@ import parted
 import pytest
 
 from osprovider.disk.device import claim
-from osprovider.disk.table import read_table, write_table
+from osprovider.disk.table import make_table, read_table, write_table
 from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan, Role, TablePlan
 from tests.support.runs import loop_devices
@@ -41,7 +41,7 @@ def plan(sector_size: int, size: int = DISK_SIZE, *, roots: int = 1) -> TablePla
 def write(disk: Path, run_dir: Path, **wanted: int) -> TablePlan:
     with claim(disk, run_dir) as device:
         table = plan(device.facts.sector_size, device.facts.size_bytes, **wanted)
-        write_table(device, table)
+        write_table(device, make_table(device, table))
     return table
 
 
@@ -114,7 +114,7 @@ def test_an_images_table_keeps_numbers_places_types_names_and_attributes(disk: P
                 PartitionPlan(1, "root", 8 * MIB, 8 * MIB, str(uuid.uuid4()), "\U0001f41f", TYPES["root"], 1 << 59),
             ),
         )
-        write_table(device, table)
+        write_table(device, make_table(device, table))
     found = read_table(disk)
     assert sorted(found.partitions, key=lambda part: part.start_bytes) == list(table.partitions)
     assert found.guid == table.guid
@@ -129,7 +129,7 @@ def test_an_msdos_table_is_what_util_linux_reads(disk: Path, run_dir: Path) -> N
             PartitionPlan(3, "root", 8 * MIB, 16 * MIB, "1234abcd-03", "", "83", 1 << 7),
             PartitionPlan(1, "boot", 1 * MIB, 4 * MIB, "1234abcd-01", "", "0c"),
         )
-        write_table(device, TablePlan("1234abcd", sector, parts, "msdos"))
+        write_table(device, make_table(device, TablePlan("1234abcd", sector, parts, "msdos")))
     dump = subprocess.run(["sfdisk", "--json", disk], check=True, capture_output=True, text=True)
     table = json.loads(dump.stdout)["partitiontable"]
     assert (table["label"], table["id"]) == ("dos", "0x1234abcd")
@@ -207,7 +207,7 @@ def test_a_disk_without_a_table_is_refused(disk: Path) -> None:
 def test_the_table_counts_in_the_sectors_that_the_instance_sees(disk: Path, run_dir: Path, sector_size: int) -> None:
     table = plan(sector_size)
     with claim(disk, run_dir) as device:
-        write_table(device, table)
+        write_table(device, make_table(device, table))
     assert read_table(disk) == table
 
 
@@ -223,5 +223,5 @@ def test_a_plan_that_does_not_fit_is_refused_before_the_first_write(what: str, d
         table = plan(device.facts.sector_size, roots=0)
         root = PartitionPlan(3, "root", start, length, str(uuid.uuid4()), "root", TYPES["root"])
         with pytest.raises(DeviceError, match=rf"{disk}: "):
-            write_table(device, TablePlan(table.guid, table.sector_size, (*table.partitions, root)))
+            make_table(device, TablePlan(table.guid, table.sector_size, (*table.partitions, root)))
     assert disk.read_bytes() == before

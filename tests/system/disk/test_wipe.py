@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from osprovider.disk.device import claim
-from osprovider.disk.table import write_table
+from osprovider.disk.table import make_table, write_table
 from osprovider.disk.wipe import clear_signatures, wipe
 from osprovider.layout import TablePlan
 from tests.system.disk.support import DISK_SIZE, MIB, in_mount_namespace, used_disk
@@ -50,7 +50,7 @@ def test_one_byte_at_either_end_is_cleared(tmp_path: Path, run_dir: Path, place:
 def test_a_table_is_not_found_any_more(disk: Path, run_dir: Path) -> None:
     with claim(disk, run_dir) as device:
         table = TablePlan(str(uuid.uuid4()), device.facts.sector_size, ())
-        write_table(device, table)
+        write_table(device, make_table(device, table))
     probe = ["blkid", "--probe", str(disk)]
     assert subprocess.run(probe, check=True, capture_output=True).stdout
     with claim(disk, run_dir) as device:
@@ -93,7 +93,7 @@ def test_a_device_that_cannot_is_left_alone_unless_zeros_are_wanted(
     code = """
 from pathlib import Path
 from osprovider.disk.device import claim
-from osprovider.disk.table import write_table
+from osprovider.disk.table import make_table, write_table
 from osprovider.disk.wipe import wipe
 from tests.system.disk.support import MIB, attached, used_disk
 sys.stderr = sys.stdout
