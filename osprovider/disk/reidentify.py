@@ -60,6 +60,7 @@ _PROGRAMS = (
     *(f"{directory}/*/{name}.efi" for directory in _GRUB for name in ("core", "grub")),
     *(f"{esp}/EFI/*/*.[eE][fF][iI]" for esp in _ESP),
 )
+_BESIDE_SIGNED = ("shim", "mm", "fb")  # shim, its MokManager and its fallback
 _SEEDS = tuple(f"{esp}/loader/random-seed" for esp in _ESP)
 _SEED_BYTES = 512  # systemd-boot takes from 32 on
 
@@ -109,7 +110,7 @@ def rewrite(guest: Guest, names: Renaming) -> int:
     changed += _rewrite_each(guest, _found(guest, *_TEXTS), names.text)
     changed += _rewrite_resume(guest, names)
     changed += sum(_rewrite_environment(guest, path, names) for path in _found(guest, *_ENVIRONMENTS))
-    changed += sum(_rewrite_program(guest, path, names) for path in _found(guest, *_PROGRAMS))
+    changed += sum(_rewrite_program(guest, path, names) for path in _programs(guest))
     changed += _rewrite_units(guest, names)
     for path in _found(guest, *_SEEDS):
         guest.write(path, os.urandom(_SEED_BYTES))
@@ -185,6 +186,17 @@ def _rewrite_environment(guest: Guest, path: str, names: Renaming) -> bool:
     except ValueError as error:
         reporter.warning(f"{path} of the guest is kept, and names the image's disk: {error}")
         return False
+
+
+def _programs(guest: Guest) -> list[str]:
+    """Programs for UEFI that may have a UUID built in; not beside a shim, which starts nothing that was made here.
+
+    An emulated appliance reads 6 MB in a second, and distributions have a dozen of signed ones.
+    """
+    found = _found(guest, *_PROGRAMS)
+    names = {path: path.rpartition("/") for path in found}
+    signed = {directory for directory, _, name in names.values() if name.lower().startswith(_BESIDE_SIGNED)}
+    return [path for path in found if names[path][0] not in signed]
 
 
 def _rewrite_program(guest: Guest, path: str, names: Renaming) -> bool:

@@ -208,6 +208,14 @@ def test_a_loader_with_a_uuid_built_in_has_the_new_one_unless_it_is_signed(
     assert "/boot/efi/EFI/debian/grubx64.efi of the guest is kept, and names the image's disk: it is signed" in said
 
 
+def test_what_lies_beside_a_shim_is_signed_and_not_even_read(guest: HostGuest, tmp_path: Path) -> None:
+    for path in ("EFI/debian/shimx64.efi", "EFI/debian/grubx64.efi", "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/MMX64.EFI"):
+        guest.write(f"/efi/{path}", _loader(0))
+    assert rewrite(guest, NAMES) == 0
+    (tmp_path / "efi/EFI/BOOT/MMX64.EFI").unlink()
+    assert rewrite(guest, NAMES) == 1
+
+
 def test_units_that_are_called_like_a_device_move_with_their_drop_ins_and_links(guest: HostGuest) -> None:
     old, new = f"dev-disk-by\\x2duuid-{ESCAPED}", f"dev-disk-by\\x2duuid-{NEW_ESCAPED}"
     guest.write(f"{UNITS}/{old}.swap", f"[Swap]\nWhat=/dev/disk/by-uuid/{ROOT}\n")
