@@ -35,7 +35,7 @@ from osprovider.layout import (
     too_small,
 )
 
-__all__ = ["adopt", "unused_bytes", "why_unused"]
+__all__ = ["adopt", "keeping_uuids", "unused_bytes", "why_unused"]
 
 _KNOWN = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"})
 """What is given a new UUID, and may move: all of it counts from the partition's start."""
@@ -89,6 +89,19 @@ def adopt(
         partitions=tuple(_adopted(part, growth, image, disk_id, instance_uuid) for part in image.partitions),
         type="msdos" if image.type == "msdos" else "gpt",
         placements=_placements(facts, image, growth, size_bytes),
+    )
+
+
+def keeping_uuids(image: ImageTable) -> tuple[str, ...]:
+    """What keeps a UUID that all instances of an image share, as lines: nobody knows here how to give it another.
+
+    Args:
+        image: the image's table.
+    """
+    return tuple(
+        f"partition {part.number} holds {part.filesystem.type} and keeps its UUID, as in every instance of the image"
+        for part in image.partitions
+        if part.filesystem and part.filesystem.uuid and part.filesystem.type not in _KNOWN
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osprovider.adoption import adopt, unused_bytes, why_unused
+from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
 from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
 from osprovider.config.model import Layout, Variant
@@ -222,7 +222,7 @@ def make_plan(
         reinstall=request.reinstall,
         notes=(
             *_left_out(settings),
-            *(_left_to_image(layout) if manifest and manifest.table else ()),
+            *((*_left_to_image(layout), *keeping_uuids(manifest.table)) if manifest and manifest.table else ()),
             *(_notes(layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
         ),
         disks=tuple(disks),

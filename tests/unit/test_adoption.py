@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from osprovider.adoption import adopt, unused_bytes, why_unused
+from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError, RequestError
 from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
@@ -152,6 +152,15 @@ def test_what_is_not_known_stays_and_keeps_the_root_small(held: str, said: str) 
     assert (sizes(table), places(table)) == ({1: 96, 2: 9}, {1: 4, 2: 100})
     why = why_unused(DiskFacts(20 * GIB), image)
     assert why == f"partition 2 (other) lies behind it and cannot move, because {said}"
+
+
+def test_what_keeps_its_uuid_is_told_of() -> None:
+    assert keeping_uuids(CLOUD) == ()
+    data = (part(1, "root", 4, 96, "ext4"), part(2, "other", 100, 9, "crypto_LUKS"), part(3, "other", 120, 9))
+    image = dataclasses.replace(CLOUD, partitions=data)
+    assert adopted(image, 20 * GIB).partitions[1].filesystem_uuid is None
+    said = "partition 2 holds crypto_LUKS and keeps its UUID, as in every instance of the image"
+    assert keeping_uuids(image) == (said,)
 
 
 def test_a_root_takes_what_is_free_before_the_partition_behind_it() -> None:
