@@ -164,15 +164,16 @@ def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
     files += [site.disk(size * MIB, name=f"disk{number}.raw") for number, size in enumerate(cell.disks, 1)]
     fill(files[0])
     with ExitStack() as stack:
-        # Only Xen's guests see the sectors of the node's device.
+        # Only Xen's guests see the sectors of the node's device; what they run on here is the same otherwise.
         is_xen = cell.sector_size != 512
+        xen = "xen-pvm" if cell.start == "kernel" else "xen-hvm"
         disks = [stack.enter_context(attached(file, cell.sector_size)) for file in files] if is_xen else files
         environment = site.environment(
             None,
             variant="cell",
             disks=[{"path": str(disk)} for disk in disks],
             nics=[],
-            hypervisor="xen-hvm" if is_xen else "kvm",
+            hypervisor=xen if is_xen else "kvm",
             hypervisor_parameters=_hypervisor_parameters(cell, prepared),
         )
         partitions = site.partitions(environment)
@@ -187,7 +188,8 @@ def _hypervisor_parameters(cell: Cell, prepared: Prepared) -> dict[str, str]:
     # A plan cannot wait for itself: UUIDs stand for any.
     root_path = cell.root_path if cell.root_path.startswith("/") else f"{cell.root_path}=0"
     kernel = prepared.kernel
-    return {"kernel_path": str(kernel.kernel), "initrd_path": str(kernel.initrd), "root_path": root_path}
+    paths = {"kernel_path": str(kernel.kernel), "initrd_path": str(kernel.initrd), "root_path": root_path}
+    return {**paths, "use_bootloader": "False"}
 
 
 @contextmanager
@@ -263,6 +265,8 @@ def _look(installed: Installed, guest: Guest, shell: Shell, answers: Sequence[tu
     assert source.partition("[")[0] == f"/dev/vda{root['number'] or ''}"
     assert (filesystem, uuid) == (cell.filesystem, root["filesystem_uuid"])
     assert "rw" in options.split(",")
+    label = shell.ask("lsblk --nodeps --noheadings --output PTTYPE /dev/vda")
+    assert label == {"gpt": "gpt", "msdos": "dos", "none": ""}[cell.table]
     # It has grown: to the disk's end, or to what lies there.
     end = max(part["start_bytes"] + part["size_bytes"] for part in installed.partitions.values())
     assert end > installed.disks[0].stat().st_size - 3 * MIB

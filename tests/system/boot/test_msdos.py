@@ -1,0 +1,32 @@
+"""The boot matrix's disks with an msdos table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.boot.matrix import Cell, show
+
+CELLS = [
+    Cell("msdos", "ext4", "bios"),
+    Cell("msdos", "ext4", "uefi"),
+    Cell("msdos", "ext4", "uefi", "4096", sector_size=4096),
+    Cell("msdos", "ext4", "kernel"),
+    Cell("msdos", "xfs", "bios"),
+    Cell("msdos", "xfs", "uefi"),
+    Cell("msdos", "xfs", "kernel", root_path="PARTUUID"),
+    Cell("msdos", "btrfs", "bios", updates=True),
+    Cell("msdos", "btrfs", "uefi"),
+    Cell("msdos", "btrfs", "kernel", root_path="UUID"),
+    Cell(
+        *("msdos", "ext4", "bios", "extlinux"),
+        variant={"boot": {"loader": "extlinux", "timeout": 0}},
+        answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
+    ),
+]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_it_boots_with_its_root_grown(cell: Cell, scratch: Path, run_directory: Path) -> None:
+    show(cell, scratch, run_directory)
