@@ -23,7 +23,7 @@ from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
-from osprovider.disk import bootsector, datadisks, filesystem, fill, loader, reidentify, wipe
+from osprovider.disk import bootsector, datadisks, filesystem, fill, loader, partitions, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import DataDisk
 from osprovider.disk.device import Device, claim
@@ -33,7 +33,7 @@ from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
 from osprovider.ganeti import environment
 from osprovider.ganeti.request import Request
-from osprovider.guest.host import HostGuest, mounted
+from osprovider.guest.host import HostGuest, mounted_together
 from osprovider.guest.volume import Volume
 from osprovider.images.store import Store, Template
 from osprovider.layout import PartitionPlan, Placement, TablePlan
@@ -173,6 +173,8 @@ def _install(job: _Job) -> None:
         reporter.warning(note)
     if plan.filled:
         fill.refuse_damaged(template)
+    if template.manifest.table is None:
+        partitions.refuse_small_boot(template, table)
     with ExitStack() as stack:
         start = stack.enter_context(background("make"))
         new_table = start(make_table, device, table)
@@ -189,6 +191,9 @@ def _install(job: _Job) -> None:
                 reporter.warning(f"verify_copy: a root of {root.filesystem} is filled file by file, and not read back")
         else:
             _copy(job, table, all_zero=all_zero)
+        if template.manifest.table is None:
+            with _naming(device):
+                partitions.make_partitions(device, table, template.manifest.distribution)
         with _naming(device), _opened_guest(job, table) as (guest, volume):
             if not template.manifest.built_here:
                 with reporter.step("names of file systems") as detail:
@@ -243,8 +248,9 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volu
             mount = "/" if part.role == "root" else part.mount
             if part.filesystem is None or (mount is None and part.filesystem_uuid is None):
                 continue
-            if manifest.table is None and part.role != "root":
-                continue  # an EFI system partition of ours is made later
+            if manifest.table is None and part.role not in ("root", "boot"):
+                continue  # an EFI system partition of ours is made later, and swap has no files
+            is_new = manifest.table is None and part.role == "boot"
             loop = loop_device(job.device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes)
             size = sizes.get(part.number, manifest.size_bytes)
             volumes.append(
@@ -252,8 +258,9 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volu
                     device=stack.enter_context(loop),
                     filesystem=part.filesystem,
                     mount=mount,
-                    uuid=None if job.plan.filled else part.filesystem_uuid,
-                    grow=part.size_bytes > size and not job.plan.filled,
+                    uuid=None if is_new or job.plan.filled else part.filesystem_uuid,
+                    grow=part.size_bytes > size and not (is_new or job.plan.filled),
+                    fill=is_new,
                     subvolumes=part.subvolumes,
                 )
             )
@@ -276,7 +283,7 @@ def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories
     """A guest's file systems, changed as their volumes say, and opened where they may be.
 
     Args:
-        volumes: the root first; on the host there is no other.
+        volumes: the root first; on the host the others only take their places in it.
         isolation: ``host`` or ``appliance``.
         directories: where mount points and the appliance lie.
     """
@@ -289,7 +296,7 @@ def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories
                 if root.grow:
                     filesystem.grow(root.device)
                 detail(human_bytes(filesystem.read_superblock(root.device).size_bytes))
-        with mounted(root.device, root.filesystem, directories.run) as guest:
+        with mounted_together(volumes, directories.run) as guest:
             yield guest
     else:
         from osprovider.guest.appliance import appliance

@@ -233,8 +233,6 @@ def _refuse_unknown(variant: Variant) -> None:
     """What may be written and is not built yet."""
     layout = variant.layout
     for said, is_asked in {
-        "layout.boot": layout.boot is not None,
-        "layout.swap: a partition": layout.swap.kind in ("memory", "partition"),
         "layout.swap: a file": layout.swap.kind == "file",
     }.items():
         if is_asked:

@@ -161,6 +161,7 @@ def _order(volumes: Sequence[Volume], directories: Directories, *, read_only: bo
                 mount=volume.mount,
                 uuid=volume.uuid,
                 grow=volume.grow,
+                fill=volume.fill,
                 subvolumes=volume.subvolumes,
             )
             for volume in volumes

@@ -83,6 +83,7 @@ class Drive:
     mount: str | None
     uuid: str | None
     grow: bool
+    fill: bool
     subvolumes: tuple[tuple[str, str], ...]
 
 
@@ -269,6 +270,8 @@ def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read
         may_make = place != "/" and not read_only and not drive.subvolumes
         if may_make and not handle.is_symlink(place) and not handle.exists(place):
             handle.mkdir_p(place)
+        if drive.fill:
+            _fill(handle, name, drive, place)
         if place == "/" or handle.is_dir(place):
             _mount(handle, name, drive, place, options)
             done.append(place)
@@ -277,6 +280,22 @@ def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read
             elif drive.grow and drive.filesystem == "btrfs":
                 handle.btrfs_filesystem_resize(place)
     return done
+
+
+def _fill(handle: guestfs.GuestFS, name: str, drive: Drive, place: str) -> None:
+    """Move what the guest has in a directory to an empty file system."""
+    if handle.is_symlink(place):
+        raise RuntimeError(f"{place} is a link, and no place to mount its own partition at")
+    beside = handle.mkdtemp("/.osprovider-XXXXXX")
+    _mount(handle, name, drive, beside, drive.options)
+    try:
+        handle.cp_a(f"{place}/.", beside)
+    except RuntimeError as error:
+        raise RuntimeError(f"{place} cannot be copied to its own partition: {_one_line(error)}") from error
+    handle.umount(beside)
+    handle.rmdir(beside)
+    for entry in handle.ls(place):
+        handle.rm_rf(f"{place}/{entry}")
 
 
 def _mount(handle: guestfs.GuestFS, name: str, drive: Drive, place: str, options: str) -> None:

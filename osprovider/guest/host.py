@@ -14,18 +14,20 @@ import fnmatch
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from osprovider import linux
-from osprovider.errors import GuestError
+from osprovider.errors import GuestError, ToolError
 from osprovider.guest import files
 from osprovider.guest.protocol import Guest
-from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside, opened, reopenable
+from osprovider.guest.resolve import ABSENT, entry, joined, make_directory_at, open_inside, opened, reopenable
+from osprovider.guest.volume import Volume
 from osprovider.linux import MountFlag, Umount
+from osprovider.run import run
 
-__all__ = ["DRIVERS", "READ_LIMIT", "HostGuest", "mounted", "refuse_unknown"]
+__all__ = ["DRIVERS", "READ_LIMIT", "HostGuest", "mounted", "mounted_together", "refuse_unknown"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -266,6 +268,71 @@ def mounted(
             _unmount(mountpoint)
         raise
     _unmount(mountpoint)
+
+
+@contextmanager
+def mounted_together(volumes: Sequence[Volume], run_directory: Path) -> Iterator[HostGuest]:
+    """Mount a guest's file systems in one tree, as :func:`mounted` does each, as long as the body runs.
+
+    Args:
+        volumes: the root, and what the guest has mounted inside of it; those to be filled are.
+        run_directory: where mount points are made (``Directories.run``).
+
+    Raises:
+        GuestError: as for :func:`mounted`; or a mount point can be no directory, or one does not hold what it is to be
+            filled with.
+    """
+    root, *others = volumes
+    with ExitStack() as stack:
+        guest = stack.enter_context(mounted(root.device, root.filesystem, run_directory))
+        for number, volume in enumerate(sorted(others, key=lambda each: each.mount or "")):
+            if volume.mount is not None:
+                place = f"mnt{number + 1}"
+                own = stack.enter_context(mounted(volume.device, volume.filesystem, run_directory, place=place))
+                stack.enter_context(_inside(guest, own, volume))
+        yield guest
+
+
+@contextmanager
+def _inside(guest: HostGuest, own: HostGuest, volume: Volume) -> Iterator[None]:
+    """Have a guest see a mounted file system of its own at its place."""
+    path = volume.mount or ""
+    guest.mkdir(path)
+    if volume.fill:
+        _move(guest, own, path)
+    with _reported("mount a file system at", path):
+        with opened(open_inside(guest.root_fd, path, os.O_PATH | os.O_DIRECTORY)) as directory:
+            place = os.readlink(reopenable(directory))  # noqa: PTH115
+            linux.mount(reopenable(own.root_fd), reopenable(directory), None, MountFlag.BIND)
+        try:
+            mount = os.open(place, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            linux.umount(place, Umount.NOFOLLOW | Umount.DETACH)
+            raise
+    try:
+        with opened(mount), joined(guest.root_fd, mount):
+            yield
+    finally:
+        # Whatever still has a file of it open keeps the mount that it is another view of busy, and is named there.
+        linux.umount(place, Umount.NOFOLLOW | Umount.DETACH)
+
+
+def _move(guest: HostGuest, own: HostGuest, path: str) -> None:
+    """Have an empty file system get what is in a directory of the guest's, and nothing stay there."""
+    with opened(open_inside(guest.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)) as source:
+        try:
+            run(
+                [
+                    *("cp", "--recursive", "--no-dereference", "--one-file-system", "--no-target-directory"),
+                    *("--preserve=mode,ownership,timestamps,links,xattr", "--sparse=auto"),
+                    *(f"/proc/self/fd/{source}/.", f"/proc/self/fd/{own.root_fd}/."),
+                ],
+                pass_fds=(source, own.root_fd),
+            )
+        except ToolError as error:
+            raise GuestError(f"{path} cannot be copied to its own partition: {error}") from error
+        for name in os.listdir(source):  # noqa: PTH208
+            guest.remove(f"{path}/{name}")
 
 
 def refuse_unknown(device: Path, filesystem: str) -> None:

@@ -16,13 +16,24 @@ from contextlib import contextmanager
 from osprovider import linux
 from osprovider.linux import Resolve
 
-__all__ = ["ABSENT", "entry", "make_directories", "make_directory_at", "open_inside", "opened", "reopenable"]
+__all__ = [
+    "ABSENT",
+    "entry",
+    "joined",
+    "make_directories",
+    "make_directory_at",
+    "open_inside",
+    "opened",
+    "reopenable",
+]
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Errors that say that nothing is, or can be, at a path."""
 
-# Nothing is mounted inside a guest: what a resolution would cross into there is somebody else's.
-_INSIDE = Resolve.IN_ROOT | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
+# What is mounted inside a guest, and is not its own, is somebody else's.
+_CROSSING = Resolve.IN_ROOT | Resolve.NO_MAGICLINKS
+_INSIDE = _CROSSING | Resolve.NO_XDEV
+_JOINED: dict[int, set[str]] = {}  # by a guest's root: what the kernel calls the mounts inside that are its own
 _TRIES = 1000
 _MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
 
@@ -40,11 +51,42 @@ def open_inside(root_fd: int, path: str, flags: int) -> int:
     """
     for _ in range(_TRIES):
         try:
-            return linux.openat2(root_fd, path, flags, resolve=_INSIDE)
+            fd = linux.openat2(root_fd, path, flags, resolve=_CROSSING if root_fd in _JOINED else _INSIDE)
         except BlockingIOError:
             # EAGAIN: a rename or mount, anywhere on this machine, crossed a ``..`` of ours; see openat2(2).
             continue
-    raise OSError(errno.EAGAIN, "this machine renames files faster than a path can be followed", path)
+        if root_fd in _JOINED and _mount_id(fd) not in _JOINED[root_fd]:
+            os.close(fd)
+            break
+        return fd
+    else:
+        raise OSError(errno.EAGAIN, "this machine renames files faster than a path can be followed", path)
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+
+
+@contextmanager
+def joined(root_fd: int, mounted_fd: int) -> Iterator[None]:
+    """Have a mount inside a guest belong to it, as long as the body runs.
+
+    Args:
+        root_fd: the guest's root directory, by which its files are found.
+        mounted_fd: the root directory of what is mounted there.
+    """
+    mounts = {_mount_id(root_fd), _mount_id(mounted_fd)}
+    before = _JOINED.get(root_fd, set())
+    _JOINED[root_fd] = before | mounts
+    try:
+        yield
+    finally:
+        del _JOINED[root_fd]
+        if before:
+            _JOINED[root_fd] = before
+
+
+def _mount_id(fd: int) -> str:
+    """What the kernel calls the mount that a file was opened on; see proc(5), ``/proc/pid/fdinfo``."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:  # noqa: PTH123
+        return next(line.split()[1] for line in file if line.startswith("mnt_id:"))
 
 
 @contextmanager
