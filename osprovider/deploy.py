@@ -171,10 +171,7 @@ def _install(job: _Job) -> None:
     boot_loader = loader.choose(plan.loader, table, plan.firmware) if plan.loader else None
     for note in plan.notes:
         reporter.warning(note)
-    if plan.filled:
-        fill.refuse_damaged(template)
-    if template.manifest.table is None:
-        partitions.refuse_small_boot(template, table)
+    _look_into(template, plan)
     with ExitStack() as stack:
         start = stack.enter_context(background("make"))
         new_table = start(make_table, device, table)
@@ -185,10 +182,7 @@ def _install(job: _Job) -> None:
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
         datadisks.make(job.order.others, template.manifest.distribution, job.order.settings.variant.wipe)
         if plan.filled:
-            with _naming(device):
-                fill.fill(template, device, root, job.order.directories.run)
-            if job.order.settings.variant.verify_copy:
-                reporter.warning(f"verify_copy: a root of {root.filesystem} is filled file by file, and not read back")
+            _fill(job, root)
         else:
             _copy(job, table, all_zero=all_zero)
         if template.manifest.table is None:
@@ -211,6 +205,22 @@ def _install(job: _Job) -> None:
         if table.type != "none":
             with reporter.step("partition table"):
                 write_table(device, new_table.result())
+
+
+def _look_into(template: Template, plan: Plan) -> None:
+    """Refuse, before anything is written, what only the template itself tells."""
+    if plan.filled:
+        fill.refuse_damaged(template)
+    if template.manifest.table is None and plan.table is not None:
+        partitions.refuse_small_boot(template, plan.table)
+
+
+def _fill(job: _Job, root: PartitionPlan) -> None:
+    """Make the root's file system and fill it from the template's tree."""
+    with _naming(job.device):
+        fill.fill(job.template, job.device, root, job.order.directories.run)
+    if job.order.settings.variant.verify_copy:
+        reporter.warning(f"verify_copy: a root of {root.filesystem} is filled file by file, and not read back")
 
 
 def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:

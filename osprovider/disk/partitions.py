@@ -25,7 +25,9 @@ __all__ = ["boot_bytes", "make_partitions", "refuse_small_boot"]
 _ENDS = 1 << 20  # what tells of an old file system lies there
 _PAGE = 4096  # x86's, in which swap is counted
 _BLOCK = 4096
-_JOURNAL = 64 * MIB  # of a boot partition that is not small (osprovider.disk.filesystem)
+# By the least size: as osprovider.disk.filesystem has it, and as mke2fs makes it on what is smaller.
+_JOURNALS = ((512 * MIB, 64 * MIB), (128 * MIB, 16 * MIB), (0, 4 * MIB))
+_SPARE = 2 * MIB
 _MOST_DIRECTORIES = 1000
 _IS_DIRECTORY = 0o040000
 _TYPE = 0o170000
@@ -79,12 +81,13 @@ def refuse_small_boot(template: Template, table: TablePlan) -> None:
     if part is None or not template.manifest.filesystem.type.startswith("ext"):
         return
     held = boot_bytes(template.path)
-    large = part.size_bytes >= 2 * _JOURNAL + held
-    overhead = part.size_bytes // 32 + (_JOURNAL if large and part.filesystem != "ext2" else 4 * MIB)
+    journal = next(size for least, size in _JOURNALS if part.size_bytes >= least) if part.filesystem != "ext2" else 0
+    # Of 32 parts one is for inodes; mke2fs foresees growth with 4 MiB; the hooks and the loader add what is theirs.
+    overhead = part.size_bytes // 32 + 4 * MIB + journal + _SPARE
     if held + overhead > part.size_bytes:
         raise RequestError(
-            f"layout.boot.size is {part.size_bytes // MIB} MiB, and the image has {-(-held // MIB)} MiB in /boot, which "
-            f"take {-(-(held + overhead) // MIB)}: make it larger (a guest keeps two kernels there, at times three)"
+            f"layout.boot.size is {part.size_bytes // MIB} MiB, and what the image has in /boot needs "
+            f"{-(-(held + overhead) // MIB)} MiB: make it larger (a guest keeps two kernels there, at times three)"
         )
 
 
