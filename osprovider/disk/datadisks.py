@@ -9,6 +9,7 @@ Not for: deciding (:mod:`osprovider.datadisks`), nor a guest's fstab (the hook `
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from osprovider.sandbox import confine
 
 __all__ = ["DataDisk", "claimed", "make"]
 
+_XFS_IN_PROGRESS = 126  # sb_inprogress: mkfs.xfs clears it last; the other mkfs write what tells of them last
 _PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -106,14 +108,18 @@ def _require(plans: Sequence[DiskPlan]) -> None:
 
 
 def _look(device: Device) -> tuple[Signature, ...]:
-    """What tells of something on a disk."""
+    """What tells of something on a disk; a file system whose making was cut short is none."""
     words = ["wipefs", "--json", "--noheadings", "--output", "TYPE,USAGE,UUID,LABEL", f"/proc/self/fd/{device.fd}"]
     try:
         said = run(confine(words), pass_fds=[device.fd]).text
     except ToolError as error:
         raise DeviceError(f"{device.path}: what it holds cannot be read: {error}") from error
     listed = json.loads(said)["signatures"] if said else []
-    return tuple(Signature(each["type"], each["usage"], each["uuid"] or "", each["label"] or "") for each in listed)
+    return tuple(
+        Signature(each["type"], each["usage"], each["uuid"] or "", each["label"] or "")
+        for each in listed
+        if each["type"] != "xfs" or os.pread(device.fd, 1, _XFS_IN_PROGRESS) == b"\0"
+    )
 
 
 def _make(plan: DiskPlan, device: Device, distribution: Distribution) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from osprovider.layout import derived_uuid
+from tests.support.runs import loop_devices
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -145,3 +147,143 @@ def test_the_guests_own_mount_finds_them_by_its_fstab(site: Site, tmp_path: Path
     assert outside == ["/srv", "ext4", "files"]
     assert inside[:3] == ["/srv/db", "xfs", "base"]
     assert "noatime" in inside[3].split(",")
+
+
+def put(disk: Path, place: Path, text: str) -> None:
+    with mounted(disk, place):
+        (place / "kept").write_text(text)
+
+
+def content(disk: Path, place: Path) -> str | None:
+    with mounted(disk, place):
+        return (place / "kept").read_text() if (place / "kept").exists() else None
+
+
+@pytest.mark.parametrize("wipe", ["auto", "zero", "discard"])
+def test_a_reinstall_keeps_what_was_stored_unless_a_clean_start_is_asked_for(
+    site: Site, tmp_path: Path, wipe: str
+) -> None:
+    disks = disks_of(site)
+    created(site, disks)
+    # Formatted by the guest's owner since, as another file system: it is theirs.
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-L", "theirs", disks[2]], check=True)
+    theirs = tags(disks[2])["UUID"]
+    for index in (1, 2, 3):
+        put(disks[index], tmp_path / "place", f"on disk {index}")
+    outcome = created(site, disks, reinstall=True, parameters={} if wipe == "auto" else {"wipe": wipe})
+    kept = wipe == "auto"
+    found = [content(disk, tmp_path / "place") for disk in disks[1:4]]
+    assert found == ([f"on disk {index}" for index in (1, 2, 3)] if kept else [None] * 3)
+    assert ("its ext4 (theirs) is kept" in outcome.said) is kept
+    lines = [line.split()[:3] for line in debugfs(disks[0], "cat /etc/fstab").splitlines()]
+    assert [f"UUID={theirs if kept else uuids(site)[2]}", "/srv/db", "ext4" if kept else "xfs"] in lines
+    assert tags(disks[4])["TYPE"] == "swap"
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "message"),
+    [
+        (
+            "disks: {logs: {mount: /srv}}\n",
+            {},
+            "disks.logs: the instance has no disk logs, but 0, 1, 2 (db), 3, 4 (swap)",
+        ),
+        ('disks: {"7": {mount: /srv}}\n', {}, "disks.7: the instance has no disk 7"),
+        ('disks: {"0": {mount: /srv}}\n', {}, '"0" is the disk of the system'),
+        ("layout: {swap: {disk: db}}\ndisks: {db: {}}\n", {}, "disks.db and layout.swap are both disk 2"),
+        ("disks: {swap: {filesystem: xfs}}\n", {}, "is too small: it has 64 MiB, and xfs needs 300 MiB"),
+        ('disks: {"1": {mount: srv}}\n', {}, "write an absolute path"),
+        ('disks: {"1": {mount: /srv}, "3": {mount: /srv}}\n', {}, "are both /srv"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_write(
+    site: Site, variant: str, changes: dict[str, Any], message: str
+) -> None:
+    disks = disks_of(site)
+    outcome = called(site, disks, f"image: debian-12\n{variant}", **changes)
+    assert outcome.status != 0
+    assert message in outcome.said
+    assert [disk.stat().st_blocks for disk in disks] == [0] * 5
+
+
+def test_a_disk_in_use_is_named_before_the_first_write(site: Site, tmp_path: Path) -> None:
+    disks = disks_of(site)
+    subprocess.run(["mkfs.ext4", "-q", "-F", disks[3]], check=True)
+    with mounted(disks[3], tmp_path / "place"):
+        outcome = called(site, disks)
+    assert outcome.status == 1
+    assert f"{disks[3]}: is in use:" in outcome.last_line
+    assert f"mounted on {tmp_path}/place" in outcome.last_line
+    assert [disk.stat().st_blocks for disk in disks if disk != disks[3]] == [0] * 4
+
+
+def test_what_is_no_file_system_is_not_lost_at_a_reinstall(site: Site) -> None:
+    disks = disks_of(site)
+    created(site, disks)
+    subprocess.run(["wipefs", "--quiet", "--all", disks[1]], check=True)
+    subprocess.run(["sfdisk", "--quiet", disks[1]], input=b"label: gpt\nsize=64MiB\n", check=True)
+    before = [disk.read_bytes()[: 4 * MIB] for disk in disks]
+    outcome = called(site, disks, reinstall=True)
+    assert outcome.status == 1
+    assert f"disk 1 ({disks[1]}): is to be mounted, and holds PMBR and gpt: take it out" in outcome.last_line
+    assert [disk.read_bytes()[: 4 * MIB] for disk in disks] == before
+
+
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_a_data_disk_that_fails_is_named_and_nothing_looks_installed(site: Site, index: int) -> None:
+    """A device on a file on a file system that is full: it says it is there, and takes next to nothing."""
+    disks = disks_of(site)
+    created(site, disks)
+    (place := site.directory / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
+    try:
+        with attached(site.disk(GIB, name="small/disk")) as failing:
+            disks[index] = failing
+            outcome = called(site, disks)
+            assert outcome.status == 1, outcome.said
+            assert str(failing) in outcome.last_line
+            assert "bug" not in outcome.last_line
+            assert tags(failing) == {}
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert not is_installed(disks[0])
+
+
+def test_an_xfs_whose_making_was_cut_short_is_made_again(site: Site) -> None:
+    disks = disks_of(site)
+    created(site, disks)
+    with disks[2].open("r+b") as file:  # as mkfs.xfs leaves it until it has done: sb_inprogress
+        file.seek(126)
+        file.write(b"\1")
+    outcome = created(site, disks, reinstall=True)
+    assert "disk 2: xfs for /srv/db" in outcome.said
+    assert "its xfs (base) is kept" not in outcome.said
+    subprocess.run([*CHECKS["xfs"], disks[2]], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("step", ["disk 2: xfs for /srv/db", "copy image"])
+def test_killed_in_the_middle_the_next_run_succeeds_and_kept_data_is_kept(
+    site: Site, tmp_path: Path, sign: signal.Signals, step: str
+) -> None:
+    disks = disks_of(site)
+    created(site, disks)
+    put(disks[1], tmp_path / "place", "kept through all of it")
+    subprocess.run(["wipefs", "--quiet", "--all", disks[2]], check=True)
+    listed = [{"path": str(disk), "name": {2: "db", 4: "swap"}.get(index)} for index, disk in enumerate(disks)]
+    process = site.start("create", site.environment(None, variant="disks", disks=listed, reinstall=True))
+    assert process.stdout is not None
+    said = ""
+    while step not in said:  # the line ends with the step
+        character = process.stdout.read(1)
+        assert character, said
+        said += character
+    process.send_signal(sign)
+    said += process.communicate()[0]
+    assert process.returncode in {1, -sign}, said
+    assert not is_installed(disks[0])
+    created(site, disks, reinstall=True)
+    assert content(disks[1], tmp_path / "place") == "kept through all of it"
+    assert is_installed(disks[0])
+    subprocess.run([*CHECKS["xfs"], disks[2]], check=True, capture_output=True)
+    assert not {str(disk) for disk in disks} & set(loop_devices().values())
