@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from osprovider.disk.loop import loop_device
 from osprovider.layout import derived_uuid
 from tests.support.runs import loop_devices
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
@@ -74,12 +75,14 @@ def is_installed(disk: Path) -> bool:
 
 @contextmanager
 def mounted(disk: Path, place: Path) -> Iterator[Path]:
+    """A disk's file system, mounted; nothing has the disk afterwards."""
     place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
+    with loop_device(disk) as loop:
+        subprocess.run(["mount", loop, place], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", place], check=True)
 
 
 @contextmanager
