@@ -25,6 +25,10 @@ __all__ = ["ExternalKernel", "Firmware", "Guest", "UserNetwork", "boot"]
 # Debian's package ovmf. The variables are written to and therefore copied.
 _OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 _OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+# With Microsoft's keys, which shim is signed by. The variables are safe in System Management Mode only.
+_SECURE_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
+_SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
+_SECURE_FLASH = "driver=cfi.pflash01,property=secure,value=on"
 
 
 class Firmware(StrEnum):
@@ -32,6 +36,7 @@ class Firmware(StrEnum):
 
     BIOS = "bios"  # SeaBIOS, QEMU's own
     UEFI = "uefi"  # OVMF, without Secure Boot
+    SECURE = "secure"  # OVMF, with Secure Boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +194,23 @@ def boot(
     command = [
         # Nothing of a run that is killed goes on.
         *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
-        *["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg"],
+        *[
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            f"q35,smm={'on' if firmware is Firmware.SECURE else 'off'}",
+            "-accel",
+            "tcg",
+        ],
         *["-m", f"{memory}M", "-smp", "1"],
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
         *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot}", sector_size),
         *["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"],
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
+        *(_secure_options(directory) if firmware is Firmware.SECURE else []),
         *(_kernel_options(kernel) if kernel else []),
     ]
     with console.open("wb") as said, errors.open("wb") as log:
@@ -224,11 +239,20 @@ def _kernel_options(kernel: ExternalKernel) -> list[str]:
 
 def _uefi_options(directory: Path) -> list[str]:
     """Return the options that put OVMF in place, its variables a copy in `directory`."""
+    return _flash(_OVMF_CODE, _OVMF_VARIABLES, directory)
+
+
+def _secure_options(directory: Path) -> list[str]:
+    """Return the options that put OVMF with Secure Boot in place."""
+    return ["-global", _SECURE_FLASH, *_flash(_SECURE_CODE, _SECURE_VARIABLES, directory)]
+
+
+def _flash(code: Path, template: Path, directory: Path) -> list[str]:
     variables = directory / "efi-variables.fd"
-    shutil.copyfile(_OVMF_VARIABLES, variables)
+    shutil.copyfile(template, variables)
     flash = "if=pflash,format=raw"
     return [
-        *["-drive", f"{flash},unit=0,readonly=on,file={_OVMF_CODE}"],
+        *["-drive", f"{flash},unit=0,readonly=on,file={code}"],
         *["-drive", f"{flash},unit=1,file={_escaped(variables)}"],
     ]
 

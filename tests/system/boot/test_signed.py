@@ -1,0 +1,59 @@
+"""A guest that has a signed shim and a signed GRUB boots with them, where Secure Boot lets nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.leftovers import no_leftovers
+from tests.support.login import log_in
+from tests.support.qemu import Firmware, boot
+from tests.system.boot import matrix
+from tests.system.boot.matrix import USERS, prepare
+from tests.system.create.site import Site
+
+MIB = 1 << 20
+PACKAGES = ("shim-signed", "grub-efi-amd64-signed")
+# What the packages bring stands for packages in the image: one less to build.
+HOOK = """\
+# before: grub
+from pathlib import Path
+def run(guest, context):
+    guest.copy_in(Path({tree!r}), "/usr")
+"""
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """What Debian's packages have below /usr."""
+    subprocess.run(["apt-get", "-q", "download", *PACKAGES], cwd=tmp_path, check=True, capture_output=True)
+    for name in PACKAGES:
+        (package,) = tmp_path.glob(f"{name}_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, tmp_path / "tree"], check=True)
+    return tmp_path / "tree/usr"
+
+
+def test_the_guests_signed_loaders_boot_it_with_secure_boot(scratch: Path, run_directory: Path, packages: Path) -> None:
+    prepared = prepare(run_directory)
+    with no_leftovers([scratch]):
+        site = Site(scratch, prepared.cache)
+        site.write("images/bootable.yaml", matrix._DEFINITION)
+        site.write("hooks/signed", HOOK.format(tree=str(packages)))
+        site.write("variants/signed.yaml", json.dumps({"image": "bootable", "users": USERS}))
+        disk = site.disk(1280 * MIB)
+        site.created(disk, variant="signed", nics=[])
+    (directory := scratch / "machine").mkdir()
+    with boot(disk, directory, firmware=Firmware.SECURE) as guest:
+        shell = log_in(guest, r"^web1 login: ", "matrix", 600)
+        # The variable's attributes, four bytes, and its value.
+        assert shell.ask("od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-*") == "1"
+        assert "Secure boot enabled" in shell.ask("dmesg | grep secureboot")
+        assert sorted(shell.ask("cd /boot/efi && find . -type f").split()) == [
+            "./EFI/BOOT/BOOTX64.EFI",
+            "./EFI/BOOT/grubx64.efi",
+            "./EFI/debian/grub.cfg",
+        ]
+        assert "error:" not in guest.console.text()
