@@ -66,7 +66,8 @@ def capture_image(
 
     tar is the tree, compressed: the variant decides about partitions and file system. qcow2 is the disk with its own.
     """
-    from osprovider.images.capture import FORMATS, SUFFIXES, Order, capture
+    from osprovider.images.capture.order import FORMATS, SUFFIXES, Order
+    from osprovider.images.capture.take import capture
 
     _refuse(source, instance, index, (*keep, *remove), description or "")
     require_root()

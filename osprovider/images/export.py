@@ -26,7 +26,7 @@ from osprovider.guest.host import mounted
 from osprovider.images import integrity
 from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.manifest import Extent
-from osprovider.images.newfile import MODE, new_file, to_qcow2
+from osprovider.images.newfile import is_full, new_file, raw_beside, to_qcow2
 from osprovider.images.store import Template
 from osprovider.layout import Placement
 from osprovider.log import reporter
@@ -101,14 +101,9 @@ def _naming(output: Path | None) -> Iterator[None]:
             reason = error.strerror
         elif isinstance(error, ToolError) and error.tail:
             reason = error.tail.splitlines()[0]  # tar says last that it gives up, and before why
-        if output is not None and _is_full(output.parent):
+        if output is not None and is_full(output.parent):
             reason = "there is no space left"
         raise ImageError(f"{output or 'standard output'}: cannot be written: {reason}") from error
-
-
-def _is_full(directory: Path) -> bool:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize < _PIECE
 
 
 def _write_raw(template: Template, fd: int, _path: Path, _directories: Directories) -> None:
@@ -184,10 +179,7 @@ def _write_qcow2(template: Template, _fd: int, path: Path, directories: Director
         if template.manifest.table is None:
             _require_whole(template)
         else:
-            source = path.with_name(f"{path.name}.raw")
-            raw = os.open(source, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
-            stack.callback(source.unlink)
-            stack.callback(os.close, raw)
+            raw, source = stack.enter_context(raw_beside(path))
             _write_raw(template, raw, source, directories)
         to_qcow2(source, path, f"image {template.manifest.image}")
 

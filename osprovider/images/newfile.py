@@ -19,11 +19,10 @@ from osprovider.log import human_bytes, reporter
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["MODE", "new_file", "to_qcow2"]
+__all__ = ["is_full", "new_file", "raw_beside", "to_qcow2"]
 
-MODE = 0o600
-"""Of every file that holds an image: the hashes of passwords may be in it."""
-
+_MODE = 0o600  # of every file that holds an image: the hashes of passwords may be in it
+_NEARLY = 1 << 20
 _CONVERT_MEMORY = 1 << 30
 
 
@@ -47,7 +46,7 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
         raise ImageError(f"{output}: is there already; name another file, or use --force")
     new = output.with_name(f".{output.name}.new")
     try:
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except OSError as error:
         raise ImageError(f"{output}: cannot be written: {error.strerror}") from error
     with ExitStack() as stack:
@@ -69,6 +68,28 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
             raise ImageError(f"{output}: has come into being meanwhile; name another file, or use --force") from error
         finally:
             new.unlink(missing_ok=True)
+
+
+@contextmanager
+def raw_beside(new: Path) -> Iterator[tuple[int, Path]]:
+    """An empty file beside one that is being made, for the raw disk that it is made from; it goes again.
+
+    Yields:
+        a descriptor for reading and writing, and its path.
+    """
+    raw = new.with_name(f"{new.name}.raw")
+    fd = os.open(raw, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    try:
+        yield fd, raw
+    finally:
+        os.close(fd)
+        raw.unlink()
+
+
+def is_full(directory: Path) -> bool:
+    """Has the file system no space left for images."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize < _NEARLY
 
 
 def to_qcow2(raw: Path, target: Path, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from osprovider.images.capture import _wanted_ranges
+from osprovider.images.capture.disk import wanted_ranges
 from osprovider.images.manifest import ImagePartition, ImageTable
 
 MIB = 1 << 20
@@ -23,11 +23,11 @@ ROOT, SWAP = part(1, "root", 2, 20), part(2, "swap", 30, 10)
 
 
 def test_a_disk_without_a_table_is_taken_whole() -> None:
-    assert _wanted_ranges(None, [part(0, "root", 0, 100)], SIZE) == [(0, SIZE)]
+    assert wanted_ranges(None, [part(0, "root", 0, 100)], SIZE) == [(0, SIZE)]
 
 
 def test_of_a_gpt_what_is_between_partitions_is_left_out_but_for_the_boot_code_and_both_tables() -> None:
-    assert _wanted_ranges(table("gpt"), [ROOT, part(3, "other", 50, 10)], SIZE) == [
+    assert wanted_ranges(table("gpt"), [ROOT, part(3, "other", 50, 10)], SIZE) == [
         (0, 2 * MIB),
         (2 * MIB, 22 * MIB),
         (50 * MIB, 60 * MIB),
@@ -37,7 +37,7 @@ def test_of_a_gpt_what_is_between_partitions_is_left_out_but_for_the_boot_code_a
 
 def test_a_last_partition_may_reach_into_the_last_mebibyte() -> None:
     last = ImagePartition(3, "root", 50 * MIB, 50 * MIB - 33 * 512, "", "", "", 0, None, None)
-    assert _wanted_ranges(table("gpt"), [last], SIZE) == [
+    assert wanted_ranges(table("gpt"), [last], SIZE) == [
         (0, 50 * MIB),
         (50 * MIB, SIZE - 33 * 512),
         (SIZE - 33 * 512, SIZE),
@@ -45,7 +45,7 @@ def test_a_last_partition_may_reach_into_the_last_mebibyte() -> None:
 
 
 def test_of_an_msdos_table_everything_is_taken_for_the_records_between_its_partitions() -> None:
-    assert _wanted_ranges(table("msdos"), [ROOT, part(5, "other", 50, 10)], SIZE) == [(0, SIZE)]
+    assert wanted_ranges(table("msdos"), [ROOT, part(5, "other", 50, 10)], SIZE) == [(0, SIZE)]
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_of_an_msdos_table_everything_is_taken_for_the_records_between_its_parti
     ],
 )
 def test_of_swap_its_header_alone_is_taken(kind: str, expected: list[tuple[int, int]]) -> None:
-    assert _wanted_ranges(table(kind), [ROOT, SWAP], SIZE) == expected
+    assert wanted_ranges(table(kind), [ROOT, SWAP], SIZE) == expected

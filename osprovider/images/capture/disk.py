@@ -1,0 +1,108 @@
+"""An image of a disk as it is: a sparse copy, because only there can free space be given back, and a qcow2 of that.
+
+Not for: the tree alone (:mod:`osprovider.images.capture.tree`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from osprovider.disk.device import Device
+from osprovider.disk.raw import data_ranges, failure, read_all, write_all
+from osprovider.errors import ImageError, ToolError
+from osprovider.guest.appliance import appliance
+from osprovider.images.capture.order import Found, Order, naming, take_identity
+from osprovider.images.diskimage import contents
+from osprovider.images.manifest import ImagePartition, ImageTable
+from osprovider.images.newfile import raw_beside, to_qcow2
+from osprovider.log import reporter
+from osprovider.paths import Directories
+
+__all__ = ["copy_disk", "wanted_ranges"]
+
+_PIECE = 1 << 20
+_STEP = 64 << 10
+_ZEROS = bytes(_STEP)
+_SWAP_HEADER = 4096  # mkswap(8): the first page says what it is; the others are somebody's memory
+_GPT_BACKUP = 1 << 20
+
+
+def copy_disk(order: Order, device: Device, found: Found, target: Path, directories: Directories) -> str:
+    """Make a qcow2 of the disk.
+
+    Args:
+        order: what of.
+        device: the disk.
+        found: what is on it.
+        target: a file that is there and empty.
+        directories: where the appliance lies.
+
+    Returns:
+        what the system calls itself.
+
+    Raises:
+        DeviceError: the disk cannot be read.
+        ImageError: the system cannot be captured, or the file not be written.
+    """
+    size = device.facts.size_bytes
+    with raw_beside(target) as (fd, raw):
+        os.ftruncate(fd, size)
+        ranges = wanted_ranges(found.table, found.parts, size)
+        with reporter.progress(f"image {order.name}: copy {order.source}", sum(b - a for a, b in ranges)) as advance:
+            for start, end in ranges:
+                _copy(device.fd, fd, start, end, advance)
+        with (
+            naming(order),
+            contents.volumes(raw, found.parts, read_only=False) as volumes,
+            appliance(volumes, directories, trim=True) as guest,
+        ):
+            system = take_identity(order, guest)
+        try:
+            to_qcow2(raw, target, f"image {order.name}")
+        except ToolError as error:
+            raise ImageError(f"{order.output}: cannot be written: {error}") from error
+    return system
+
+
+def wanted_ranges(table: ImageTable | None, parts: Sequence[ImagePartition], size: int) -> list[tuple[int, int]]:
+    """The bytes (from, to) of a disk that belong to an image of it: not what was in its memory, nor between partitions.
+
+    Between the partitions of an msdos table are the records of the logical ones.
+    """
+    end_of = {part.start_bytes: part.start_bytes + part.size_bytes for part in parts}
+    swaps = {part.start_bytes: part.start_bytes + _SWAP_HEADER for part in parts if part.role == "swap"}
+    if table is None or table.type != "gpt":
+        skipped = sorted((header, end_of[start]) for start, header in swaps.items())
+        edges = [0, *(edge for pair in skipped for edge in pair), size]
+        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    first = min(end_of, default=size)
+    ranges = sorted([(0, first), *{**end_of, **swaps}.items(), (max(size - _GPT_BACKUP, first), size)])
+    merged: list[tuple[int, int]] = []
+    for start, end in ranges:
+        begin = max(start, merged[-1][1]) if merged else start
+        if begin < end:
+            merged.append((begin, end))
+    return merged
+
+
+def _copy(source: int, target: int, start: int, end: int, advance: Callable[[int], None]) -> None:
+    """Copy a range, without its zeros, into a file that has none but them."""
+    buffer = bytearray(_PIECE)
+    done = start
+    for offset, length in data_ranges(source, start, end):
+        for position in range(offset, offset + length, _PIECE):
+            count = min(_PIECE, offset + length - position)
+            view = memoryview(buffer)[:count]
+            try:
+                read_all(source, view, position)
+            except OSError as error:
+                raise failure(source, f"cannot be read at byte {position}", error) from error
+            for at in range(0, count, _STEP):
+                piece = view[at : at + _STEP]
+                if piece != _ZEROS[: len(piece)]:
+                    write_all(target, piece, position + at)
+            advance(position + count - done)
+            done = position + count
+    advance(end - done)
