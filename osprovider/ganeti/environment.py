@@ -15,7 +15,8 @@ from osprovider.errors import RequestError
 from osprovider.ganeti.hypervisor import has_external_kernel, serial_console
 from osprovider.ganeti.reader import Reader
 from osprovider.ganeti.request import Disk, Instance, Network, Nic, Request, Script, Transfer
-from osprovider.ganeti.synthesis import synthesize, variables
+from osprovider.ganeti.synthesis import synthesize
+from osprovider.ganeti.variables import variables
 
 __all__ = ["has_external_kernel", "parse", "serial_console", "synthesize", "variables"]
 

@@ -464,11 +464,11 @@ def test_synthesis_says_what_it_is_told_of_disks_and_nics() -> None:
             "a.example.org",
             disks=[
                 {"path": Path("/srv/disk0"), "size_mib": "2048", "backend_type": "file:loop"},
-                Disk(index=9, uri="rbd:x"),
+                {"index": 9, "uri": "rbd:x"},
             ],
             nics=[
                 {"ip": "198.51.100.5", "link": "br1", "network": "prod", "network_subnet": "198.51.100.0/24"},
-                Nic(index=9, mac="aa:00:00:00:00:07", mode="routed", link="100"),
+                {"index": 9, "mac": "aa:00:00:00:00:07", "mode": "routed", "link": "100"},
             ],
         ),
     )
