@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osprovider.addressing.resolve import resolve
 from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
 from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
@@ -25,7 +26,7 @@ from osprovider.ganeti.request import Disk, Request
 from osprovider.images.manifest import Manifest
 from osprovider.layout import FILLED, MIB, DiskFacts, TablePlan, lay_out, least_filled_bytes, root_limit_bytes
 from osprovider.log import human_bytes
-from osprovider.nics import ResolvedNic, resolve
+from osprovider.nics import ResolvedNic
 from osprovider.rootpath import check_root_path, root_number
 
 __all__ = ["Plan", "make_plan", "serial_console", "target", "target_path"]

@@ -1,7 +1,8 @@
 """The configuration that holds for one instance: built-in, defaults, variant, instance file and OS parameters, merged.
 
 Every file is checked on its own, so that a problem names the file that has it even where another file overrides it.
-Not for: what a NIC of Ganeti's gets of it (:mod:`osprovider.nics`), or what is done with it (:mod:`osprovider.plan`).
+Not for: what a NIC of Ganeti's gets of it (:mod:`osprovider.addressing`), or what is done with it
+(:mod:`osprovider.plan`).
 """
 
 from __future__ import annotations

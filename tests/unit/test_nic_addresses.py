@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from osprovider.addressing.resolve import resolve
 from osprovider.config.model import NetworkSettings
 from osprovider.errors import ConfigurationError
 from osprovider.ganeti.request import Network, Nic
-from osprovider.nics import resolve
 
 BLUE = Network(name="blue", subnet="198.51.100.0/24", subnet6="2001:db8::/64")
 

@@ -8,10 +8,11 @@ from ipaddress import ip_interface
 
 import pytest
 
+from osprovider.addressing.resolve import resolve
 from osprovider.config.model import Dns, InstanceNic, NetworkSettings, Subnet, SubnetMatch
 from osprovider.errors import ConfigurationError
 from osprovider.ganeti.request import Network, Nic
-from osprovider.nics import ResolvedNic, is_onlink, resolve
+from osprovider.nics import ResolvedNic, is_onlink
 
 PROD = Subnet(
     networks=("198.51.100.0/24", "2001:db8:1::/64"),

@@ -9,11 +9,12 @@ from random import Random
 from typing import TypeVar
 from uuid import UUID
 
+from osprovider.addressing.resolve import resolve
 from osprovider.config.model import InstanceNic, NetworkSettings, Subnet, SubnetMatch
 from osprovider.errors import ConfigurationError, RequestError
 from osprovider.ganeti.environment import parse, variables
 from osprovider.ganeti.request import Disk, Instance, Network, Nic, Request, Script, Transfer
-from osprovider.nics import ResolvedNic, resolve
+from osprovider.nics import ResolvedNic
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Which network configuration each NIC of an instance gets."""
