@@ -2,21 +2,19 @@ r"""Checks of single values, each of them also what JSON Schema can say about it
 
 They let through what is right, and nothing that would mean something else where the value ends up: no line breaks in
 files of lines, no colon in passwd(5), no quotes and no white space on a kernel's command line, no slash in file names.
-A pattern is for both readers, so it keeps to what Python and ECMA-262 agree on and is anchored with ``^`` and ``$``.
-Not for: types (:mod:`osprovider.config.schema`) and what more than one field decides (``consistency``).
+Not for: what a check is (:mod:`osprovider.config.check`), types (:mod:`osprovider.config.schema`), and what more than
+one field decides (``consistency``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
-from typing import Any, NoReturn
 
+from osprovider.config.check import Number, Text
 from osprovider.config.suggest import quote
 
 __all__ = [
-    "Check",
     "absolute_path",
     "account",
     "address",
@@ -56,122 +54,32 @@ __all__ = [
 ]
 
 
-class Check:
-    """A check that is called with a value and returns nothing.
-
-    Attributes:
-        write: what to write, for messages.
-        schema: the keywords of JSON Schema that say the same, or as much of it as they can.
-        secret: the value must not appear in a message.
-        takes_numbers: a whole number is as good as its digits.
-    """
-
-    __slots__ = ("schema", "secret", "takes_numbers", "write")
-
-    def __init__(self, write: str, schema: Mapping[str, Any], *, secret: bool, takes_numbers: bool = False) -> None:
-        self.write = write
-        self.schema = schema
-        self.secret = secret
-        self.takes_numbers = takes_numbers
-
-    def __call__(self, value: str | int) -> None:
-        """Check a value.
-
-        Raises:
-            ValueError: what is wrong, and what to write instead.
-        """
-        raise NotImplementedError
-
-    def _refuse(self, value: str | int, what: str) -> NoReturn:
-        raise ValueError(f"{'this' if self.secret else quote(value)} {what}; write {self.write}")
-
-
-class _Text(Check):
-    __slots__ = ("_extra", "_fullmatch", "_longest", "_pattern")
-
-    def __init__(
-        self,
-        write: str,
-        pattern: str,
-        longest: int,
-        extra: Callable[[str], None] | None = None,
-        *,
-        secret: bool = False,
-        takes_numbers: bool = False,
-    ) -> None:
-        """Make a check of text.
-
-        Args:
-            write: what to write instead, for messages.
-            pattern: what values look like.
-            longest: in characters.
-            extra: what a pattern cannot say; called with values that fit it; raises ValueError.
-            secret: see :class:`Check`.
-            takes_numbers: likewise.
-        """
-        schema: dict[str, Any] = {"pattern": pattern, "maxLength": longest}
-        if takes_numbers:
-            schema |= {"type": ["string", "integer"], "minimum": 0}
-        super().__init__(write, schema, secret=secret, takes_numbers=takes_numbers)
-        self._pattern = pattern
-        self._longest = longest
-        self._extra = extra
-        self._fullmatch: Callable[[str], object] | None = None
-
-    def __call__(self, value: str | int) -> None:
-        if not isinstance(value, str):
-            raise TypeError(value)
-        if len(value) > self._longest:
-            self._refuse(value, f"is longer than {self._longest} characters")
-        if self._fullmatch is None:  # compiled when needed: there are many, few are used
-            self._fullmatch = re.compile(self._pattern).fullmatch
-        if self._fullmatch(value) is None:
-            self._refuse(value, "does not fit")
-        if self._extra:
-            self._extra(value)
-
-
-class _Number(Check):
-    __slots__ = ("_maximum", "_minimum")
-
-    def __init__(self, write: str, minimum: int, maximum: int) -> None:
-        super().__init__(write, {"minimum": minimum, "maximum": maximum}, secret=False)
-        self._minimum = minimum
-        self._maximum = maximum
-
-    def __call__(self, value: str | int) -> None:
-        if not isinstance(value, int):
-            raise TypeError(value)
-        if not self._minimum <= value <= self._maximum:
-            self._refuse(value, "does not fit")
-
-
 # Names
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
-name = _Text(
+name = Text(
     "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit",
     "^[A-Za-z0-9][A-Za-z0-9._-]*$",
     64,
 )
-account = _Text(
+account = Text(
     "a name as useradd takes it: lower-case letters, digits, '_' and '-', a letter or '_' first",
     "^[a-z_][a-z0-9_-]*$",
     32,  # useradd(8)
 )
-package = _Text(
+package = Text(
     "a package's name alone, such as openssh-server",
     "^[a-z0-9][a-z0-9+.-]+$",  # Debian Policy 5.6.1
     128,
 )
-suite = _Text("a release's code name, such as bookworm", "^[a-z][a-z0-9.-]*$", 64)
-repository_suite = _Text(
+suite = Text("a release's code name, such as bookworm", "^[a-z][a-z0-9.-]*$", 64)
+repository_suite = Text(
     "a suite such as bookworm or bookworm/updates, or a path with a slash at its end, such as ./",
     "^(\\./|/|/?[A-Za-z0-9][A-Za-z0-9._~+-]*(/[A-Za-z0-9][A-Za-z0-9._~+-]*)*/?)$",  # sources.list(5)
     128,
 )
-hook_order = _Text(
+hook_order = Text(
     "'after HOOK' or 'before HOOK'",
     "^(after|before) [A-Za-z0-9][A-Za-z0-9._-]*$",
     80,
@@ -181,7 +89,7 @@ hook_order = _Text(
 # Images
 
 _SIZE = "[1-9][0-9]{0,8}(KiB|MiB|GiB|TiB)"
-size = _Text("a number of bytes with its unit, such as 512MiB or 20GiB", f"^{_SIZE}$", 12)
+size = Text("a number of bytes with its unit, such as 512MiB or 20GiB", f"^{_SIZE}$", 12)
 _URL_CHARACTERS = r"[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]"
 
 
@@ -200,29 +108,29 @@ def _image_source(value: str) -> None:
         raise ValueError(f"{quote(value)} cannot be fetched; write an http or https URL, or a path")
 
 
-image_source = _Text(
+image_source = Text(
     "an absolute path, or a URL such as https://cloud.example.org/debian-12.qcow2",
     f"^{_URL_CHARACTERS}+$",
     2048,
     _image_source,
 )
-checksums = _Text(
+checksums = Text(
     "sha256:DIGITS, sha512:DIGITS, or where a list of checksums lies, such as SHA512SUMS",
     rf"^(sha256:[0-9a-f]{{64}}|sha512:[0-9a-f]{{128}}|(?!sha(256|512):){_URL_CHARACTERS}+)$",
     2048,
     _checksums,
 )
-keyring = _Text(
+keyring = Text(
     "a file's name in keys/, such as debian-cloud.gpg, or an absolute path",
     "^([A-Za-z0-9][A-Za-z0-9._-]*|(/[A-Za-z0-9._+-]+)+)$",
     256,
 )
-deb = _Text(
+deb = Text(
     "a file's name in debs/, such as site-tools_1.0_all.deb, or an absolute path",
     r"^([A-Za-z0-9][A-Za-z0-9._+~-]*|(/[A-Za-z0-9._+~-]+)+)\.deb$",
     256,
 )
-script = _Text(
+script = Text(
     "a file's name in scripts/, such as motd, or an absolute path",
     "^([A-Za-z0-9][A-Za-z0-9._-]*|(/[A-Za-z0-9._+-]+)+)$",
     256,
@@ -237,13 +145,13 @@ def _disk(value: str) -> None:
         raise ValueError('"0" is the disk of the system; write the index of another, such as 1, or its name in Ganeti')
 
 
-boot_partition = _Text("none, or a map such as {size: 1GiB, filesystem: ext4}", "^none$", 4)
-swap = _Text(
+boot_partition = Text("none, or a map such as {size: 1GiB, filesystem: ext4}", "^none$", 4)
+swap = Text(
     "none, memory, a size such as 2GiB, or a map: {disk: 1}, {disk: NAME} or {file: 1GiB}",
     f"^(none|memory|{_SIZE})$",
     12,
 )
-disk = _Text(
+disk = Text(
     "a disk's index, such as 1, or its name in Ganeti: letters, digits, '.', '_' and '-'",
     "^[A-Za-z0-9][A-Za-z0-9._-]*$",
     64,
@@ -251,8 +159,8 @@ disk = _Text(
     takes_numbers=True,
 )
 # mke2fs(8): 16 bytes; mkfs.xfs(8) takes 12.
-label = _Text("a label of letters, digits, '.', '_', '-' and '/'", "^[A-Za-z0-9/][A-Za-z0-9._/-]*$", 16)
-mount_option = _Text(
+label = Text("a label of letters, digits, '.', '_', '-' and '/'", "^[A-Za-z0-9/][A-Za-z0-9._/-]*$", 16)
+mount_option = Text(
     "one option as in fstab(5), without commas and white space, such as noatime",
     "^[A-Za-z0-9][A-Za-z0-9._:=/@+-]*$",
     128,
@@ -270,9 +178,9 @@ def _printable(value: str) -> None:
         raise ValueError(f"{quote(value)} holds the character U+{ord(odd):04X}; write one line of printable characters")
 
 
-text = _Text("one line of text", f"^[^{_CONTROL}]*$", 256, _printable)
-line = _Text("one line of text", f"^[^{_CONTROL}]+$", 256, _printable)
-gecos = _Text(
+text = Text("one line of text", f"^[^{_CONTROL}]*$", 256, _printable)
+line = Text("one line of text", f"^[^{_CONTROL}]+$", 256, _printable)
+gecos = Text(
     "one line of text without ':', which separates the fields of passwd(5)",
     f"^[^:{_CONTROL}]*$",
     256,
@@ -299,36 +207,36 @@ def _hostname(value: str) -> None:
 
 
 _SPEED = "1200|2400|4800|9600|19200|38400|57600|115200|230400|460800|921600"
-serial = _Text(
+serial = Text(
     "auto, none, or DEVICE or DEVICE,SPEED, such as ttyS0,115200 (speeds as termios(3) has them)",
     f"^(auto|none|(tty[A-Z]{{1,6}}|hvc)[0-9]{{1,3}}(,({_SPEED}))?)$",
     32,
 )
 # It ends up in grub.cfg and in /etc/default/grub, a shell's file.
-kernel_argument = _Text(
+kernel_argument = Text(
     "one word of printable ASCII without quotes or any of \\ $ ` ; & | < > { }, such as panic=10",
     r"^[!#%()*+,./0-9:=?@A-Z\[\]^_a-z~-]+$",
     256,
     _kernel_argument,
 )
-seconds = _Number("a number of seconds from 0 to 3600", 0, 3600)
-hostname = _Text(
+seconds = Number("a number of seconds from 0 to 3600", 0, 3600)
+hostname = Text(
     "fqdn, short, or a host name of letters, digits and '-', in parts separated by '.'",
     rf"^{_LABEL}(\.{_LABEL})*$",
     64,  # HOST_NAME_MAX, limits.h
     _hostname,
 )
-timezone = _Text(
+timezone = Text(
     "a name of the tz database, such as Europe/Berlin or Etc/UTC",
     "^[A-Za-z0-9][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*$",
     64,
 )
-locale = _Text(
+locale = Text(
     "a locale, such as C.UTF-8 or de_DE.UTF-8",
     r"^(C|POSIX|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?$",
     64,
 )
-absolute_path = _Text(
+absolute_path = Text(
     "an absolute path of letters, digits, '.', '_', '+' and '-', such as /bin/bash",
     "^(/[A-Za-z0-9._+-]+)+$",
     256,
@@ -336,7 +244,7 @@ absolute_path = _Text(
 )
 
 _B64 = "[./0-9A-Za-z]"
-password_hash = _Text(
+password_hash = Text(
     "the whole output of mkpasswd in single quotes (yescrypt, gost-yescrypt, scrypt, bcrypt, sha512crypt, sha256crypt) "
     "or leave it out to lock the password",
     # crypt(5), "Hashed passphrase format". md5crypt and older are guessed in seconds.
@@ -381,7 +289,7 @@ def _ssh_key(value: str) -> None:
         raise ValueError(f"{quote(value)} has a quote in its options that is not closed; close it")
 
 
-ssh_key = _Text(
+ssh_key = Text(
     "one line as in authorized_keys: [OPTIONS] ssh-ed25519 AAAA... [COMMENT] (not ssh-dss, which sshd no longer takes)",
     rf"^([^{_CONTROL}]*[ \t])?({_KEY_TYPES})[ \t]+AAAA[A-Za-z0-9+/]*={{0,2}}([ \t][^{_CONTROL}]*)?$",
     8192,  # an RSA key of 16384 bits has about 2800, and options come on top
@@ -431,26 +339,26 @@ def is_reserved(ip: IPv4Address | IPv6Address, network: IPv4Network | IPv6Networ
 
 
 _ADDRESS = "[0-9A-Fa-f.:]{2,45}"
-address = _Text("an address such as 198.51.100.53 or 2001:db8::53", f"^{_ADDRESS}$", 45, _address)
-cidr = _Text(
+address = Text("an address such as 198.51.100.53 or 2001:db8::53", f"^{_ADDRESS}$", 45, _address)
+cidr = Text(
     "a network such as 198.51.100.0/24 or 2001:db8:1::/64",
     f"^{_ADDRESS}/[0-9]{{1,3}}$",
     49,
     _cidr,
 )
-interface_address = _Text(
+interface_address = Text(
     "an address such as 198.51.100.21, 198.51.100.21/24 or 2001:db8:1::21/64",
     f"^{_ADDRESS}(/[0-9]{{1,3}})?$",
     49,
     _interface_address,
 )
-domain = _Text(
+domain = Text(
     "a domain such as example.org",
     rf"^{_LABEL}(\.{_LABEL})*$",
     253,  # RFC 1035, 2.3.4, as text
 )
-mtu = _Number("a number of bytes from 68 to 65535, such as 1500", 68, 65535)  # 68: RFC 791
-url = _Text(
+mtu = Number("a number of bytes from 68 to 65535, such as 1500", 68, 65535)  # 68: RFC 791
+url = Text(
     "a URL such as https://mirror.example.org/debian, without a user's name",
     r"^(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~%/+:=-]*)?|file:///[A-Za-z0-9._~%/+-]+)$",
     2048,

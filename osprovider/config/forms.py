@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from osprovider.config.checks import Check
+from osprovider.config.check import Check
 
 __all__ = ["ScalarOrMap"]
 
