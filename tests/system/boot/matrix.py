@@ -27,7 +27,18 @@ from tests.support.runs import locked
 from tests.support.template import shared_cache
 from tests.system.create.site import Site, attached
 
-__all__ = ["CONSOLES", "USERS", "Cell", "Installed", "Prepared", "boot_and_look", "install", "prepare", "show"]
+__all__ = [
+    "CONSOLES",
+    "USERS",
+    "Cell",
+    "Installed",
+    "Prepared",
+    "boot_and_look",
+    "install",
+    "partitions_of",
+    "prepare",
+    "show",
+]
 
 MIB = 1 << 20
 
@@ -176,10 +187,15 @@ def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
             hypervisor=xen if is_xen else "kvm",
             hypervisor_parameters=_hypervisor_parameters(cell, prepared),
         )
-        partitions = site.partitions(environment)
+        partitions = partitions_of(site.plan(environment))
         outcome = site.call("create", environment)
         assert outcome.status == 0, outcome.said
     return Installed(cell, scratch, files, partitions)
+
+
+def partitions_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A plan's partitions of disk 0, by role."""
+    return {part["role"]: part for part in plan["table"]["partitions"]}
 
 
 def _hypervisor_parameters(cell: Cell, prepared: Prepared) -> dict[str, str]:

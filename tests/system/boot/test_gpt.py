@@ -22,6 +22,16 @@ CELLS = [
     Cell("gpt", "xfs", "uefi", updates=True),
     Cell("gpt", "xfs", "kernel", root_path="UUID"),
     Cell("gpt", "btrfs", "bios"),
+    Cell(
+        *("gpt", "btrfs", "bios", "disks"),
+        disks=(320, 64),
+        layout={"swap": {"disk": 2}},
+        variant={"disks": {"1": {"filesystem": "xfs", "mount": "/srv", "label": "data", "options": ["noatime"]}}},
+        answers=(
+            ("findmnt --noheadings --raw --output SOURCE,FSTYPE,LABEL /srv", "/dev/vdb xfs data"),
+            ("swapon --noheadings --raw --show=NAME", "/dev/vdc"),
+        ),
+    ),
     Cell("gpt", "btrfs", "uefi"),
     Cell("gpt", "btrfs", "kernel", root_path="PARTUUID"),
 ]

@@ -13,7 +13,7 @@ from osprovider.disk.esp import REMOVABLE_PATH
 from osprovider.disk.table import make_table, write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers
-from tests.system.boot.matrix import USERS, Cell, Installed, boot_and_look, install, prepare
+from tests.system.boot.matrix import USERS, Cell, Installed, boot_and_look, install, partitions_of, prepare
 from tests.system.create.site import Site, sfdisk
 from tests.system.disk.support import put_esp
 
@@ -59,7 +59,7 @@ def test_a_disk_whose_esp_has_moved_boots_with_its_root_grown(scratch: Path, run
         environment = site.environment(disk, variant="published", nics=[])
         outcome = site.call("create", environment)
         assert outcome.status == 0, outcome.said
-        installed = Installed(cell, scratch, [disk], site.partitions(environment))
+        installed = Installed(cell, scratch, [disk], partitions_of(site.plan(environment)))
     root, esp = sfdisk(disk)["partitions"]
     assert esp["start"] * 512 == (_DISK_MIB - _ESP_MIB - 1) * _MIB
     assert (root["start"] + root["size"]) * 512 == esp["start"] * 512

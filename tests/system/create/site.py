@@ -146,13 +146,14 @@ class Site:
         environment = self.environment(disk, name=name, script=Script.RENAME, old_name=old_name, **changes)
         return self.call("rename", environment)
 
-    def partitions(self, environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """The partitions that ``osprovider plan`` says ``create`` makes, by role."""
+    def plan(self, environment: Mapping[str, str]) -> dict[str, Any]:
+        """What ``osprovider plan`` says that ``create`` will do."""
         variables = self.directory / "environment"
         variables.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
         outcome = self.command("plan", "--json", "--environment", str(variables))
         assert outcome.status == 0, outcome.said
-        return {part["role"]: part for part in json.loads(outcome.said)["table"]["partitions"]}
+        plan: dict[str, Any] = json.loads(outcome.said)
+        return plan
 
     def command(self, *words: str) -> Outcome:
         """Run the ``osprovider`` command."""
