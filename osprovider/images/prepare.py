@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,13 +27,15 @@ from typing import TYPE_CHECKING
 
 import osprovider
 from osprovider import linux
+from osprovider.background import Task
 from osprovider.config.load import load_cache
 from osprovider.disk import features, filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
 from osprovider.errors import GuestError, ImageError, NodeError
-from osprovider.guest.host import HostGuest
+from osprovider.guest.host import DRIVERS, HostGuest
+from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
 from osprovider.images.builder import bootstrap, reproducible, requirements
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
@@ -57,6 +60,9 @@ anything is unpacked into, since an ext4 has to have room for its journal."""
 _NEARLY_FULL = 32 << 20
 _BLOCK = 4096
 _LONG_RUN = 1 << 20  # bytes of zeros that are worth a hole
+_WRITE_OUT_SECONDS = 0.1
+# The first inode that is none of the file system's own; more groups than any has.
+_TOGETHER = {"inode_goal": "12", "mb_max_linear_groups": "2147483647"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -234,11 +240,11 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
         ImageError: it does not fit, or ``fill`` failed.
     """
     with _filling(job, job.image, size_bytes) as (guest, root):
-        facts = fill(guest, root)
+        with _written_out(root, job.image):
+            facts = fill(guest, root)
         with reporter.step(f"image {job.name}: store"):
             # Not every error of a write shows up at the unmounting; this says them all (syncfs(2)).
             run(["sync", "--file-system", root])
-            run(["fstrim", root])
     with reporter.step(f"image {job.name}: check and shrink") as detail:
         unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
         filesystem.shrink(job.image, without=unknown)
@@ -267,9 +273,14 @@ def _filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest
 
 @contextmanager
 def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
-    """Mount a file system so that programs run and devices work in it; unmounted and synced afterwards."""
+    """Mount a file system so that programs run and devices work in it; unmounted and synced afterwards.
+
+    It has not to outlive a crash before that, so there is no journal, and nothing in it waits for the disk.
+    """
     with loop_device(image) as loop:
-        linux.mount(str(loop), str(root), kind, linux.MountFlag.NOATIME, "errors=remount-ro")
+        driver, options = DRIVERS[kind]
+        linux.mount(str(loop), str(root), driver, linux.MountFlag.NOATIME, f"{options},noload,nobarrier")
+        _keep_together(loop)
         try:
             fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -278,6 +289,38 @@ def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
                 os.close(fd)
         finally:
             linux.umount(str(root))
+
+
+@contextmanager
+def _written_out(root: Path, image: Path) -> Iterator[None]:
+    """While the body fills a file system, have it written to its image, and that to its disk."""
+    done = threading.Event()
+
+    def write(root_fd: int, image_fd: int) -> None:
+        while not done.wait(_WRITE_OUT_SECONDS):
+            with suppress(OSError):  # whoever stores it in the end is told
+                linux.syncfs(root_fd)
+                linux.start_writeback(image_fd, 0, 0)
+
+    with opened(os.open(root, os.O_RDONLY | os.O_CLOEXEC)) as root_fd, opened(os.open(image, os.O_RDWR)) as image_fd:
+        task = Task("write-out", write, root_fd, image_fd)
+        try:
+            yield
+        finally:
+            done.set()
+            task.wait()
+
+
+def _keep_together(loop: Path) -> None:
+    """Have the kernel lay all files at the front of a file system that is made larger than what it is to hold.
+
+    By itself it spreads directories over all of it, and their files with them, which shrinking has to move (12,700
+    files of 390 MiB: 1.2 s, else 0.2 s). Where sysfs is read-only, or a kernel no longer has these, that is all.
+    Source: the kernel's Documentation/ABI/testing/sysfs-fs-ext4 (``inode_goal``, ``mb_max_linear_groups``).
+    """
+    for name, value in _TOGETHER.items():
+        with suppress(OSError):
+            Path("/sys/fs/ext4", loop.name, name).write_text(value)
 
 
 def _free_bytes(directory: Path) -> int:
