@@ -38,11 +38,7 @@ _TEXTS = (
     "/etc/dracut.conf.d/*",
     "/etc/extlinux.conf",
     "/etc/update-extlinux.conf",
-    *(
-        f"{directory}/{names}"
-        for directory in _GRUB
-        for names in ("grub.cfg", "grub.conf", "menu.lst", "custom.cfg", "load.cfg", "*/load.cfg")
-    ),
+    *(f"{directory}/{names}" for directory in _GRUB for names in ("*.cfg", "grub.conf", "menu.lst", "*/load.cfg")),
     "/boot/extlinux/*.conf",
     "/boot/extlinux.conf",
     "/boot/syslinux/*.cfg",

@@ -1,9 +1,10 @@
 """What a disk image holds: its partition table, its file systems, and which of them is the root.
 
 The image is anybody's. Its superblocks are read by blkid in the sandbox, its files through the libguestfs appliance.
-Sources: Discoverable Partitions Specification; blkid(8), low-level probing; fstab(5); btrfs(5), "MOUNT OPTIONS".
+Sources: Discoverable Partitions Specification; blkid(8), low-level probing.
 Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), reading the table itself
-(:mod:`osprovider.images.diskimage.table`).
+(:mod:`osprovider.images.diskimage.table`), where the system has which file system
+(:mod:`osprovider.images.diskimage.places`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,13 @@ from typing import TypeVar
 
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError, ImageError
-from osprovider.guest import fstab
-from osprovider.guest.appliance import DRIVERS, appliance
+from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
 from osprovider.guest.volume import Volume
+from osprovider.images.diskimage.places import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
 from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
-from osprovider.layout import msdos_partition_uuid
 from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -50,15 +50,9 @@ _NOT_A_ROOT = {
 
 _SUPPORTED = "put the root on a file system of its own (ext4, xfs, btrfs)"
 
-_MOUNTED = frozenset(DRIVERS) - {"swap"}
-_ESP = ("/boot/efi", "/efi")
 _SYSTEM = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
 _WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
 _PROBE_SECONDS = 60
-
-_SUBVOLUME = re.compile(r"[\w@./-]{1,255}", re.ASCII)
-_PLACE = re.compile(r"/[\w./-]{0,254}", re.ASCII)
-_MOST_SUBVOLUMES = 31  # that a system has mounted beside its root
 
 _Found = TypeVar("_Found")
 
@@ -74,23 +68,6 @@ class Contents:
 
     table: ImageTable | None
     filesystem: Filesystem
-
-
-@dataclass(frozen=True, slots=True)
-class _System:
-    """A file system that holds one.
-
-    Attributes:
-        part: where it is.
-        subvolume: where it does not lie at the top (btrfs).
-        fstab: its fstab(5).
-        esp: where it has the EFI system partition, unless its fstab knows better.
-    """
-
-    part: ImagePartition
-    subvolume: str = ""
-    fstab: str = ""
-    esp: str = _ESP[0]
 
 
 def examine(
@@ -158,7 +135,7 @@ def volumes(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool 
     placed = sorted((part for part in partitions if part.mount is not None), key=lambda part: part.mount != "/")
     with _loops(raw, placed, read_only=read_only) as devices:
         yield [
-            Volume(devices[part.number], _type(part), part.mount, subvolumes=_subvolumes(part))
+            Volume(devices[part.number], type_of(part), part.mount, subvolumes=_subvolumes(part))
             for part in placed
             if part.number in devices
         ]
@@ -204,10 +181,6 @@ def _with_filesystem(part: ImagePartition, raw: Path, name: str) -> ImagePartiti
     return dataclasses.replace(part, filesystem=_probe(raw, name, part.start_bytes, part.size_bytes))
 
 
-def _type(part: ImagePartition) -> str:
-    return part.filesystem.type if part.filesystem else ""
-
-
 def _subvolumes(part: ImagePartition) -> tuple[tuple[str, str], ...]:
     return part.filesystem.subvolumes if part.filesystem else ()
 
@@ -221,7 +194,7 @@ def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool =
                 loop_device(raw, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=read_only)
             )
             for part in partitions
-            if _type(part) in _MOUNTED
+            if type_of(part) in MOUNTED
         }
 
 
@@ -238,10 +211,10 @@ def _find(
     table, parts = _partitions(raw, name)
     systems = []
     for candidate in _candidates(parts):
-        guess = _placed(parts, _System(candidate), table)
+        guess = placed_in(parts, System(candidate), table)
         with _opened(raw, guess, directories, f"image {name}: {_called(candidate)}") as guest:
             for system in _systems_in(guest, candidate):
-                placed = _placed(parts, system, table)
+                placed = placed_in(parts, system, table)
                 systems.append((system, placed, [look(guest)] if placed == guess else []))
     if not systems:
         raise _no_root(parts, name)
@@ -260,14 +233,20 @@ def _partitions(raw: Path, name: str) -> tuple[ImageTable | None, list[ImagePart
     table = read_image_table(raw, name)
     if table is None:
         raise ImageError(f"image {name}: has no partition table, and no file system that is known")
-    return table, [_with_filesystem(part, raw, name) for part in table.partitions]
+    parts = [_with_filesystem(part, raw, name) for part in table.partitions]
+    for part in parts:
+        if type_of(part) == "swsuspend":  # every instance would go on with that, on file systems that have changed
+            raise ImageError(
+                f"image {name}: {_called(part)} holds a system that hibernates (swsuspend): wake it up and shut it down"
+            )
+    return table, parts
 
 
 def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:
     """What may be the root: the partition of that type, or else any that is of no other type."""
     candidates = [part for part in partitions if part.role == "root"]
     candidates = candidates or [part for part in partitions if part.role not in _NEVER_ROOT]
-    return [part for part in candidates if _type(part) in _MAY_BE_ROOT]
+    return [part for part in candidates if type_of(part) in _MAY_BE_ROOT]
 
 
 @contextmanager
@@ -282,20 +261,20 @@ def _opened(
         raise ImageError(f"{what}: {error}") from error
 
 
-def _systems_in(guest: Guest, part: ImagePartition) -> list[_System]:
+def _systems_in(guest: Guest, part: ImagePartition) -> list[System]:
     """What a file system holds: a system at its top, or (btrfs) one in each of some subvolumes."""
     if any(guest.exists(path) for path in _SYSTEM):
         tops = [""]
-    elif _type(part) == "btrfs":
+    elif type_of(part) == "btrfs":
         found = {path.split("/")[1] for file in _SYSTEM for path in guest.glob(f"/*{file}")}
-        tops = [f"/{top}" for top in sorted(found) if _SUBVOLUME.fullmatch(top)]
+        tops = [f"/{top}" for top in sorted(found) if SUBVOLUME.fullmatch(top)]
     else:
         tops = []
-    return [_System(part, top.removeprefix("/"), _fstab(guest, top), _esp(guest, top)) for top in tops]
+    return [System(part, top.removeprefix("/"), _fstab(guest, top), _esp(guest, top)) for top in tops]
 
 
 def _esp(guest: Guest, top: str) -> str:
-    return next((place for place in _ESP if guest.is_directory(f"{top}{place}")), _ESP[0])
+    return next((place for place in ESP if guest.is_directory(f"{top}{place}")), ESP[0])
 
 
 def _fstab(guest: Guest, top: str) -> str:
@@ -307,7 +286,7 @@ def _fstab(guest: Guest, top: str) -> str:
         return ""
 
 
-def _several_roots(systems: Sequence[_System], name: str) -> ImageError:
+def _several_roots(systems: Sequence[System], name: str) -> ImageError:
     places = " and ".join(f"{_called(each.part)} {each.subvolume}".strip() for each in systems)
     return ImageError(f"image {name}: {places} could both be the root: set the type of one partition (root-x86-64)")
 
@@ -315,87 +294,18 @@ def _several_roots(systems: Sequence[_System], name: str) -> ImageError:
 def _no_root(partitions: Sequence[ImagePartition], name: str) -> ImageError:
     """Why there is none, with what is there in place of one."""
     for part in partitions:
-        kind = _type(part)
+        kind = type_of(part)
         if kind in _NOT_A_ROOT:
             return ImageError(
                 f"image {name}: {_called(part)} is {_NOT_A_ROOT[kind]} ({kind}), which is not supported: {_SUPPORTED}"
             )
     for part in partitions:
-        if part.role == "root" and _type(part) not in _MAY_BE_ROOT:
-            kind = _type(part) or "nothing that is known"
+        if part.role == "root" and type_of(part) not in _MAY_BE_ROOT:
+            kind = type_of(part) or "nothing that is known"
             return ImageError(f"image {name}: {_called(part)} is the root by its type and holds {kind}: {_SUPPORTED}")
-    held = ", ".join(f"{_called(part)}: {_type(part) or 'nothing known'}" for part in partitions)
+    held = ", ".join(f"{_called(part)}: {type_of(part) or 'nothing known'}" for part in partitions)
     return ImageError(f"image {name}: no file system holds a system ({' or '.join(_SYSTEM)}); {held}")
 
 
 def _called(part: ImagePartition) -> str:
     return f"partition {part.number}" if part.number else "its file system"
-
-
-# -- its other file systems -------------------------------------------------------------------------------------------
-
-
-def _placed(
-    partitions: Sequence[ImagePartition], system: _System, table: ImageTable | None
-) -> tuple[ImagePartition, ...]:
-    """The partitions with what was found out about their places in the system."""
-    mounts: dict[int, str] = {}
-    subvolumes: list[tuple[str, str]] = []
-    for line in _mounts(system.fstab):
-        for part in partitions:
-            if not _is_named(part, line.device, table) or _type(part) not in _MOUNTED:
-                continue
-            if part.number == system.part.number:
-                if (subvolume := _subvolume_of(line.options)) and len(subvolumes) < _MOST_SUBVOLUMES:
-                    subvolumes.append((line.place, subvolume))
-            elif line.place not in mounts.values():
-                mounts.setdefault(part.number, line.place)
-    if system.subvolume or subvolumes:
-        subvolumes.insert(0, ("/", system.subvolume))
-    return tuple(_place(part, system, mounts, tuple(subvolumes)) for part in partitions)
-
-
-def _place(
-    part: ImagePartition, system: _System, mounts: Mapping[int, str], subvolumes: tuple[tuple[str, str], ...]
-) -> ImagePartition:
-    if part.number == system.part.number:
-        filesystem = part.filesystem and dataclasses.replace(part.filesystem, subvolumes=subvolumes)
-        return dataclasses.replace(part, role="root", mount="/", filesystem=filesystem)
-    mount = mounts.get(part.number)
-    if mount is None and part.role in ("boot", "esp") and _type(part) in _MOUNTED:
-        mount = {"boot": "/boot", "esp": system.esp}[part.role]
-    role = "boot" if mount == "/boot" else "swap" if _type(part) == "swap" else part.role
-    return dataclasses.replace(part, role="other" if role == "root" else role, mount=mount)
-
-
-def _mounts(text: str) -> Iterator[fstab.Line]:
-    """What is mounted beside the root; of what is mounted by hand only what boots."""
-    for line in fstab.lines(text):
-        is_plain = _PLACE.fullmatch(line.place) and ".." not in line.place.split("/")
-        boots = "noauto" not in line.options or line.place.startswith(("/boot", "/efi"))
-        if is_plain and boots and line.place != "/":
-            yield line
-
-
-def _subvolume_of(options: Sequence[str]) -> str | None:
-    for option in options:
-        key, _, value = option.partition("=")
-        if key == "subvol" and _SUBVOLUME.fullmatch(value):
-            return value.lstrip("/")
-    return None
-
-
-def _is_named(part: ImagePartition, spelling: str, table: ImageTable | None) -> bool:
-    """Does fstab's first field mean this partition, in any of its spellings."""
-    number, tag = fstab.node_number(spelling), fstab.tag_of(spelling)
-    if number is not None or tag is None:
-        return number is not None and number == part.number
-    names = {
-        "uuid": part.filesystem.uuid if part.filesystem else "",
-        "label": part.filesystem.label if part.filesystem else "",
-        "partuuid": part.guid or (msdos_partition_uuid(table.id, part.number) if table else ""),
-        "partlabel": part.name,
-    }
-    kind, value = tag
-    known = names[kind]
-    return bool(known) and (value.lower() == known.lower() if kind.endswith("uuid") else value == known)

@@ -42,6 +42,7 @@ def guest(tmp_path: Path) -> Iterator[HostGuest]:
         ("/etc/fstab", f"/dev/disk/by-uuid/{ROOT} / ext4\n", f"/dev/disk/by-uuid/{NEW_ROOT} / ext4\n"),
         ("/etc/crypttab", f"data UUID={ROOT.upper()} none\n", f"data UUID={NEW_ROOT} none\n"),
         ("/boot/grub/grub.cfg", f"search --fs-uuid --set=root {ROOT}\n", f"search --fs-uuid --set=root {NEW_ROOT}\n"),
+        ("/boot/grub2/bootuuid.cfg", f'set BOOT_UUID="{ROOT}"\n', f'set BOOT_UUID="{NEW_ROOT}"\n'),
         ("/boot/grub2/grub.cfg", f"root=UUID={ROOT} ro\n", f"root=UUID={NEW_ROOT} ro\n"),
         ("/boot/efi/EFI/debian/grub.cfg", f"search.fs_uuid {ROOT} root\n", f"search.fs_uuid {NEW_ROOT} root\n"),
         ("/boot/loader/entries/a.conf", f"options root=PARTUUID={PART}\n", f"options root=PARTUUID={NEW_PART}\n"),

@@ -294,6 +294,14 @@ def test_a_disk_of_swap_and_an_esp_has_no_root(disk: Callable[..., Path]) -> Non
     assert refusal(image, NOWHERE) == f"image x: {NO_SYSTEM}; {held}"
 
 
+def test_a_system_that_hibernates_is_refused(disk: Callable[..., Path]) -> None:
+    image = disk(Part(1, ROOT, 16, "ext4", files=system("")), Part(2, SWAP, 16, "swap"))
+    write(image, 17 * MIB + 4096 - 10, b"S1SUSPEND\0")
+    assert refusal(image, NOWHERE) == (
+        "image x: partition 2 holds a system that hibernates (swsuspend): wake it up and shut it down"
+    )
+
+
 def test_a_partition_with_two_superblocks_is_refused_with_the_byte(disk: Callable[..., Path]) -> None:
     image = disk(Part(1, ROOT, 64, "ext4", files=system("")))
     write(image, MIB + 65536 + 64, b"_BHRfS_M")
