@@ -19,6 +19,10 @@ CELLS = [
         answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
     ),
     Cell("gpt", "xfs", "bios"),
+    Cell(
+        *("gpt", "xfs", "bios", "boot-swap"),
+        layout={"boot": {"size": "256MiB", "filesystem": "ext2"}, "swap": "64MiB"},
+    ),
     Cell("gpt", "xfs", "uefi", updates=True),
     Cell("gpt", "xfs", "kernel", root_path="UUID"),
     Cell("gpt", "btrfs", "bios"),
@@ -33,6 +37,7 @@ CELLS = [
         ),
     ),
     Cell("gpt", "btrfs", "uefi"),
+    Cell("gpt", "btrfs", "uefi", "boot", layout={"boot": {"size": "256MiB", "filesystem": "ext4"}}, updates=True),
     Cell("gpt", "btrfs", "kernel", root_path="PARTUUID"),
 ]
 

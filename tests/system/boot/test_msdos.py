@@ -13,6 +13,18 @@ CELLS = [
     Cell("msdos", "ext4", "uefi"),
     Cell("msdos", "ext4", "uefi", "4096", sector_size=4096),
     Cell("msdos", "ext4", "kernel"),
+    # instance-image's layouts with SWAP=yes, without and with kernel_path.
+    Cell(
+        *("msdos", "ext4", "bios", "boot-swap"),
+        layout={"boot": {"size": "256MiB", "filesystem": "ext4"}, "swap": "64MiB"},
+        updates=True,
+    ),
+    Cell("msdos", "ext4", "kernel", "swap", layout={"swap": "memory"}, root_path="/dev/vda2"),
+    Cell(
+        *("msdos", "xfs", "bios", "boot-extlinux"),
+        layout={"boot": {"size": "256MiB", "filesystem": "ext4"}},
+        variant={"boot": {"loader": "extlinux", "timeout": 0}},
+    ),
     Cell("msdos", "xfs", "bios"),
     Cell("msdos", "xfs", "uefi"),
     Cell("msdos", "xfs", "kernel", root_path="PARTUUID"),
