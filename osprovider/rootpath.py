@@ -27,7 +27,8 @@ def root_number(request: Request, table: TableType) -> int | None:
 
     kvm and xen-pvm name it in ``root_path`` (``hv_kvm/__init__.py``, ``hv_xen.py``) beside an external kernel. What is
     no partition of a disk (``UUID=``, ``LABEL=``, a network's) is left to whoever wrote it. lxc mounts the first
-    partition, or a disk without any (``hv_lxc.py``, ``_PrepareInstanceRootFsBdev``).
+    partition, or a disk without any (``hv_lxc.py``, ``_PrepareInstanceRootFsBdev``); chroot the disk itself
+    (``hv_chroot.py``, ``StartInstance``).
 
     Args:
         request: Ganeti's.
@@ -41,6 +42,13 @@ def root_number(request: Request, table: TableType) -> int | None:
         return None
     if instance.hypervisor == "lxc":
         return None if table == "none" else 1
+    if instance.hypervisor == "chroot":
+        if table != "none":
+            raise RequestError(
+                f"the hypervisor chroot mounts the whole disk, and with layout.table: {table} the root is a partition: "
+                "set layout.table to none"
+            )
+        return None
     path = dict(instance.hypervisor_parameters).get("root_path", "")
     found = _DISK.fullmatch(path)
     if found is None:
