@@ -29,6 +29,10 @@ def prepared(run_directory: Path) -> Path:
             for path in (directory / "tree/boot").iterdir():
                 path.unlink()
             _pack(directory, "bare")
+            site = _site(directory, directory)
+            for name in ("kernel", "bare"):
+                outcome = site.command("image", "build", name)
+                assert outcome.status == 0, outcome.said
             (directory / "ready").touch()
     return directory
 
@@ -37,17 +41,21 @@ def _pack(directory: Path, name: str) -> None:
     subprocess.run(["tar", "-czf", str(directory / f"{name}.tar.gz"), "-C", str(directory / "tree"), "."], check=True)
 
 
+def _site(directory: Path, prepared: Path) -> Site:
+    site = Site(directory, prepared / "cache")
+    site.write("defaults.yaml", "network: {renderer: none}\nhooks: {disable: [users, ssh]}\n")
+    for name in ("kernel", "bare"):
+        site.write(f"images/{name}.yaml", f"source: {prepared / name}.tar.gz\n")
+        for table in ("gpt", "none"):
+            site.write(f"variants/{name}-{table}.yaml", f"image: {name}\nlayout: {{table: {table}}}\n")
+    return site
+
+
 @pytest.fixture
 def place(tmp_path: Path, prepared: Path) -> Iterator[Site]:
     """A site with the images ``kernel`` and ``bare``."""
     with no_leftovers([tmp_path]):
-        site = Site(tmp_path, prepared / "cache")
-        site.write("defaults.yaml", "network: {renderer: none}\nhooks: {disable: [users, ssh]}\n")
-        for name in ("kernel", "bare"):
-            site.write(f"images/{name}.yaml", f"source: {prepared / name}.tar.gz\n")
-            for table in ("gpt", "none"):
-                site.write(f"variants/{name}-{table}.yaml", f"image: {name}\nlayout: {{table: {table}}}\n")
-        yield site
+        yield _site(tmp_path, prepared)
 
 
 def bare(disk: Path, command: str) -> str:
