@@ -27,6 +27,7 @@ __all__ = [
     "is_write_protected",
     "mount",
     "openat2",
+    "overwrite_in_place",
     "private_mount_namespace",
     "private_network_namespace",
     "sector_size",
@@ -48,6 +49,9 @@ _BLKSSZGET = 0x1268
 _BLKDISCARD = 0x1277
 _BLKGETSIZE64 = 0x80081272
 _FICLONE = 0x40049409
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_NOCOW_FL = 0x00800000
 
 # netdevice(7), <linux/sockios.h>, <linux/if.h>
 _SIOCSIFFLAGS = 0x8914
@@ -91,6 +95,7 @@ class Resolve(IntFlag):
 class Fallocate(IntFlag):
     """Of fallocate(2)."""
 
+    NONE = 0
     KEEP_SIZE = 1
     PUNCH_HOLE = 2
     ZERO_RANGE = 16
@@ -186,6 +191,12 @@ def fallocate(fd: int, mode: Fallocate, offset: int, length: int) -> None:
     cannot (``blkdev_fallocate`` in the kernel's block/fops.c).
     """
     _check(_libc.fallocate64(fd, ctypes.c_int(mode), ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def overwrite_in_place(fd: int) -> None:
+    """Have a btrfs write a new and empty file over in place, uncompressed, in place of copying what changes."""
+    flags = struct.unpack_from("=i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(8)))[0]
+    fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("=q", flags | _FS_NOCOW_FL))
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:

@@ -16,10 +16,10 @@ from osprovider.addressing.resolve import resolve
 from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
 from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
-from osprovider.config.model import Layout, Variant
+from osprovider.config.model import Layout
 from osprovider.config.sizes import parse_size
 from osprovider.datadisks import DiskPlan, plan_disks
-from osprovider.errors import RequestError
+from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size, memory_mib
 from osprovider.ganeti.request import Disk, Request
@@ -32,6 +32,7 @@ from osprovider.rootpath import check_root_path, root_number
 __all__ = ["Plan", "make_plan", "serial_console", "target", "target_path"]
 
 _WORTH_A_NOTE = 64 << 20
+_BESIDE_SWAP_FILE = 64 << 20  # for the file system's own, and for what hooks write
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
 
 
@@ -168,8 +169,6 @@ def make_plan(
     if instance is None:
         raise RequestError("INSTANCE_NAME is not set: this is for an instance")
     variant = settings.variant
-    if not settings.leave_disk_alone:
-        _refuse_unknown(variant)
     nics: tuple[ResolvedNic, ...] = ()
     if not settings.leave_disk_alone:
         nics = resolve(
@@ -199,6 +198,8 @@ def make_plan(
         check_root_path(request, table)
         if firmware and not (manifest and manifest.table):
             table = marked_for(variant.boot.loader, table)
+    if manifest is not None and table is not None:
+        _refuse_swap_file(layout, manifest, table, disk or "")
     if disks is None:
         disks = () if settings.leave_disk_alone else plan_disks(request, variant)
     return Plan(
@@ -230,16 +231,6 @@ def make_plan(
     )
 
 
-def _refuse_unknown(variant: Variant) -> None:
-    """What may be written and is not built yet."""
-    layout = variant.layout
-    for said, is_asked in {
-        "layout.swap: a file": layout.swap.kind == "file",
-    }.items():
-        if is_asked:
-            raise RequestError(f"{said} is not there yet: leave it out of variant, instance file and OS parameters")
-
-
 def _left_out(settings: Settings) -> tuple[str, ...]:
     """What the variant says and nobody does."""
     if not settings.variant.packages or settings.image is None or settings.image.build is not None:
@@ -269,6 +260,7 @@ def _table(
 ) -> TablePlan:
     """The disk's table: the image's own, or one that the variant describes."""
     uuid = request.instance.uuid if request.instance else ""
+    swap_file = _swap_file_bytes(layout)
     if manifest is not None and manifest.table is not None:
         return adopt(facts, layout, manifest.table, manifest.size_bytes, uuid, disk)
     needs, filesystem = (manifest.size_bytes, manifest.filesystem.type) if manifest else (0, None)
@@ -278,7 +270,7 @@ def _table(
         facts,
         layout,
         firmware,
-        needs,
+        needs + swap_file if needs else 0,
         uuid,
         disk,
         filesystem,
@@ -299,6 +291,29 @@ def _swap_bytes(request: Request, layout: Layout) -> int:
             "INSTANCE_BE_maxmem is not set, and layout.swap is memory: set layout.swap to a size such as 2GiB"
         )
     return memory * MIB
+
+
+def _swap_file_bytes(layout: Layout) -> int:
+    """How large the file for swap is; 0 for none."""
+    return parse_size(layout.swap.size or "") if layout.swap.kind == "file" else 0
+
+
+def _refuse_swap_file(layout: Layout, manifest: Manifest, table: TablePlan, disk: str) -> None:
+    """Refuse a file for swap that has no place on the root, or that the guest could not swap to."""
+    root, size = table.find("root"), _swap_file_bytes(layout)
+    if root is None or not size:
+        return
+    if root.filesystem == "btrfs" and not manifest.built_here:
+        raise RequestError(
+            "layout.swap: a file on a btrfs that others made can't be kept from being copied on write: use a disk "
+            "({disk: 1})"
+        )
+    needed = manifest.filesystem.used_bytes + size + _BESIDE_SWAP_FILE
+    if needed > root.size_bytes:
+        raise DeviceError(
+            f"disk 0 ({disk}) is too small: its root has {root.size_bytes // MIB} MiB, and the image and layout.swap's "
+            f"file need {-(-needed // MIB)} MiB; give the instance a larger disk, or less swap"
+        )
 
 
 def _filled(layout: Layout, manifest: Manifest | None) -> bool:

@@ -11,10 +11,13 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from osprovider import linux
 from osprovider.guest.resolve import open_inside, opened, reopenable
 
-__all__ = ["put", "refuse_special", "remove", "renamed_into_place"]
+__all__ = ["allocate", "put", "refuse_special", "remove", "renamed_into_place"]
 
+_ZEROS = memoryview(bytes(1 << 20))
+_NO_SUCH_CALL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL})
 _ACCESS_LIST = "system.posix_acl_access"
 # They vouch for a content (capabilities(7), IMA and EVM), so they go with it, as they would at a write(2).
 _VOUCHING = frozenset({"security.capability", "security.evm", "security.ima"})
@@ -66,6 +69,46 @@ def put(parent_fd: int, name: str, chunks: Iterable[bytes], *, mode: int | None,
                 attributes.pop(_ACCESS_LIST, None)
             _set_attributes(file.fileno(), attributes)
             os.fchmod(file.fileno(), old_mode if mode is None else mode)
+
+
+def allocate(parent_fd: int, name: str, size_bytes: int, head: bytes, *, written: bool) -> None:
+    """Put a file of root's alone, with a place on the disk for each of its blocks, where no directory is.
+
+    Args:
+        parent_fd: the directory.
+        name: the file's.
+        size_bytes: its size.
+        head: what it begins with; the rest is zeros.
+        written: write these, in place of having them noted as unwritten. Done also where the file system can't do that.
+    """
+    with renamed_into_place(parent_fd, name) as temporary:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with opened(os.open(temporary, flags, 0o600, dir_fd=parent_fd)) as fd:
+            with suppress(OSError):  # only btrfs has to be told
+                linux.overwrite_in_place(fd)
+            if written or not _reserved(fd, size_bytes):
+                for offset in range(0, size_bytes, len(_ZEROS)):
+                    _write_all(fd, _ZEROS[: size_bytes - offset], offset)
+            _write_all(fd, memoryview(head), 0)
+            os.fchown(fd, 0, 0)
+            os.fchmod(fd, 0o600)
+
+
+def _reserved(fd: int, size_bytes: int) -> bool:
+    """Have the file system give a file its blocks; False where it doesn't know how."""
+    try:
+        linux.fallocate(fd, linux.Fallocate.NONE, 0, size_bytes)
+    except OSError as error:
+        if error.errno in _NO_SUCH_CALL:
+            return False
+        raise
+    return True
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data, offset = data[count:], offset + count
 
 
 def _to_keep(parent_fd: int, name: str) -> tuple[int, tuple[int, int], dict[str, bytes]]:

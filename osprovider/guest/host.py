@@ -94,6 +94,10 @@ class HostGuest(Guest):
         with _reported("write", path) as inside, entry(self._root, inside, follow=True, make_parents=True) as place:
             files.put(*place, [data], mode=mode, owner=owner)
 
+    def allocate(self, path: str, size_bytes: int, *, head: bytes = b"", written: bool = False) -> None:
+        with _reported("make", path) as inside, entry(self._root, inside, follow=False, make_parents=True) as place:
+            files.allocate(*place, size_bytes, head, written=written)
+
     def exists(self, path: str) -> bool:
         with _reported("look at", path) as inside:
             return self._kind(inside) is not None

@@ -38,6 +38,15 @@ class Guest(Protocol):
         What is there and no regular file is refused.
         """
 
+    def allocate(self, path: str, size_bytes: int, *, head: bytes = b"", written: bool = False) -> None:
+        """Put a file of this size, as swap wants it, in the place of a file or link that was there.
+
+        All its blocks have their place on the disk, where a btrfs leaves them when they are written. It begins with
+        ``head``, and the rest reads as zeros; with ``written``, or where the file system cannot reserve blocks, these
+        are written, which takes as long. It is root's, and nobody else reads it. Missing parents are made (root's,
+        0755). Without room for all of it nothing changes.
+        """
+
     def exists(self, path: str) -> bool:
         """Is there a file of any kind at ``path``, symbolic links followed; a dangling link does not exist."""
 

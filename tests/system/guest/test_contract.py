@@ -28,6 +28,30 @@ def owner_of(path: Path) -> tuple[int, int]:
     return path.lstat().st_uid, path.lstat().st_gid
 
 
+# --- room
+
+
+def test_a_file_for_swap_has_all_its_blocks_and_is_roots_alone(root: Root) -> None:
+    (root.path / "elsewhere").write_text("stays\n")
+    (root.path / "swap").symlink_to("elsewhere")
+    root.guest.allocate("/swap", 3 << 20, head=b"head")
+    root.guest.allocate("/below/swap", 1 << 20, written=True)
+    status = (root.path / "swap").lstat()
+    assert (status.st_size, mode_of(root.path / "swap"), owner_of(root.path / "swap")) == (3 << 20, 0o600, (0, 0))
+    assert status.st_blocks * 512 >= 3 << 20
+    assert (root.path / "swap").read_bytes() == b"head".ljust(3 << 20, b"\0")
+    assert (root.path / "below/swap").read_bytes() == bytes(1 << 20)
+    assert (root.path / "elsewhere").read_text() == "stays\n"
+
+
+def test_without_room_for_all_of_it_nothing_changes(root: Root) -> None:
+    (root.path / "swap").write_text("old\n")
+    with pytest.raises(GuestError, match="cannot make /swap in the guest: the guest's file system is full"):
+        root.guest.allocate("/swap", 1 << 30)
+    assert os.listdir(root.path) == ["swap"]
+    assert (root.path / "swap").read_text() == "old\n"
+
+
 # --- links
 
 
