@@ -188,12 +188,13 @@ def _install(job: _Job) -> None:
         if template.manifest.table is None:
             with _naming(device):
                 partitions.make_partitions(device, table, template.manifest.distribution)
-        with _naming(device), _opened_guest(job, table) as (guest, volume):
+        with _naming(device), _opened_guest(job, table) as (guest, devices):
             if not template.manifest.built_here:
                 with reporter.step("names of file systems") as detail:
                     changed = reidentify.rewrite(guest, reidentify.renaming(template.manifest, table))
                     detail(f"{changed} files")
-            runner.run_all(guest, root_device=volume.device, target=guest.mountpoint)
+            root_device, boot_device = devices["/"], devices.get("/boot")
+            runner.run_all(guest, root_device=root_device, boot_device=boot_device, target=guest.mountpoint)
             if boot_loader and boot_code:
                 boot_code.result()
                 boot_loader.install(guest)
@@ -248,8 +249,8 @@ def _root(table: TablePlan) -> PartitionPlan:
 
 
 @contextmanager
-def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volume]]:
-    """The guest with all its file systems, each with its new UUID and size; and its root."""
+def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, dict[str | None, Path]]]:
+    """The guest with all its file systems, each with its new UUID and size; and their devices by where it has them."""
     manifest = job.template.manifest
     sizes = {part.number: part.size_bytes for part in manifest.table.partitions} if manifest.table else {}
     with ExitStack() as stack:
@@ -276,7 +277,7 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, Volu
             )
         volumes.sort(key=lambda volume: volume.mount != "/")
         guest = stack.enter_context(guest_of(volumes, job.plan.isolation, job.order.directories))
-        yield guest, volumes[0]
+        yield guest, {volume.mount: volume.device for volume in volumes}
 
 
 @contextmanager

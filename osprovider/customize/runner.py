@@ -76,13 +76,16 @@ class HookRunner:
         """Wait for what still prepares, only briefly where something failed, and remove what it made."""
         return self._resources.__exit__(kind, error, trace)
 
-    def run_all(self, guest: Guest, *, root_device: Path | None, target: Path | None) -> None:
+    def run_all(
+        self, guest: Guest, *, root_device: Path | None, target: Path | None, boot_device: Path | None = None
+    ) -> None:
         """Run every hook, one timed line each.
 
         Args:
             guest: what they change.
             root_device: the block device that holds the guest's root, on the host.
             target: where the guest's root is mounted on the host; None in the appliance, where executables cannot run.
+            boot_device: the block device that holds the guest's ``/boot``, on the host; None where the root does.
 
         Raises:
             HookError: one failed, or cannot run here at all; in this case before any of them ran.
@@ -97,20 +100,20 @@ class HookRunner:
                 if target is None or hook.kind == "python":
                     self._run_python(hook, guest)
                 else:
-                    self._run_executable(hook, root_device, target)
+                    self._run_executable(hook, executable_environment(self._context, root_device, target, boot_device))
 
     def _run_python(self, hook: Hook, guest: Guest) -> None:
         task = self._prepared.get(hook.name)
         prepared = task.result() if task else None
         self._modules[hook.name].run(guest, dataclasses.replace(self._context, prepared=prepared))
 
-    def _run_executable(self, hook: Hook, root_device: Path | None, target: Path) -> None:
+    def _run_executable(self, hook: Hook, environment: dict[str, str]) -> None:
         """In a PID namespace of its own, so that whatever it started ends with it, and it with us."""
         try:
             run_lines(
                 ["unshare", "--pid", "--fork", "--kill-child", "--", hook.path],
                 lambda line: reporter.info(f"  {line}"),
-                env=executable_environment(self._context, root_device, target),
+                env=environment,
                 stdin=json.dumps(self._context.to_json()).encode(),
             )
         except ToolError as error:
@@ -118,11 +121,13 @@ class HookRunner:
             raise HookError(f"failed with exit status {error.status}: {said}") from error
 
 
-def executable_environment(context: Context, root_device: Path | None, target: Path) -> dict[str, str]:
+def executable_environment(
+    context: Context, root_device: Path | None, target: Path, boot_device: Path | None = None
+) -> dict[str, str]:
     """Ganeti's variables, and those that the hooks of instance-image and instance-debootstrap know.
 
     ``IMAGE_TYPE`` is what instance-image's hooks take for a system that was unpacked onto file systems of ours, and
-    ``BOOT_DEV`` is empty, as where it has no partition for /boot.
+    ``BOOT_DEV`` is empty where there is no partition for /boot.
     """
     disk = context.disks[0] if context.disks else None
     manifest = context.manifest
@@ -133,7 +138,7 @@ def executable_environment(context: Context, root_device: Path | None, target: P
         "BLOCKDEV": str(disk.path) if disk and disk.path else "",
         "ROOT_DEV": root,
         "FSYSDEV": root,
-        "BOOT_DEV": "",
+        "BOOT_DEV": str(boot_device or ""),
         "IMAGE_TYPE": "tarball",
         "PARTITION_STYLE": context.variant.layout.table,
         "SUITE": manifest.distribution.codename if manifest else "",
