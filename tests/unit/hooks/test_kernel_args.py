@@ -138,3 +138,14 @@ def test_what_cannot_be_read_is_told_of_and_stays(tmp_path: Path, capfd: pytest.
     (tmp_path / "boot/loader/entries/huge.conf").write_bytes(b"\n" * ((16 << 20) + 1))
     run_hook("kernel-args", tmp_path, boot_context(variant=VARIANT))
     assert "huge.conf" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("unit", [" ", "x", "=", "search --fs-uuid ", "linux vmlinu", 'serial_port="'])
+def test_a_long_line_of_somebody_elses_takes_no_longer_than_reading_it(tmp_path: Path, name: str, unit: str) -> None:
+    """A time that grew with the square of its length would be noticed: nobody would wait for it."""
+    first = FILES[name][0].splitlines()[-1]
+    path = write(tmp_path, name, f"{first}{unit * (4_000_000 // len(unit))}\n{unit * (4_000_000 // len(unit))}y\n")
+    run_hook("kernel-args", tmp_path, boot_context(variant=VARIANT))
+    run_hook("grub", tmp_path, boot_context(variant=VARIANT))
+    assert path.exists()
