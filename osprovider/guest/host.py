@@ -316,9 +316,11 @@ def _inside(guest: HostGuest, own: HostGuest, volume: Volume) -> Iterator[None]:
     try:
         with opened(mount), joined(guest.root_fd, mount):
             yield
-    finally:
-        # Whatever still has a file of it open keeps the mount that it is another view of busy, and is named there.
-        linux.umount(place, Umount.NOFOLLOW | Umount.DETACH)
+    except BaseException:
+        with suppress(GuestError):  # the first error is the one to show
+            _unmount(Path(place))
+        raise
+    _unmount(Path(place))
 
 
 def _move(guest: HostGuest, own: HostGuest, path: str) -> None:
