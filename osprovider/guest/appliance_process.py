@@ -50,7 +50,27 @@ _CACHE = _TMP / "cache"
 _GUEST = _TMP / "guest"
 # What the kernel says of a drive; its own name for it may be another one, as libguestfs knows ("Block device naming").
 _OF_A_DRIVE = re.compile(r"\((?:device )?sd[a-z]\)")
-_MEMORY_MIB = 512
+# What it takes to boot, to mount and to change files: of 256 MiB, libguestfs' least, 50 are used then. And a byte for
+# each block of 4 KiB of the largest file system: e2fsck keeps eight bits of each, besides what it keeps of files.
+_MEMORY_MIB = 256
+_DRIVE_BYTES_PER_MIB = 4 << 30
+_MOST_MEMORY_MIB = 2048
+# Emulated, QEMU keeps what it translates: hundreds of MiB, unless it is told what to keep (-accel of its manual). That
+# is not slower. libguestfs has no setting for it, but for the program that it calls.
+_EMULATOR = """\
+#!/bin/sh
+previous=
+for word do
+    shift
+    case $previous$word in
+    -machine) previous=$word; continue ;;
+    -machineaccel=tcg) set -- "$@" -accel tcg,tb-size=32 ;;
+    *) set -- "$@" $previous "$word" ;;
+    esac
+    previous=
+done
+exec {qemu} "$@"
+"""
 _FAT_SECTOR = 512
 _BUSY_SECONDS = 3.0
 # Nobody else changes the file system, so that names may be kept for ever. Attributes may not: FUSE takes the names of a
@@ -206,7 +226,9 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
     handle.set_tmpdir(str(_TMP))
     handle.set_cachedir(str(_CACHE))
     handle.set_network(False)
-    handle.set_memsize(_MEMORY_MIB)
+    handle.set_memsize(_memory_mib([_TMP / f"drive{index}" for index in range(len(order.drives))]))
+    if not order.accelerated:
+        handle.set_hv(str(_emulator(Path(handle.get_hv()))))
     handle.set_recovery_proc(False)  # the PID namespace ends QEMU more surely
     for option, value in _QEMU_OPTIONS.items():
         handle.config(option, value)
@@ -219,6 +241,25 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
         handle.launch()
     except RuntimeError as error:
         raise RuntimeError("QEMU does not start it; libguestfs-test-tool may say why") from error
+
+
+def _memory_mib(drives: list[Path]) -> int:
+    """How much memory the appliance gets."""
+    sizes = []
+    for path in drives:
+        with path.open("rb") as drive:
+            sizes.append(drive.seek(0, os.SEEK_END))
+    return min(_MEMORY_MIB + max(sizes) // _DRIVE_BYTES_PER_MIB, _MOST_MEMORY_MIB)
+
+
+def _emulator(qemu: Path) -> Path:
+    """A program that is QEMU, with a limit to what it keeps of the code that it has translated."""
+    program = _TMP / "qemu"
+    program.write_text(_EMULATOR.format(qemu=qemu))
+    program.chmod(0o700)
+    # libguestfs remembers what QEMU can do until its program has another time.
+    os.utime(program, ns=(0, qemu.stat().st_mtime_ns))
+    return program
 
 
 def _change(handle: guestfs.GuestFS, name: str, drive: Drive, begin: Callable[[str], None]) -> None:

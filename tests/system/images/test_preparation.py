@@ -158,7 +158,7 @@ def large(site: Site) -> Path:
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "tar.zst", "qcow2", "raw.zst"])
 def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site, large: Path) -> None:
-    """The virtual machine that looks into disks does not count: it is as large for each of them."""
+    """With the virtual machine that looks into disks, which is the larger part, and emulated the larger one."""
     path = site.directory / f"large.{kind}"
     if kind.startswith("tar"):
         program = {"tar.gz": "gzip -1", "tar.xz": "xz -T0 -1", "tar.zst": "zstd -1"}[kind]
@@ -174,10 +174,10 @@ def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site
     configure(site, path)
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **site.directories()}
     words = [str(COMMAND), "image", "build", "small"]
-    peak, done = peak_of(words, environment, without=lambda command: "qemu-system" in command)
+    peak, done = peak_of(words, environment)
     assert done.returncode == 0, done.stderr
     assert peak.processes, "nothing was seen"
-    assert peak.bytes < 200 * MIB, peak.processes
+    assert peak.bytes < (200 if kind.startswith("tar") else 400) * MIB, peak.processes
 
 
 # -- disk space -------------------------------------------------------------------------------------------------------
