@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 
+from osprovider.images.archive.name_set import NameSet
 from osprovider.images.archive.refusal import Refused
 from osprovider.images.archive.tar_header import DEVICES, DIRECTORY, FIFO, HARD_LINK, REGULAR, SPARSE, SYMLINK
 
 __all__ = ["Names"]
 
 _LONGEST_PATH = 4095  # bytes (PATH_MAX of <linux/limits.h>, which counts a NUL)
-_MOST_NAMES = 512 << 20  # bytes of memory: three million files of a hundred bytes
+_MOST_NAMES = 128 << 20  # bytes of memory: ten million files, and half a million directories
 _SLOT = 50  # bytes that a set takes for an entry, about
 
 
@@ -27,11 +28,10 @@ class Names:
 
     def __init__(self) -> None:
         self.members = 0
-        self._files: set[str] = set()
+        self._files = NameSet()  # and all that is no directory; the flag says which is a link
         self._directories: set[str] = set()
-        self._links: set[str] = set()
         self._parents: set[str] = {""}  # directories that no link of the archive leads to
-        self._bytes = 0  # what these take
+        self._bytes = 0  # what these two take
 
     def add(self, kind: bytes, path: str, link: str) -> str:
         """Judge a member, and remember it.
@@ -60,12 +60,11 @@ class Names:
         else:
             if not place:
                 raise Refused(f"{path!r}: a file without a name")
-            if place in self._files or place in self._directories or place in self._parents:
+            if place in self._directories or place in self._parents or place in self._files:
                 raise Refused(f"{path}: is there twice; which one counts is anybody's guess")
             self._check_kind(kind, path, parent, link)
-            if kind == SYMLINK:
-                self._links.add(place)
-            self._keep(self._files, place)
+            self._files.add(place, flag=kind == SYMLINK)
+            self._refuse_many()
         self.members += 1
         return place
 
@@ -92,7 +91,7 @@ class Names:
             position = parent.find("/", position + 1)
             before = parent if position < 0 else parent[:position]
             if before in self._files:
-                what = "a symbolic link" if before in self._links else "a file"
+                what = "a symbolic link" if self._files.flag(before) else "a file"
                 raise Refused(f"{path}: lies beneath {before}, which is {what} in the archive")
             self._keep(self._parents, before)
 
@@ -102,7 +101,10 @@ class Names:
             return
         names.add(name)
         self._bytes += sys.getsizeof(name) + _SLOT
-        if self._bytes > _MOST_NAMES:
+        self._refuse_many()
+
+    def _refuse_many(self) -> None:
+        if self._bytes + self._files.bytes > _MOST_NAMES:
             raise Refused(f"more names than any root has: {self.members} members")
 
 

@@ -23,6 +23,7 @@ from osprovider.errors import ImageError, Terminated
 from osprovider.images import streams
 from osprovider.images.archive import unpack
 from osprovider.images.archive.tar import Scanner
+from osprovider.images.archive.tar_names import Names
 from osprovider.images.archive.unpack import require_root, unpack_dump, unpack_tar
 from tests.support import processes
 from tests.support.leftovers import no_leftovers
@@ -238,9 +239,22 @@ def test_what_is_accepted_is_what_tar_takes_it_for(what: str, canary: Path, tmp_
     assert _names(tmp_path / "archive") == _tree_names(canary)
 
 
+class _Recorded(Names):
+    """Keeps the members' places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def add(self, kind: bytes, path: str, link: str) -> str:
+        self.places.append(super().add(kind, path, link))
+        return self.places[-1]
+
+
 def _names(archive: Path) -> set[str]:
     """What the headers say that an archive holds."""
     scanner = Scanner("archive")
+    scanner._names = names = _Recorded()
     with archive.open("rb") as file, Path(os.devnull).open("wb") as sink:
         read_fd, write_fd = os.pipe()
         content = file.read()
@@ -250,8 +264,7 @@ def _names(archive: Path) -> set[str]:
             pass
         os.close(read_fd)
         thread.join()
-    names = scanner._names
-    return (names._files | names._directories | names._parents) - {""}
+    return {name for place in names.places for name in (place, *map(str, Path(place).parents))} - {"", "."}
 
 
 def _feed(fd: int, content: bytes) -> None:
