@@ -36,7 +36,7 @@ from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted_together
 from osprovider.guest.volume import Volume
 from osprovider.images.store import Store, Template
-from osprovider.layout import PartitionPlan, Placement, TablePlan
+from osprovider.layout import PartitionPlan, TablePlan, copy_rounds
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan, target
@@ -230,14 +230,20 @@ def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:
     It is read back where the variant asks.
     """
     device, template, manifest = job.device, job.template, job.template.manifest
-    placements = table.placements or (Placement(0, manifest.size_bytes, _root(table).start_bytes),)
+    rounds = copy_rounds(table, manifest.size_bytes)
     with reporter.progress(f"copy image {job.plan.image} to {device.path}", manifest.data_bytes) as advance:
         zeroing = None if all_zero else device.zeroing
-        copy_extents(template.fd, device.fd, placements, manifest.extents, advance, zeroing=zeroing)
+        for number, placements in enumerate(rounds):
+            if number:
+                sync(device.fd)
+            end = max(each.source_bytes + each.size_bytes for each in placements)
+            extents = [each for each in manifest.extents if each.offset < end]
+            copy_extents(template.fd, device.fd, placements, extents, advance, zeroing=zeroing)
     if job.order.settings.variant.verify_copy:
-        size = sum(each.size_bytes for each in placements)
+        everywhere = sorted((each for some in rounds for each in some), key=lambda each: each.source_bytes)
+        size = sum(each.size_bytes for each in everywhere)
         with reporter.progress(f"verify {device.path}", size) as advance:
-            verify_extents(template.fd, device.fd, placements, manifest.extents, advance)
+            verify_extents(template.fd, device.fd, everywhere, manifest.extents, advance)
     bootsector.tell_moved(device.fd, table)  # changes what the template has, and so comes after the comparison
 
 

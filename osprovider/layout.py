@@ -30,6 +30,7 @@ __all__ = [
     "TablePlan",
     "TableType",
     "bios_refusal",
+    "copy_rounds",
     "derived_uuid",
     "derived_volume_id",
     "esp_size_bytes",
@@ -379,6 +380,23 @@ def _partition(
         filesystem_uuid=new_uuid,
         mount={"root": "/", "boot": "/boot"}.get(role),
     )
+
+
+def copy_rounds(table: TablePlan, size_bytes: int) -> tuple[tuple[Placement, ...], ...]:
+    """Where a template goes, in rounds; what one of them brings is on the disk before the next begins.
+
+    Without a table, what is at the root's start tells of an installed system, and so comes last.
+
+    Args:
+        table: the disk's.
+        size_bytes: the template's.
+    """
+    root = table.find("root")
+    start = root.start_bytes if root else 0
+    whole = table.placements or (Placement(0, size_bytes, start),)
+    if table.type != "none" or size_bytes <= MIB:
+        return (whole,)
+    return (Placement(MIB, size_bytes - MIB, start + MIB),), (Placement(0, MIB, start),)
 
 
 def root_limit_bytes(facts: DiskFacts, layout: Layout, needed: int) -> int:

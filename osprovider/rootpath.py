@@ -85,11 +85,14 @@ def check_root_path(request: Request, table: TablePlan) -> None:
     """
     root = table.find("root")
     named = root_number(request, table.type)
-    if root is not None and named not in (None, root.number):
-        raise RequestError(
-            f"the hypervisor's kernel looks for its root in partition {named} (INSTANCE_HV_root_path), and the image's "
-            f"is partition {root.number}: set the one to the other ({_MODIFY}/dev/vda{root.number})"
-        )
+    if root is None or named in (None, root.number):
+        return
+    if request.instance is not None and request.instance.hypervisor == "lxc":
+        raise RequestError(f"lxc mounts a disk's first partition, and the image's root is partition {root.number}")
+    raise RequestError(
+        f"the hypervisor's kernel looks for its root in partition {named} (INSTANCE_HV_root_path), and the image's "
+        f"is partition {root.number}: set the one to the other ({_MODIFY}/dev/vda{root.number})"
+    )
 
 
 def _on_first(path: str) -> str:

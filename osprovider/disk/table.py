@@ -8,9 +8,10 @@ a re-reading kernel touches it. An msdos table is :mod:`osprovider.disk.msdos`'s
 
 Where there is none, nothing is written here, and what holds is less: the root file system begins where a table would
 be, and whoever finds its superblock takes the disk for an installed one. From the start of an installation its place is
-zero (:func:`osprovider.disk.wipe.clear_signatures`), the copy brings it, hooks need it, and any failure or signal makes
-it zero again. Only a SIGKILL or the node's end in between leave a system that is whole and has not seen all hooks;
-Ganeti knows of it, because ``create`` never said that it was done.
+zero (:func:`osprovider.disk.wipe.clear_signatures`), the copy brings it last (:func:`osprovider.layout.copy_rounds`),
+and any failure or signal makes it zero again. But hooks need it: a SIGKILL, or the node's end, while they run leaves a
+system that is whole and has not seen all of them, and an xfs or btrfs one that is not yet full. Ganeti knows of it,
+because ``create`` never said that it was done.
 Sources: UEFI Specification 2.10, section 5.3 (GPT); Discoverable Partitions Specification; libparted's labels/gpt.c.
 Not for: dividing the disk (:mod:`osprovider.layout`), boot code (:mod:`osprovider.disk.bootloader`).
 """

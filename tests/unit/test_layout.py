@@ -9,7 +9,15 @@ import pytest
 
 from osprovider.config.model import BootPartition, Layout
 from osprovider.errors import DeviceError, RequestError
-from osprovider.layout import DiskFacts, TablePlan, lay_out, least_filled_bytes, template_filesystem
+from osprovider.layout import (
+    DiskFacts,
+    Placement,
+    TablePlan,
+    copy_rounds,
+    lay_out,
+    least_filled_bytes,
+    template_filesystem,
+)
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -192,3 +200,11 @@ def test_what_is_in_front_of_the_root_counts_where_a_disk_is_too_small() -> None
     layout = Layout(boot=BOOT)
     with pytest.raises(DeviceError, match=r"it has 3072 MiB and the image needs 3586 MiB"):
         lay_out(DiskFacts(3 * GIB), layout, (), 2 * GIB, UUID, "/dev/x", swap_bytes=GIB)
+
+
+def test_without_a_table_the_first_part_of_the_root_is_copied_last() -> None:
+    none = lay_out(DiskFacts(10 * GIB), Layout(table="none"), (), GIB, UUID, "/dev/x")
+    assert copy_rounds(none, GIB) == ((Placement(MIB, GIB - MIB, MIB),), (Placement(0, MIB, 0),))
+    assert copy_rounds(none, MIB) == ((Placement(0, MIB, 0),),)
+    gpt = lay_out(DiskFacts(10 * GIB), Layout(), ("bios",), GIB, UUID, "/dev/x")
+    assert copy_rounds(gpt, GIB) == ((Placement(0, GIB, 2 * MIB),),)

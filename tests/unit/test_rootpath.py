@@ -71,3 +71,5 @@ def test_an_image_whose_root_is_elsewhere_is_refused() -> None:
     check_root_path(request(kernel_path=KERNEL, root_path="/dev/vda3"), table)
     with pytest.raises(RequestError, match=r"looks for its root in partition 1 .* and the image's is partition 3"):
         check_root_path(request(kernel_path=KERNEL, root_path="/dev/vda1"), table)
+    with pytest.raises(RequestError, match="lxc mounts a disk's first partition, and the image's root is partition 3"):
+        check_root_path(request("lxc"), table)

@@ -122,7 +122,7 @@ def test_an_msdos_table_has_an_active_root(place: Site, hypervisor: str, sector_
 
 @pytest.mark.parametrize("sector_size", [None, 4096])
 def test_without_a_table_the_root_fills_the_disk(place: Site, sector_size: int | None) -> None:
-    lay_out(place, "{table: none}", boot="{loader: none}")
+    lay_out(place, "{table: none}", boot="{loader: none}", verify_copy="true")
     file = used(place, 512 * MIB)
     with attached(file, sector_size) if sector_size else nullcontext(file) as disk:
         environment = place.environment(disk, variant="small", hypervisor="xen-pvm")
