@@ -6,7 +6,7 @@ The commands that need more than a screen are in modules of their own beside thi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,7 +85,7 @@ def build_image(directories: Directories, name: str, variant_name: str | None, f
     """
     require_root()
     definition = load_image(directories, name)
-    _prepare(directories, name, definition, variant_name, force, json_wanted)
+    _prepare(directories, name, definition, variants_of(directories, name, variant_name), force, json_wanted)
 
 
 @image.command("pull")
@@ -102,17 +102,17 @@ def pull_image(directories: Directories, name: str, variant_name: str | None, js
     definition = load_image(directories, name)
     if definition.source is None:
         raise UsageError(f"image {name} is built from packages; for newer ones: osprovider image build --force {name}")
+    variants = variants_of(directories, name, variant_name)
     from osprovider.config.load import load_cache
     from osprovider.images.sources.obtain import Sources
 
     Sources(directories, proxy=load_cache(directories).proxy).pull(name, definition)
-    _prepare(directories, name, definition, variant_name, False, json_wanted)
+    _prepare(directories, name, definition, variants, False, json_wanted)
 
 
 def _prepare(
-    directories: Directories, name: str, definition: Image, variant_name: str | None, force: bool, json_wanted: bool
+    directories: Directories, name: str, definition: Image, variants: Sequence[Variant], force: bool, json_wanted: bool
 ) -> None:
-    variants = variants_of(directories, name, variant_name)
     linux.private_mount_namespace()
     store = Store(directories)
     built = {
@@ -175,7 +175,7 @@ def template_data(info: TemplateInfo) -> dict[str, Any]:
 def variants_of(directories: Directories, name: str, variant_name: str | None) -> list[Variant]:
     """The variants to prepare an image for, merged: one by its name, or all that use the image."""
     if variant_name is not None:
-        settings = load(directories, variant_name, instance=None, parameters={})
+        settings = load(directories, variant_name, instance=None, parameters={}, asked_by="--variant")
         if settings.image_name is None:
             raise UsageError(f"variant {variant_name} has no image, so not {name} either")
         if settings.image_name != name:

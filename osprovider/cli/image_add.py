@@ -11,6 +11,7 @@ import click
 from osprovider.cli.image import image
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.model import Image
+from osprovider.images import formats
 from osprovider.images.definition import checksum_of, refuse_taken, write_definition
 from osprovider.images.sources.addresses import shown
 from osprovider.images.sources.localfiles import local_files
@@ -52,6 +53,8 @@ def add_image(
     if not _URL.match(source):
         source = str(Path(source).absolute())
         files = local_files(name, Path(source))
+        for file in files.values():
+            formats.detect(file, given["kind"] or "auto")
         checksums = checksums or (checksum_of(files["image"]) if "image" in files else None)
     values = {
         "description": given["description"],

@@ -10,7 +10,7 @@ from osprovider.cli.image import image, name_width, not_prepared
 from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.errors import ImageError
 from osprovider.images.room import prune
-from osprovider.images.store import Store
+from osprovider.images.store import Store, Verdict
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
@@ -25,7 +25,7 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
     """Read templates whole, and compare them with their checksums.
 
     Those of image NAME, or all on this node. What is damaged is removed, and prepared again when an instance needs it.
-    The exit status is 1 then.
+    The exit status is 1 then. What another version of osprovider made is said; it is prepared anew likewise.
     """
     require_root()
     verdicts = Store(directories).verify(name)
@@ -39,6 +39,7 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
                     "key": verdict.directory.name,
                     "directory": verdict.directory,
                     "damage": verdict.damage,
+                    "outdated": verdict.outdated,
                     "removed": verdict.removed,
                 }
                 for verdict in verdicts
@@ -47,14 +48,20 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
     else:
         width = name_width(verdict.image or "" for verdict in verdicts)
         for verdict in verdicts:
-            state = "damaged and removed" if verdict.removed else "damaged, and cannot be removed"
-            found = "whole" if verdict.damage is None else f"{state}: {verdict.damage}"
-            click.echo(f"{verdict.image or 'unknown':<{width}} {verdict.directory.name[:12]}  {found}")
+            click.echo(f"{verdict.image or 'unknown':<{width}} {verdict.directory.name[:12]}  {_in_words(verdict)}")
     damaged = sum(verdict.damage is not None for verdict in verdicts)
     if damaged:
         raise ImageError(
             f"{damaged} of {len(verdicts)} templates in {directories.cache} were damaged: check the disk that it is on"
         )
+
+
+def _in_words(verdict: Verdict) -> str:
+    if verdict.outdated is not None:
+        return f"{verdict.outdated}; prepared anew when it is needed"
+    if verdict.damage is None:
+        return "whole"
+    return f"{'damaged and removed' if verdict.removed else 'damaged, and cannot be removed'}: {verdict.damage}"
 
 
 @image.command("prune")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from osprovider.cli.main import as_json, echo_json, main
-from osprovider.config.load import load
+from osprovider.config.load import load, variant_names
 from osprovider.config.parameters import PARAMETERS
 from osprovider.customize.hooks import arrange, discover
 from osprovider.datadisks import DiskPlan
@@ -94,6 +94,8 @@ def plan(
     elif instance is None or variant is None:
         raise UsageError("give an INSTANCE and its --variant, or an --environment file; see osprovider plan --help")
     else:
+        if variant not in variant_names(directories):  # what Ganeti's variable is called would help nobody here
+            load(directories, variant, instance=None, parameters={}, asked_by="--variant")
         environ = synthesize(
             instance,
             variant,

@@ -85,7 +85,14 @@ def load_cache(directories: Directories) -> Cache:
     return cache
 
 
-def load(directories: Directories, variant: str, *, instance: str | None, parameters: Mapping[str, str]) -> Settings:
+def load(
+    directories: Directories,
+    variant: str,
+    *,
+    instance: str | None,
+    parameters: Mapping[str, str],
+    asked_by: str = "OS_VARIANT",
+) -> Settings:
     """What holds for one instance.
 
     Args:
@@ -93,6 +100,7 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
         variant: its name; empty where the OS interface has no variants: ``defaults.yaml`` alone, if it names an image.
         instance: the FQDN; None for a variant's settings alone.
         parameters: OS parameters by their name in ``parameters.list``.
+        asked_by: where the variant's name was given, for messages.
 
     Raises:
         ConfigurationError: all that is wrong, with the places.
@@ -101,7 +109,7 @@ def load(directories: Directories, variant: str, *, instance: str | None, parame
     tree = files.defaults()
     node: Node | None = tree
     # Version 10 of the OS interface has no variants: then the defaults, in form a variant, are the one there is.
-    if (variant or tree.at("image") is tree) and (node := files.variant(variant, Mark("OS_VARIANT"))):
+    if (variant or tree.at("image") is tree) and (node := files.variant(variant, Mark(asked_by))):
         tree = merge(tree, node)
     nics: tuple[InstanceNic, ...] = ()
     if instance is not None and (loaded := files.instance(instance)):

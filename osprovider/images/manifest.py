@@ -23,10 +23,25 @@ __all__ = [
     "Kernel",
     "Manifest",
     "Origin",
+    "OtherVersion",
 ]
 
 FORMAT = 2
 """The manifest's version; another one means the template is made again."""
+
+
+class OtherVersion(ImageError):  # noqa: N818 - its name is what it is
+    """Another version of osprovider made the template, which this one makes anew when it is needed.
+
+    Attributes:
+        image: the definition's name, where it is said as it is now.
+    """
+
+    def __init__(self, found: object, image: object) -> None:
+        super().__init__(
+            f"made by another version of osprovider: its manifest has format {found}, and this one knows {FORMAT}"
+        )
+        self.image = image if isinstance(image, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +234,13 @@ class Manifest:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ImageError: it is not a manifest of this format.
+            OtherVersion: it is of another format.
+            ImageError: it is no manifest.
         """
         try:
             data = json.loads(text)
             if data["format"] != FORMAT:
-                raise ImageError(
-                    f"a manifest of format {data['format']}, where {FORMAT} is known: build the image again"
-                )
+                raise OtherVersion(data["format"], data.get("image"))
             data["distribution"] = Distribution(**data["distribution"])
             data["filesystem"] = _filesystem(data["filesystem"])
             data["table"] = _table(data["table"]) if data["table"] else None

@@ -21,11 +21,11 @@ from pathlib import Path
 from osprovider import locks
 from osprovider.errors import ImageError
 from osprovider.images import history
-from osprovider.images.manifest import Manifest
+from osprovider.images.manifest import Manifest, OtherVersion
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
-__all__ = ["Identity", "Place", "TemplateInfo", "Unusable", "places", "sweep"]
+__all__ = ["Fault", "Identity", "Place", "TemplateInfo", "Unusable", "places", "sweep"]
 
 _IMAGE = "template.img"
 _MANIFEST = "manifest.json"
@@ -52,6 +52,21 @@ class TemplateInfo:
     occupied_bytes: int
     used: float
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a template cannot be used.
+
+    Attributes:
+        reason: what is wrong.
+        image: the definition's name, where its manifest still says it.
+        is_damage: it is not as it was made; else another version of osprovider made it.
+    """
+
+    reason: str
+    image: str | None = None
+    is_damage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +108,31 @@ class Place:
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
-    def examine(self) -> Manifest | str | None:
+    def examine(self) -> Manifest | Fault | None:
         """The manifest, what is wrong with the template where it does not look whole, or None where there is none."""
         try:
             manifest = Manifest.from_json((self.directory / _MANIFEST).read_bytes())
             size = self.image.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
-            return f"{_MANIFEST} or {_IMAGE} is missing" if self.directory.exists() else None
+            return Fault(f"{_MANIFEST} or {_IMAGE} is missing") if self.directory.exists() else None
+        except OtherVersion as error:
+            return Fault(str(error), error.image, is_damage=False)
         except (OSError, ImageError) as error:
-            return str(error)
+            return Fault(str(error))
         if manifest.key != self.key:
-            return f"{_MANIFEST} is of another template"
+            return Fault(f"{_MANIFEST} is of another template")
         if size != manifest.size_bytes:
-            return f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}"
+            return Fault(f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}")
         return manifest
 
     def manifest(self) -> Manifest | None:
-        """Of a template that looks whole. A damaged one is told of and counts as none."""
+        """Of a template that looks whole. Another one is told of and counts as none."""
         found = self.examine()
-        if isinstance(found, str):
-            reporter.warning(f"{self.directory} is damaged ({found}) and will be made again")
+        if isinstance(found, Fault):
+            if found.is_damage:
+                reporter.warning(f"{self.directory} is damaged ({found.reason}) and will be made again")
+            else:
+                reporter.warning(f"{self.directory} was {found.reason}; it will be made again")
             return None
         return found
 
@@ -128,8 +148,8 @@ class Place:
         """What lies there, for people; None where nothing does, or is removed at this moment."""
         with suppress(FileNotFoundError):
             found = self.examine()
-            if isinstance(found, str):
-                return Unusable(self.directory, self._occupied(), found)
+            if isinstance(found, Fault):
+                return Unusable(self.directory, self._occupied(), found.reason)
             if found is not None:
                 return TemplateInfo(self.directory, self._occupied(), self.directory.stat().st_mtime, found)
         return None

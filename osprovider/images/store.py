@@ -18,7 +18,7 @@ from osprovider.config.load import load_cache
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ImageError
 from osprovider.images.manifest import Manifest
-from osprovider.images.place import Identity, Place, TemplateInfo, Unusable, places, sweep
+from osprovider.images.place import Fault, Identity, Place, TemplateInfo, Unusable, places, sweep
 from osprovider.images.recipe import Recipe
 from osprovider.paths import Directories
 
@@ -52,13 +52,15 @@ class Verdict:
     Attributes:
         directory: where it lies, or lay.
         image: the definition's name; None where the manifest does not say it any more.
-        damage: what is wrong, with the place; None where it is whole.
+        damage: what is wrong, with the place; None where it is whole, or another version's.
+        outdated: that another version of osprovider made it, in words; it is prepared anew when it is needed.
         removed: it was removed because of that; it is not where the file system refuses.
     """
 
     directory: Path
     image: str | None
     damage: str | None
+    outdated: str | None = None
     removed: bool = False
 
 
@@ -268,13 +270,14 @@ def _verify(place: Place, name: str | None) -> Verdict | None:
     with place.in_use():
         identity = place.identity()
         found = place.examine()
-        image = found.image if isinstance(found, Manifest) else None
-        if found is None or name not in {None, image}:
+        if found is None or name not in {None, found.image}:
             return None
-        damage = integrity.find_damage(place.image, found) if isinstance(found, Manifest) else found
+        if isinstance(found, Fault) and not found.is_damage:
+            return Verdict(place.directory, found.image, None, outdated=found.reason)
+        damage = found.reason if isinstance(found, Fault) else integrity.find_damage(place.image, found)
     removed = False
     if damage is not None:
         with suppress(OSError):
             place.remove("the damaged template", only=identity)
             removed = True
-    return Verdict(place.directory, image, damage, removed)
+    return Verdict(place.directory, found.image, damage, removed=removed)

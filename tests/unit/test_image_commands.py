@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
+import struct
 import subprocess
+import tarfile
 
 import pytest
 import yaml
@@ -33,35 +36,50 @@ def test_a_name_that_is_none_is_refused_in_a_line_that_can_be_read(command: Comm
 # -- add --------------------------------------------------------------------------------------------------------------
 
 
+RAW = bytes(510) + b"\x55\xaa" + bytes(512)
+"""A disk with a boot sector, as far as anybody looks who only adds it."""
+
+DUMP = struct.pack("<I20xI", 1, 60012).ljust(1024, b"\0")
+"""The first record of a dump, likewise."""
+
+
+def archive() -> bytes:
+    """A tar, compressed."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("etc"))
+    return buffer.getvalue()
+
+
 def definitions(command: Command) -> list[str]:
     """The site's own."""
     return sorted(path.name for path in (command.config / "images").glob("*"))
 
 
 def test_a_file_is_added_with_the_checksum_that_it_has(command: Command) -> None:
-    (command.directory / "golden.img").write_bytes(b"image")
+    (command.directory / "golden.img").write_bytes(RAW)
     said = command.answer("image", "add", "golden.img", "--name", "golden", "--json")
     definition = json.loads(said)["definition"]
     assert definition == {
         "source": f"{command.directory}/golden.img",
-        "checksums": f"sha256:{hashlib.sha256(b'image').hexdigest()}",
+        "checksums": f"sha256:{hashlib.sha256(RAW).hexdigest()}",
     }
     assert yaml.safe_load((command.config / "images/golden.yaml").read_text()) == definition
 
 
 def test_what_instance_image_left_is_added_by_its_old_name(command: Command) -> None:
-    (command.directory / "old-amd64.tar.gz").write_bytes(b"image")
+    (command.directory / "old-amd64.tar.gz").write_bytes(content := archive())
     said = command.answer("image", "add", "old-amd64", "--name", "old", "--json")
     assert json.loads(said)["definition"] == {
         "source": f"{command.directory}/old-amd64",
-        "checksums": f"sha256:{hashlib.sha256(b'image').hexdigest()}",
+        "checksums": f"sha256:{hashlib.sha256(content).hexdigest()}",
     }
 
 
 @pytest.mark.parametrize("source", ["http://images.example.org/golden.img", "pair"])
 def test_what_will_not_be_verified_is_said(command: Command, source: str) -> None:
     for part in ("root", "boot"):
-        (command.directory / f"pair-{part}.dump").write_bytes(b"dump")
+        (command.directory / f"pair-{part}.dump").write_bytes(DUMP)
     done = command.run("image", "add", source, "--name", "golden")
     assert done.returncode == 0
     assert done.stderr.startswith("warning: image golden will not be verified: whoever can change ")
@@ -87,16 +105,33 @@ def test_what_an_address_may_have_of_a_secret_is_not_shown(command: Command) -> 
         ("ftp://images.example.org/golden.img", 'image golden: source: "ftp://images.example.org/golden.img" cannot'),
     ],
 )
-def test_what_is_no_image_is_not_added(command: Command, source: str, reason: str) -> None:
+def test_what_is_no_file_of_an_image_is_not_added(command: Command, source: str, reason: str) -> None:
     said = command.refusal("image", "add", source, "--name", "golden").replace(str(command.directory), ".")
     assert said.startswith(f"osprovider: {reason}")
+    assert definitions(command) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "reason"),
+    [
+        (b"image", (), "nothing known (it begins with 69 6d 61 67 65): an image is a disk or file system"),
+        (b"", (), "empty, 0 bytes"),
+        (b"<!DOCTYPE html>", (), "a web page: the address is wrong"),
+        (RAW, ("--format", "qcow2"), "is raw, and the definition says qcow2: correct its format, or the source"),
+    ],
+)
+def test_what_is_no_image_is_not_added(command: Command, content: bytes, options: tuple[str, ...], reason: str) -> None:
+    (command.directory / "golden.img").write_bytes(content)
+    done = command.run("image", "add", "golden.img", "--name", "golden", *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"osprovider: {command.directory}/golden.img: {reason}"), done.stderr
     assert definitions(command) == []
 
 
 def test_what_a_definition_must_not_say_is_refused_without_a_place_in_a_file_that_is_not_there(
     command: Command,
 ) -> None:
-    (command.directory / "golden.img").write_bytes(b"image")
+    (command.directory / "golden.img").write_bytes(RAW)
     done = command.run("image", "add", "golden.img", "--name", "golden", "--max-size", "12")
     assert done.returncode == 2
     assert 'osprovider: image golden: max_size: "12" does not fit; write a number' in done.stderr
@@ -107,7 +142,7 @@ def test_what_a_definition_must_not_say_is_refused_without_a_place_in_a_file_tha
     ("name", "reason"), [("Bad name", "does not fit"), ("debian-12", "there is an image debian-12")]
 )
 def test_a_name_that_cannot_be_is_refused_before_the_file_is_read(command: Command, name: str, reason: str) -> None:
-    (command.directory / "golden.img").write_bytes(b"image")
+    (command.directory / "golden.img").write_bytes(RAW)
     assert reason in command.refusal("image", "add", "golden.img", "--name", name)  # in one line: no step was said
     assert definitions(command) == []
 
@@ -156,6 +191,18 @@ def test_a_long_history_is_shown_by_its_end(command: Command) -> None:
 
 
 # -- variants ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [("image", "build", "debian-12"), ("image", "pull", "debian-12-cloud"), ("plan", "w1.example.org")]
+)
+@pytest.mark.parametrize("name", ["nosuch", "../../nosuch", "No such", ""])
+def test_a_variant_that_is_none_is_told_by_the_option_that_named_it(
+    command: Command, words: tuple[str, ...], name: str
+) -> None:
+    said = command.refusal(*words, "--variant", name)
+    assert said.startswith("osprovider: --variant: ")
+    assert "OS_VARIANT" not in said
 
 
 def test_packages_that_an_image_of_others_does_not_get_are_told(command: Command) -> None:

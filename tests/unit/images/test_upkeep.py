@@ -249,12 +249,22 @@ def test_what_another_version_left_is_not_said_at_each_use(
     [left] = store.unusable()
     assert (left.directory.name, left.reason) == (
         key,
-        "a manifest of format 1, where 2 is known: build the image again",
+        "made by another version of osprovider: its manifest has format 1, and this one knows 2",
     )
     assert key not in capsys.readouterr().err
 
 
 # -- verifying -------------------------------------------------------------------------------------------------------
+
+
+def test_what_another_version_left_is_no_damage(store: Store, directories: Directories) -> None:
+    key = left_by_another_version(store, directories)
+    [verdict] = store.verify()
+    assert (verdict.directory.name, verdict.image, verdict.damage, verdict.removed) == (key, "left", None, False)
+    assert verdict.outdated == "made by another version of osprovider: its manifest has format 1, and this one knows 2"
+    assert key in entries(directories)
+    assert store.verify("another") == ()
+    assert [each.outdated is not None for each in store.verify("left")] == [True]
 
 
 def flip(path: Path, offset: int) -> None:
