@@ -23,7 +23,7 @@ from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
-from osprovider.disk import bootsector, datadisks, filesystem, fill, loader, partitions, reidentify, wipe
+from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, loader, partitions, reidentify, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import DataDisk
 from osprovider.disk.device import Device, claim
@@ -244,7 +244,9 @@ def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:
         size = sum(each.size_bytes for each in everywhere)
         with reporter.progress(f"verify {device.path}", size) as advance:
             verify_extents(template.fd, device.fd, everywhere, manifest.extents, advance)
-    bootsector.tell_moved(device.fd, table)  # changes what the template has, and so comes after the comparison
+    # These change what the template has, and so come after the comparison.
+    bootsector.tell_moved(device.fd, table)
+    btrfs.renew_devices(device.fd, table)
 
 
 def _root(table: TablePlan) -> PartitionPlan:

@@ -56,7 +56,7 @@ def names(installed: Installed) -> set[str]:
         place = ["--offset", str(part["start"] * 512), "--size", str(part["size"] * 512)]
         words: list[str | Path] = ["blkid", "--probe", "--output", "export", *place, installed.disk]
         said = subprocess.run(words, check=False, capture_output=True, text=True).stdout
-        found |= {part["uuid"].lower(), *(name.lower() for name in re.findall(r"(?m)^UUID=(.+)$", said))}
+        found |= {part["uuid"].lower(), *(name.lower() for name in re.findall(r"(?m)^UUID(?:_SUB)?=(.+)$", said))}
     return found
 
 
@@ -72,7 +72,7 @@ def test_they_share_no_name_with_each_other_or_the_image(
     running: Published, clones: tuple[Installed, Installed]
 ) -> None:
     one, other = (names(each) for each in clones)
-    assert len(one) == len(other) == 12  # the disk, six partitions, five file systems
+    assert len(one) == len(other) == 13  # the disk, six partitions, five file systems, and a btrfs' device
     assert not one & other
     assert not (one | other) & running.old_names()
 
