@@ -28,6 +28,9 @@ from tests.system.create.cloud import (
 from tests.system.create.published import FIRST, SECOND, Installed, Published, verify_gpt
 from tests.system.create.site import attached
 
+ARGUMENTS = " quiet console=tty0 console=ttyS0,38400n8"
+"""What the hook kernel-args adds wherever a kernel is started."""
+
 # -- a cloud image with everything ------------------------------------------------------------------------------------
 
 
@@ -145,16 +148,16 @@ def test_files_name_the_new_file_systems_in_the_spellings_that_they_had(
             "nonsense\n"
         )
         assert "/etc/fstab of the guest: line 8 has less than three fields; it is kept" in each.outcome.said
-        assert root.text("/etc/kernel/cmdline") == f"root=UUID={root.uuid} ro\n"
+        assert root.text("/etc/kernel/cmdline") == f"root=UUID={root.uuid} ro{ARGUMENTS}\n"
         assert f"resume=UUID={swap.uuid}" in root.text("/etc/default/grub")
         assert boot.text("/grub/grub.cfg") == (
             f"search --no-floppy --fs-uuid --set=root {boot.uuid}\n"
-            f"linux /vmlinuz-6.1.0-9-amd64 root=PARTUUID={guids[1]} ro\n"
+            f"linux /vmlinuz-6.1.0-9-amd64 root=PARTUUID={guids[1]} ro{ARGUMENTS}\n"
         )
-        assert boot.text("/loader/entries/debian.conf").endswith(f"options root=UUID={root.uuid} ro\n")
+        assert f"options root=UUID={root.uuid} ro{ARGUMENTS}\n" in boot.text("/loader/entries/debian.conf")
         assert esp.text("/EFI/debian/grub.cfg") == f"search.fs_uuid {boot.uuid} root\n"
         assert esp.text("/EFI/BOOT/BOOTX64.EFI") == f"a loader with a name built in: {boot.uuid}\n"
-        environment = f"# GRUB Environment Block\nkernelopts=root=UUID={root.uuid} ro\n"
+        environment = f"# GRUB Environment Block\nkernelopts=root=UUID={root.uuid} ro{ARGUMENTS}\n"
         assert boot.text("/grub/grubenv") == environment.ljust(1024, "#")
         assert (root.label, esp.label, boot.label, swap.label) == ("cloudimg-rootfs", "ESP", "BOOT", "pages")
 
@@ -276,7 +279,8 @@ def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[...,
     assert not installed.identity(2, 3, 4) & fedora.old_names()
     assert root_now.text("/root/etc/hostname") == f"{FIRST}\n"
     assert f"UUID={root_now.uuid} / btrfs compress=zstd:1,subvol=root 0 0" in root_now.text("/root/etc/fstab")
-    assert boot_now.text(f"/loader/entries/{MACHINE_ID}.conf") == entry.replace(root.uuid, root_now.uuid)
+    named = entry.replace(root.uuid, root_now.uuid).removesuffix("\n")
+    assert boot_now.text(f"/loader/entries/{MACHINE_ID}.conf") == f"{named}{ARGUMENTS}\n"
     assert boot_now.text("/grub2/grub.cfg") == f"set boot={boot_now.uuid}\n"
     assert boot_now.uuid in installed.partition(2).text("/EFI/fedora/grub.cfg")
     # What lies in another subvolume of the root's is changed there, and not beneath the mount point.
