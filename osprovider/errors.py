@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "ApplianceError",
     "ConfigurationError",
     "DeviceError",
     "GuestError",
@@ -93,6 +94,10 @@ class NodeError(ImageError):
 
 class GuestError(OsproviderError):
     """A file of the guest cannot be read or written. The message names the guest's path."""
+
+
+class ApplianceError(GuestError):
+    """This node cannot run the virtual machine that looks after a guest, or it ended. The guest itself may be good."""
 
 
 class HookError(OsproviderError):

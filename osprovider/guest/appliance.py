@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import osprovider
-from osprovider.errors import GuestError
+from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import host
 from osprovider.guest.appliance_process import Drive, Order
 from osprovider.guest.host import HostGuest
@@ -68,7 +68,7 @@ def require_appliance() -> None:
     """Refuse, before anything is written, where this node cannot run the appliance.
 
     Raises:
-        GuestError: says what to install.
+        ApplianceError: says what to install.
     """
     missing = []
     if importlib.util.find_spec("guestfs") is None:
@@ -76,9 +76,11 @@ def require_appliance() -> None:
     if not any(_KERNELS.glob("vmlinuz-*")):
         missing.append("a kernel in /boot (linux-image-cloud-amd64)")
     if missing:
-        raise GuestError(f"the libguestfs appliance needs {' and '.join(missing)}: install it, or set isolation: host")
+        raise ApplianceError(
+            f"the libguestfs appliance needs {' and '.join(missing)}: install it, or set isolation: host"
+        )
     if not Path("/dev/fuse").exists():
-        raise GuestError(
+        raise ApplianceError(
             "the libguestfs appliance needs /dev/fuse: load the kernel's module fuse, or set isolation: host"
         )
 
@@ -107,8 +109,8 @@ def appliance(
         archive: after the body the tree is packed to this descriptor, as :func:`pack` does it.
 
     Raises:
-        GuestError: the appliance does not start, cannot change or mount a file system, lost what was written, or took
-            too long.
+        ApplianceError: the appliance does not start, ended, or took too long.
+        GuestError: it cannot change or mount a file system, or lost what was written.
     """
     order = replace(_order(volumes, directories, read_only=read_only), overlay=overlay, trim=trim)
     with ExitStack() as stack:
@@ -212,7 +214,7 @@ def _started(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int])
     return server
 
 
-class _LateError(GuestError):
+class _LateError(ApplianceError):
     """The appliance does not get on."""
 
 
@@ -263,7 +265,7 @@ class _Server:
         except Exception as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno in _GONE:
-                raise self._failure(self._last_words()) from error
+                raise ApplianceError(self._said(self._last_words())) from error
             raise
         finally:
             timer.cancel()
@@ -293,14 +295,16 @@ class _Server:
                 data, fds, _, _ = socket.recv_fds(self._channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
             except TimeoutError:
                 where = f"; it stopped at: {step}" if step else ""
-                raise _LateError(str(self._failure(f"is not {stage} after {seconds:.0f} s{where}"))) from None
+                raise _LateError(self._said(f"is not {stage} after {seconds:.0f} s{where}")) from None
             except ConnectionError:
                 data, fds = b"", []
             answer = json.loads(data) if data else {"error": self._last_words()}
             if answer.get("stage") == stage:
                 return fds
             if "error" in answer:
-                raise self._failure(answer["error"])
+                # What goes wrong while it boots, or ends it, is not the guest's file systems' fault.
+                fault = GuestError if data and stage != "launched" else ApplianceError
+                raise fault(self._said(answer["error"]))
             step = answer["step"]
 
     def _last_words(self) -> str:
@@ -315,8 +319,8 @@ class _Server:
         said = self._log.read().decode(errors="replace").strip().splitlines()
         return f"ended: {said[-1].strip()}" if said else "ended, and said nothing"
 
-    def _failure(self, what: str) -> GuestError:
-        return GuestError(f"the libguestfs appliance with {self._device}: {what}")
+    def _said(self, what: str) -> str:
+        return f"the libguestfs appliance with {self._device}: {what}"
 
 
 @contextmanager

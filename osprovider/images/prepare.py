@@ -33,7 +33,7 @@ from osprovider.disk import features, filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
-from osprovider.errors import GuestError, ImageError, NodeError
+from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.guest.host import DRIVERS, HostGuest
 from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
@@ -135,7 +135,8 @@ def prepare(
             where = error.filename or directories.cache
             raise NodeError(f"image {job.name}: cannot be prepared: {where}: {error.strerror or error}") from error
         if isinstance(error, GuestError):
-            raise ImageError(f"image {job.name}: {error}") from error
+            fault = NodeError if isinstance(error, ApplianceError) else ImageError
+            raise fault(f"image {job.name}: {error}") from error
         raise
     with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
         extents = scan_extents(file.fileno(), made.size_bytes)

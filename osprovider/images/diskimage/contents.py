@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from osprovider.disk.loop import loop_device
-from osprovider.errors import GuestError, ImageError
+from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
@@ -257,6 +257,8 @@ def _opened(
     try:
         with volumes(raw, partitions) as found, appliance(found, directories, read_only=True) as guest:
             yield guest
+    except ApplianceError as error:
+        raise NodeError(f"{what}: {error}") from error
     except GuestError as error:
         raise ImageError(f"{what}: {error}") from error
 

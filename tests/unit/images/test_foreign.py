@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from osprovider.config.model import Image, Variant
-from osprovider.errors import ImageError
-from osprovider.images import foreign
+from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
+from osprovider.images import foreign, prepare
+from osprovider.images.diskimage import contents
 from osprovider.images.prepare import Job
 from osprovider.images.recipe import Recipe
 from osprovider.images.sources.obtain import Obtained, Sources
@@ -63,3 +64,40 @@ def test_a_disk_is_no_part_of_a_pair(disk: str, tmp_path: Path) -> None:
         pytest.raises(ImageError, match=rf"/image-{disk}\.dump: is qcow2, and both of a pair have to be dumps"),
     ):
         foreign.take(job, obtained)
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ApplianceError, NodeError), (GuestError, ImageError)])
+def test_what_a_node_cannot_do_is_no_fault_of_the_image(
+    error: type[Exception], expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would have what was fetched be fetched anew."""
+
+    def fail(*_: object) -> None:
+        raise error("it does not start")
+
+    (tmp_path / "disk.raw").write_bytes(bytes(510) + b"\x55\xaa")
+    with obtained_for(Image(source=str(tmp_path / "disk.raw")), tmp_path, 1 << 30) as (job, obtained):
+        monkeypatch.setattr(prepare, "_take", fail)
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        with pytest.raises(ImageError, match=r"^image web: it does not start$") as caught:
+            prepare.prepare(job.recipe, job.key, scratch / "image", scratch, job.directories, obtained)
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ApplianceError, NodeError), (GuestError, ImageError)])
+def test_a_disk_that_this_node_cannot_look_into_may_be_good(
+    error: type[Exception], expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("it does not start")
+
+    monkeypatch.setattr(contents, "volumes", lambda *_: nullcontext([]))
+    monkeypatch.setattr(contents, "appliance", fail)
+    with (
+        obtained_for(Image(source=__file__), tmp_path, 1 << 30) as (job, _),
+        pytest.raises(ImageError, match=r"^image web: it does not start$") as caught,
+        contents._opened(tmp_path, [], job.directories, "image web"),
+    ):
+        pass
+    assert type(caught.value) is expected
