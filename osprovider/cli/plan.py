@@ -164,7 +164,7 @@ def describe(plan: Plan) -> list[str]:
         opened = "in the appliance" if plan.isolation == "appliance" else "on the host"
         lines.append(f"  root        UUID={root.filesystem_uuid}{made}, opened {opened}")
     lines += [_other_disk(each) for each in plan.disks]
-    lines.append(f"  boots under {' and '.join(plan.firmware) or 'the kernel that the hypervisor brings'}")
+    lines.append(f"  boots       {_boots(plan)}")
     if plan.serial_console:
         lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")
     for nic in plan.nics:
@@ -178,6 +178,12 @@ def describe(plan: Plan) -> list[str]:
 
 def _table(table: TablePlan) -> str:
     return f"{table.type} {table.guid}" if table.guid else "without a partition table"
+
+
+def _boots(plan: Plan) -> str:
+    if not plan.firmware:
+        return "by what the hypervisor brings"
+    return f"under {' and '.join(plan.firmware)}, by {plan.loader or 'the loader that the image brings'}"
 
 
 def _other_disk(disk: DiskPlan) -> str:

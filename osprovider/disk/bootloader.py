@@ -112,7 +112,7 @@ def write_bios(fd: int, table: TablePlan, code: BootCode) -> None:
     start, size, name = _place_of_core(table)
     core = code.core_image + bytes(-len(code.core_image) % _SECTOR)
     if len(core) > size:
-        raise DeviceError(f"GRUB's core.img ({len(core)} bytes) does not fit in {name} {size} bytes): make it larger")
+        raise DeviceError(f"GRUB's core.img ({len(core)} bytes) does not fit in {name}{size} bytes): make it larger")
     first_sector = start // _SECTOR
     write_all(fd, _with_block_list(core, first_sector), start)
     write_all(fd, _with_core_sector(code.boot_image, first_sector), 0)

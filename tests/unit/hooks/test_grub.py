@@ -230,6 +230,13 @@ def test_without_a_boot_loader_to_care_for_nothing_is_written(root: Path, contex
     assert [path for path in root.rglob("*") if path.is_file()] == []
 
 
+def test_no_names_of_another_machines_disks_stay(root: Path) -> None:
+    (device_map := root / "boot/grub/device.map").parent.mkdir(parents=True)
+    device_map.write_text("(hd0)\t/dev/disk/by-id/ata-BUILDER\n")
+    run_hook("grub", root, boot_context())
+    assert not device_map.exists()
+
+
 def test_nothing_names_a_disk(root: Path) -> None:
     run_hook("grub", root, boot_context())
     text = (root / MENU).read_text() + (root / SETTINGS).read_text()
