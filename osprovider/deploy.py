@@ -369,6 +369,7 @@ def _context_partitions(job: _Job) -> tuple[ContextPartition, ...]:
             part.filesystem,
             part.filesystem_uuid,
             "/" if part.role == "root" else part.mount,
+            subvolume=part.subvolume,
         )
         for part in (job.plan.table.partitions if job.plan.table else ())
     )

@@ -40,6 +40,7 @@ __all__ = [
     "root_limit_bytes",
     "template_filesystem",
     "too_small",
+    "with_subvolume",
 ]
 
 TableType = Literal["gpt", "msdos", "none"]
@@ -78,6 +79,7 @@ _NAMES: dict[Role, str] = {
     "root": "root",
 }
 
+_SUBVOLUME = "@"
 _LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller
 _FILLED_OVERHEAD = 256 * MIB
 
@@ -131,6 +133,11 @@ class PartitionPlan:
     mount: str | None = None
     subvolumes: tuple[tuple[str, str], ...] = ()
     source_bytes: int | None = None
+
+    @property
+    def subvolume(self) -> str:
+        """Of a root on a btrfs, the subvolume that is the root; empty where that is the default one."""
+        return next((name for place, name in self.subvolumes if place == "/"), "")
 
     @property
     def is_moved(self) -> bool:
@@ -397,6 +404,20 @@ def copy_rounds(table: TablePlan, size_bytes: int) -> tuple[tuple[Placement, ...
     if table.type != "none" or size_bytes <= MIB:
         return (whole,)
     return (Placement(MIB, size_bytes - MIB, start + MIB),), (Placement(0, MIB, start),)
+
+
+def with_subvolume(table: TablePlan) -> TablePlan:
+    """The table with the root of a btrfs in a subvolume of it, so that snapshots of the system can lie beside it.
+
+    Timeshift, grub-btrfs and Ubuntu's installer call it so.
+    """
+    parts = (
+        dataclasses.replace(part, subvolumes=(("/", _SUBVOLUME),))
+        if part.role == "root" and part.filesystem == "btrfs"
+        else part
+        for part in table.partitions
+    )
+    return dataclasses.replace(table, partitions=tuple(parts))
 
 
 def root_limit_bytes(facts: DiskFacts, layout: Layout, needed: int) -> int:

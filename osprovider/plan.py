@@ -24,7 +24,16 @@ from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size, memory_mib
 from osprovider.ganeti.request import Disk, Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import FILLED, MIB, DiskFacts, TablePlan, lay_out, least_filled_bytes, root_limit_bytes
+from osprovider.layout import (
+    FILLED,
+    MIB,
+    DiskFacts,
+    TablePlan,
+    lay_out,
+    least_filled_bytes,
+    root_limit_bytes,
+    with_subvolume,
+)
 from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic
 from osprovider.rootpath import check_root_path, root_number
@@ -266,7 +275,7 @@ def _table(
     needs, filesystem = (manifest.size_bytes, manifest.filesystem.type) if manifest else (0, None)
     if _filled(layout, manifest):
         needs, filesystem = least_filled_bytes(needs), None
-    return lay_out(
+    table = lay_out(
         facts,
         layout,
         firmware,
@@ -277,6 +286,9 @@ def _table(
         swap_bytes=_swap_bytes(request, layout),
         root_number=root_number(request, layout.table),
     )
+    # A GRUB of the hypervisor's looks for /boot where the file system begins.
+    boots_by_itself = bool(firmware) or environment.has_external_kernel(request)
+    return with_subvolume(table) if boots_by_itself and _filled(layout, manifest) else table
 
 
 def _swap_bytes(request: Request, layout: Layout) -> int:

@@ -33,6 +33,7 @@ class ContextPartition:
         filesystem_uuid: as blkid(8) writes it (``1234-ABCD`` for vfat), or None.
         mount: where the guest has it, or None.
         options: of its mount, where it has others than its role's usual ones.
+        subvolume: of a root on a btrfs, the subvolume that is the root; empty where that is the default one.
     """
 
     number: int
@@ -44,6 +45,7 @@ class ContextPartition:
     filesystem_uuid: str | None
     mount: str | None = None
     options: tuple[str, ...] = ()
+    subvolume: str = ""
 
 
 @dataclass(frozen=True, slots=True)

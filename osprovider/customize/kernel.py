@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from osprovider.customize.context import Context
 
-__all__ = ["arguments", "changed", "console_arguments", "inside_boot", "root_argument"]
+__all__ = ["arguments", "changed", "console_arguments", "inside_boot", "root_argument", "root_flags"]
 
 
 def console_arguments(serial: tuple[str, int] | None) -> tuple[str, ...]:
@@ -46,8 +46,17 @@ def changed(words: Sequence[str], context: Context) -> list[str]:
 
 
 def inside_boot(context: Context, path: str) -> str:
-    """A path of the guest's below /boot as a boot loader finds it: on the boot partition, where there is one."""
-    return path.removeprefix("/boot") if context.partition("boot") else path
+    """A path of the guest's below /boot as a boot loader has it: on the boot partition, or the root's file system."""
+    if context.partition("boot"):
+        return path.removeprefix("/boot")
+    root = context.partition("root")
+    return f"/{root.subvolume}{path}" if root and root.subvolume else path
+
+
+def root_flags(context: Context) -> tuple[str, ...]:
+    """How the kernel mounts its root, as grub-mkconfig says it behind ``ro``: from a btrfs' subvolume."""
+    root = context.partition("root")
+    return (f"rootflags=subvol={root.subvolume}",) if root and root.subvolume else ()
 
 
 def root_argument(context: Context, *, has_initrd: bool) -> str:

@@ -81,7 +81,8 @@ def make_boot_code(table: TablePlan, firmware: Sequence[str]) -> BootCode:
     if root is None:
         raise DeviceError("no boot loader without a root partition that holds /boot/grub")
     boot = table.find("boot")
-    prefix = f"(,{table.type}{boot.number})/grub" if boot else f"(,{table.type}{root.number})/boot/grub"
+    top = f"/{root.subvolume}" if root.subvolume else ""
+    prefix = f"(,{table.type}{boot.number})/grub" if boot else f"(,{table.type}{root.number}){top}/boot/grub"
     bios, uefi = "bios" in firmware, "uefi" in firmware
     return BootCode(
         boot_image=_read_boot_image() if bios else None,

@@ -16,8 +16,8 @@ out.
   read. Its sectors have 4096 bytes, which fits any disk.
 - btrfs: it has a free space tree. ``no-holes`` is out: GRUB 2.06 reads no file that has a hole without an item for it
   (its commit 7f4e017a14 came later), and a kernel's image may have holes. ``block-group-tree`` (Linux 6.1, mkfs.btrfs's
-  default since 6.19) needs it, and is out with it. Metadata is there twice. There are no subvolumes: GRUB, fstab and
-  the initramfs find the root as they do on any file system, and who wants snapshots can make subvolumes later.
+  default since 6.19) needs it, and is out with it. Metadata is there twice. The root is a subvolume, which is the
+  default one, so that a kernel mounts it by itself; GRUB counts paths from the file system's top all the same.
 
 Measured with Debian 12 (12,700 files, 390 MiB), all synced: cp 0.7 s onto xfs and 0.8 s onto btrfs, a pipe of two tars
 half as long again, four cps at once 0.1 s less.
@@ -114,6 +114,8 @@ def fill(template: Template, device: Device, part: PartitionPlan, run_directory:
         _clear_ends(device, part)
         unknown = features.unknown_to(template.manifest.distribution, part.filesystem or "")
         make(target, part.filesystem or "", part.filesystem_uuid or "", without=unknown)
+        if part.subvolume:
+            _make_subvolume(target, part.subvolume, run_directory)
         with (
             loop_device(template.path, read_only=True) as source,
             mounted(source, template.manifest.filesystem.type, run_directory, read_only=True, place="template") as tree,
@@ -164,6 +166,14 @@ def make(path: Path, filesystem: str, uuid: str, *, label: str = "", without: Co
             devices=[path],
         )
         run(mkfs)
+
+
+def _make_subvolume(target: Path, name: str, run_directory: Path) -> None:
+    """Make a subvolume that is mounted from now on where nobody asks for another one."""
+    with mounted(target, "btrfs", run_directory) as top:
+        place = f"/proc/self/fd/{top.root_fd}/{name}"
+        run(["btrfs", "subvolume", "create", place], pass_fds=[top.root_fd])
+        run(["btrfs", "subvolume", "set-default", place], pass_fds=[top.root_fd])
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -85,7 +85,8 @@ def signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:
     home = table.find("boot") or table.find("root")
     if home is None or home.filesystem_uuid is None:
         raise DeviceError("no partition with a UUID that GRUB could find its menu on")
-    directory = "/grub" if home.role == "boot" else "/boot/grub"
+    top = f"/{home.subvolume}" if home.subvolume else ""
+    directory = "/grub" if home.role == "boot" else f"{top}/boot/grub"
     redirect = (
         f"search.fs_uuid {home.filesystem_uuid} root\nset prefix=($root)'{directory}'\nconfigfile $prefix/grub.cfg\n"
     )

@@ -11,12 +11,14 @@ from osprovider.config.model import BootPartition, Layout
 from osprovider.errors import DeviceError, RequestError
 from osprovider.layout import (
     DiskFacts,
+    PartitionPlan,
     Placement,
     TablePlan,
     copy_rounds,
     lay_out,
     least_filled_bytes,
     template_filesystem,
+    with_subvolume,
 )
 
 MIB = 1 << 20
@@ -46,6 +48,16 @@ def test_an_own_layout_that_shall_not_grow_is_as_large_as_the_image() -> None:
 def test_a_disk_too_small_for_an_own_layout_is_refused_with_both_sizes() -> None:
     with pytest.raises(DeviceError, match=r"it has 1024 MiB and the image needs 1155 MiB"):
         lay_out(DiskFacts(GIB), Layout(), ("bios", "uefi"), GIB, UUID, "/dev/x")
+
+
+def test_the_root_of_a_btrfs_is_a_subvolume_of_it() -> None:
+    def root(filesystem: str) -> PartitionPlan:
+        layout = Layout(filesystem=filesystem)  # type: ignore[arg-type]
+        table = lay_out(DiskFacts(20 * GIB), layout, ("bios", "uefi"), GIB, UUID, "/dev/x")
+        return with_subvolume(table).partitions[-1]
+
+    assert (root("btrfs").subvolumes, root("btrfs").subvolume) == ((("/", "@"),), "@")
+    assert (root("xfs").subvolumes, root("xfs").subvolume) == ((), "")
 
 
 @pytest.mark.parametrize(("template", "needed"), [(0, 300), (32, 300), (707, 1051), (16 << 10, (18 << 10) + 256)])

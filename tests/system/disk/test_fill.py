@@ -23,7 +23,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.errors import RequestError
 from osprovider.images.manifest import Distribution, Filesystem, Manifest
 from osprovider.images.store import Template
-from osprovider.layout import DiskFacts, PartitionPlan, lay_out
+from osprovider.layout import DiskFacts, PartitionPlan, lay_out, with_subvolume
 from tests.support.boot_context import boot_context
 from tests.support.trees import Entry, populate, read_tree, scratch_filesystem
 from tests.system.disk.support import MIB, attached, used_disk
@@ -77,7 +77,8 @@ def _manifest(image: Path, fd: int) -> Manifest:
 def root_of(disk: Path, kind: str, sector_size: int = 512) -> PartitionPlan:
     """The partition that is filled, the second on its disk."""
     layout = Layout(filesystem=kind)  # type: ignore[arg-type]
-    root = lay_out(DiskFacts(SIZE, sector_size), layout, ("uefi",), 300 * MIB, INSTANCE, str(disk)).find("root")
+    table = lay_out(DiskFacts(SIZE, sector_size), layout, ("uefi",), 300 * MIB, INSTANCE, str(disk))
+    root = with_subvolume(table).find("root")
     assert root is not None
     return root
 
@@ -163,6 +164,23 @@ def test_a_disk_with_the_same_uuid_beside_it_does_not_matter(scratch: Path) -> N
     assert found.after == found.before
 
 
+def test_the_root_of_a_btrfs_is_its_default_subvolume(scratch: Path) -> None:
+    disk = used_disk(scratch / "disk", SIZE)
+
+    def listed() -> tuple[str, list[str]]:
+        filled(disk, "btrfs", scratch, 512)
+        root = root_of(disk, "btrfs")
+        with loop_device(disk, offset_bytes=root.start_bytes, size_bytes=root.size_bytes, read_only=True) as loop:
+            linux.mount(str(loop), str(scratch / "mounted"), "btrfs", linux.MountFlag.RDONLY, "subvol=/")
+            try:
+                said = _said("btrfs", "subvolume", "get-default", scratch / "mounted")
+                return said.split()[-1], os.listdir(scratch / "mounted")  # noqa: PTH208
+            finally:
+                linux.umount(str(scratch / "mounted"))
+
+    assert in_namespace(listed) == ("@", ["@"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_features_are_those_that_are_listed(kind: str, scratch: Path) -> None:
     disk = used_disk(scratch / "disk", SIZE)
@@ -172,9 +190,9 @@ def test_its_features_are_those_that_are_listed(kind: str, scratch: Path) -> Non
         for value in ("sectsize = 4096", "features_incompat = 0xb", "features_ro_compat = 0xd"):
             assert value in said.splitlines()
     else:
-        # mixed and extended references, large and skinny metadata; the free space tree, and that it is valid
+        # A default subvolume, mixed and extended references, large and skinny metadata; the free space tree, valid.
         flags = {name: value for name, _, value in (line.partition("\t\t") for line in said.splitlines())}
-        assert int(flags["incompat_flags"].strip(), 16) & ~0x20 == 0x141
+        assert int(flags["incompat_flags"].strip(), 16) & ~0x20 == 0x143
         assert flags["compat_ro_flags"].strip() == "0x3"
         assert flags["csum_type"].strip() == "0 (crc32c)"
 

@@ -72,6 +72,16 @@ def test_what_cannot_be_checked_at_boot_is_not(tmp_path: Path, kind: str) -> Non
     assert f"\nUUID={ROOT_UUID} / {kind} defaults 0 0\nUUID=" in (tmp_path / "etc/fstab").read_text()
 
 
+def test_a_root_in_a_subvolume_is_mounted_from_there(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"/boot": None, "/etc": None})
+    made = context()
+    (esp, root) = made.disks[0].partitions
+    root = dataclasses.replace(root, filesystem="btrfs", subvolume="@")
+    disk = dataclasses.replace(made.disks[0], partitions=(esp, root))
+    run_hook("fstab", tmp_path, dataclasses.replace(made, disks=(disk,)))
+    assert f"\nUUID={ROOT_UUID} / btrfs subvol=@ 0 0\nUUID=" in (tmp_path / "etc/fstab").read_text()
+
+
 DATA_UUID, SWAP_UUID = "2c0c8a3e-5a43-4f0e-8b8a-5f2f6f6f3a10", "7d1f1b8e-0c53-4b57-9a3b-1f8d2d0e4c22"
 
 

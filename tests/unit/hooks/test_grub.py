@@ -261,6 +261,16 @@ def test_on_a_boot_partition_kernels_lie_at_its_top(root: Path) -> None:
     assert "    initrd /initrd.img-6.1.0-1-amd64\n" in menu
 
 
+def test_in_a_subvolume_kernels_lie_below_its_name(root: Path) -> None:
+    made = boot_context()
+    below = dataclasses.replace(made.disks[0].partitions[0], filesystem="btrfs", subvolume="@")
+    run_hook("grub", root, boot_context(partitions=(below,)))
+    menu = (root / MENU).read_text()
+    check_script(menu)
+    assert f"    linux /@/boot/vmlinuz-6.1.0-1-amd64 root=UUID={ROOT_UUID} ro rootflags=subvol=@ " in menu
+    assert "    initrd /@/boot/initrd.img-6.1.0-1-amd64\n" in menu
+
+
 def test_a_root_without_a_table_is_found_by_its_uuid_in_any_case(root: Path) -> None:
     whole = ContextPartition(0, "root", 0, 1 << 30, "", "ext4", ROOT_UUID)
     run_hook("grub", root, boot_context(kernels=TWO_KERNELS, partitions=(whole,), serial=("hvc0", 38400)))
