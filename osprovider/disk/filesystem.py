@@ -146,12 +146,18 @@ def _features(type: str, without: Collection[str]) -> str:  # noqa: A002
 
 
 def set_uuid(path: Path, uuid: str) -> None:
-    """Give a file system that was not mounted since its last :func:`check` a new UUID.
+    """Give a file system a new UUID.
+
+    One that was mounted since its last :func:`check` is checked now, its journal replayed.
 
     Raises:
+        DeviceError: it is broken beyond repair.
         ToolError: tune2fs failed.
     """
-    run(["tune2fs", "-U", uuid, path])
+    words: list[str | Path] = ["tune2fs", "-U", uuid, path]
+    if run(words, check=False).status:  # it wants some of them "freshly checked"
+        check(path)
+        run(words)
 
 
 def grow(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +188,15 @@ def test_grubs_environment_keeps_its_size_or_all_it_has(guest: HostGuest, capsys
     assert "/boot/grub/grubenv of the guest is kept, and names the image's disk" in capsys.readouterr().err
 
 
+def _grub(directory: Path) -> bytes:
+    """A GRUB that looks for its file system's UUID, as grub-install has it made."""
+    settings, made = directory / "load.cfg", directory / "grubx64.efi"
+    settings.write_text(f"search.fs_uuid {ROOT} root hd0,gpt1\nset prefix=($root)/boot/grub\n")
+    words: list[str | Path] = ["grub-mkimage", "-O", "x86_64-efi", "-c", settings, "-p", "/boot/grub", "-o", made]
+    subprocess.run([*words, "part_gpt", "ext2", "search_fs_uuid", "normal"], check=True)
+    return made.read_bytes()
+
+
 def _loader(certificates: int) -> bytes:
     """A program for UEFI, with so many bytes of a signature."""
     header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x80)
@@ -195,9 +205,10 @@ def _loader(certificates: int) -> bytes:
 
 
 def test_a_loader_with_a_uuid_built_in_has_the_new_one_unless_it_is_signed(
-    guest: HostGuest, capsys: pytest.CaptureFixture[str]
+    guest: HostGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loader, signed = (_loader(certificates) for certificates in (0, 1234))
+    loader, signed = _grub(tmp_path), _loader(1234)
+    assert ROOT.encode() in loader
     guest.write("/boot/efi/EFI/BOOT/BOOTX64.EFI", loader)
     guest.write("/boot/efi/EFI/debian/grubx64.efi", signed)
     guest.write("/boot/grub/x86_64-efi/core.efi", loader)
