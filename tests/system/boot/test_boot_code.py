@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,41 @@ def test_the_root_is_found_by_its_number_on_whatever_drive_was_booted() -> None:
     assert b"\0(,gpt7)/boot/grub\0" in image
 
 
+def msdos(first_bytes: int = MIB) -> TablePlan:
+    """A disk with an msdos table, a boot partition and a root."""
+    boot = PartitionPlan(1, "boot", first_bytes, MIB, "12345678-01", "", "83", 1 << 7)
+    root = PartitionPlan(2, "root", first_bytes + MIB, MIB, "12345678-02", "", "83")
+    return TablePlan("12345678", 512, (boot, root), "msdos")
+
+
+@pytest.mark.parametrize(
+    ("plan", "prefix"),
+    [
+        (msdos(), b"(,msdos1)/grub"),
+        (TablePlan("12345678", 512, msdos().partitions[1:], "msdos"), b"(,msdos2)/boot/grub"),
+        (
+            TablePlan(table().guid, 512, (*table().partitions, replace(msdos().partitions[0], number=4))),
+            b"(,gpt4)/grub",
+        ),
+    ],
+)
+def test_the_menu_is_on_the_boot_partition_or_else_on_the_root(plan: TablePlan, prefix: bytes) -> None:
+    code = make_boot_code(plan, ["uefi"])
+    assert code.efi_image is not None
+    assert b"\0" + prefix + b"\0" in code.efi_image
+
+
+def test_core_img_lies_in_the_gap_behind_an_msdos_table(handle: int, code: BootCode) -> None:
+    write_bios(handle, msdos(), code)
+    assert code.core_image is not None
+    assert struct.unpack("<Q", os.pread(handle, 8, 0x5C)) == (1,)
+    start, count, _segment = struct.unpack("<QHH", os.pread(handle, 12, 512 + 500))
+    assert (start, count) == (2, -(-len(code.core_image) // 512) - 1)
+    assert os.pread(handle, len(code.core_image) - 512, 1024) == code.core_image[512:]
+    assert_garbage(handle, 440, 512)
+    assert_garbage(handle, 512 + (count + 1) * 512, DISK_BYTES)
+
+
 def test_the_same_disk_gets_the_same_code(code: BootCode) -> None:
     assert make_boot_code(table(), ["bios", "uefi"]) == code
 
@@ -116,8 +152,9 @@ def test_what_else_is_on_the_disk_stays(handle: int, code: BootCode) -> None:
         (table(4096), "no BIOS boots a disk with sectors of 4096 bytes: set the variant's layout.firmware to"),
         (table(bios_boot_bytes=64 << 10), r"does not fit in the BIOS boot partition \(partition 1, 65536 bytes\)"),
         (TablePlan("d0000000-0000-4000-8000-000000000000", 512, ()), "no BIOS boot partition"),
+        (msdos(63 * 512), r"does not fit in the gap behind the msdos table \(31744 bytes\): make it larger"),
     ],
-    ids=["4096-byte sectors", "partition too small", "no partition"],
+    ids=["4096-byte sectors", "partition too small", "no partition", "gap too small"],
 )
 def test_what_cannot_boot_is_refused_before_anything_is_written(
     handle: int, code: BootCode, plan: TablePlan, message: str

@@ -6,10 +6,13 @@ import random
 import struct
 import uuid
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from osprovider.disk import msdos
+from osprovider.disk.msdos import Entry
 from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError
 
@@ -102,3 +105,71 @@ def test_a_partition_that_lies_outside_of_the_disk_is_refused(start: int, end: i
     path.write_bytes(image(start=start, end=end))
     with pytest.raises(DeviceError, match="partition 1 lies outside of the disk"):
         read_table(path)
+
+
+def msdos_disk(path: Path, *entries: Entry) -> Path:
+    """A disk of 1 MiB with these partitions."""
+    path.write_bytes(bytes(SIZE))
+    with path.open("r+b") as file:
+        msdos.write(file.fileno(), msdos.Msdos("1234abcd", entries))
+    return path
+
+
+BOOT = Entry(1, "83", 64, 64, is_active=True)
+SWAP = Entry(2, "82", 128, 64, is_active=False)
+LAST = Entry(3, "83", 192, 64, is_active=False)
+
+
+@pytest.mark.parametrize(
+    ("entries", "roles"),
+    [
+        ((BOOT,), {1: "root"}),
+        ((SWAP, LAST), {2: "swap", 3: "root"}),
+        ((BOOT, SWAP, LAST), {1: "boot", 2: "swap", 3: "root"}),
+        # The root has the number that Ganeti's root_path names, and lies last nevertheless.
+        ((replace(LAST, number=1), replace(SWAP, number=2)), {1: "root", 2: "swap"}),
+        ((replace(LAST, number=1), replace(BOOT, number=4)), {1: "root", 4: "boot"}),
+        ((replace(BOOT, type="ef"), LAST), {1: "esp", 3: "root"}),
+    ],
+)
+def test_the_root_of_an_msdos_table_is_the_last_linux_partition(
+    entries: tuple[Entry, ...], roles: dict[int, str], tmp_path: Path
+) -> None:
+    table = read_table(msdos_disk(tmp_path / "disk", *entries))
+    assert {part.number: part.role for part in table.partitions} == roles
+    assert (table.type, table.guid) == ("msdos", "1234abcd")
+    assert {part.guid for part in table.partitions} == {f"1234abcd-0{number}" for number in roles}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ((BOOT, replace(SWAP, type="83"), LAST), r"has 3 root partitions \(type 83\), where one is expected"),
+        ((SWAP,), r"has no root partitions \(type 83\)"),
+        ((replace(LAST, count=1 << 20),), "partition 3 lies outside of the disk"),
+    ],
+)
+def test_an_msdos_table_that_is_none_of_ours_is_refused(
+    entries: tuple[Entry, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DeviceError, match=message):
+        read_table(msdos_disk(tmp_path / "disk", *entries))
+
+
+def test_a_file_system_that_fills_the_disk_is_the_root(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"XFSB".ljust(SIZE, b"\0"))
+    table = read_table(path)
+    (root,) = table.partitions
+    assert (table.type, root.role, root.filesystem, root.start_bytes, root.size_bytes) == (
+        "none",
+        "root",
+        "xfs",
+        0,
+        SIZE,
+    )
+
+
+def test_a_boot_sector_without_partitions_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="has no partition table, and no file system fills it"):
+        read_table(msdos_disk(tmp_path / "disk"))
