@@ -66,11 +66,9 @@ class MountFlag(IntFlag):
     NOSUID = 2
     NODEV = 4
     NOEXEC = 8
-    REMOUNT = 32
     NOATIME = 1024
     BIND = 4096
     REC = 16384
-    PRIVATE = 1 << 18
     SLAVE = 1 << 19
 
 

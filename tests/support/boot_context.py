@@ -1,4 +1,4 @@
-"""What hooks that concern booting are run with: a context of a Debian instance, and a guest that is a directory.
+"""What hooks that concern booting are run with: a context of a Debian instance.
 
 Not for: running hooks in order; that is :mod:`osprovider.customize.runner`.
 """
@@ -8,10 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.machinery
 import importlib.util
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,10 +16,11 @@ from typing import Any
 from osprovider.config.model import Variant
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.ganeti.request import Instance
-from osprovider.guest.host import HostGuest
-from osprovider.images.manifest import FORMAT, Distribution, Filesystem, Kernel, Manifest
+from osprovider.images.manifest import Distribution, Filesystem, Kernel
+from tests.support.guests import directory_guest
+from tests.support.manifests import manifest
 
-__all__ = ["CHECKOUT", "ROOT_GUID", "ROOT_UUID", "TEMPLATE_UUID", "boot_context", "directory_guest", "run_hook"]
+__all__ = ["CHECKOUT", "ROOT_GUID", "ROOT_UUID", "TEMPLATE_UUID", "boot_context", "run_hook"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROOT_UUID = "0b6c5a42-7f3e-5d4e-9a11-3c5d7e9f1b23"
@@ -43,25 +41,14 @@ def boot_context(
 ) -> Context:
     """A context as ``create`` makes it, of an image that was built here."""
     root = ContextPartition(3, "root", 130 << 20, 1 << 30, ROOT_GUID, "ext4", ROOT_UUID)
-    manifest = Manifest(
-        format=FORMAT,
-        key="0" * 64,
+    template = manifest(
         image="debian-12",
-        created="2026-11-21T00:00:00Z",
-        architecture="amd64",
         distribution=Distribution("debian", "12", "bookworm", pretty_name),
-        init="systemd",
         network_stacks=("ifupdown",),
         boot_loaders=("grub-bios", "grub-uefi"),
         kernels=kernels,
         size_bytes=1 << 30,
-        table=None,
-        packages=200,
         filesystem=Filesystem("ext4", TEMPLATE_UUID, "", 4096, 1 << 30, 1 << 29),
-        extents=(),
-        built_here=True,
-        tools={},
-        definition={},
     )
     return Context(
         event="create",
@@ -69,21 +56,11 @@ def boot_context(
         hostname="web1.example.org",
         variant=variant or Variant(),
         disks=(ContextDisk(0, None, 2 << 30, 512, ROOT_GUID, (root,) if partitions is None else partitions),),
-        manifest=manifest,
+        manifest=template,
         serial_console=serial,
         external_kernel=external_kernel,
         templates=(CHECKOUT / "templates",),
     )
-
-
-@contextmanager
-def directory_guest(root: Path) -> Iterator[HostGuest]:
-    """The guest whose root file system is the directory ``root``."""
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield HostGuest(handle)
-    finally:
-        os.close(handle)
 
 
 def run_hook(name: str, root: Path, context: Context) -> None:

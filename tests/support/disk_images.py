@@ -17,13 +17,18 @@ __all__ = [
     "COMPRESSORS",
     "DISK_BYTES",
     "VARIANTS",
+    "Images",
     "Variant",
     "compress",
     "flip",
     "make_container",
     "make_raw",
     "patch",
+    "variants_of",
 ]
+
+Images = Callable[[str], Path]
+"""Gives the image of a variant, by its name."""
 
 DISK_BYTES = 24 << 20
 """The disk's size. A VHD without ``force_size`` has some more, for its geometry."""
@@ -122,3 +127,13 @@ def flip(path: Path, offset: int, change: Callable[[int], int] = lambda byte: by
         file.seek(offset)
         byte = file.read(1)[0]
     return patch(path, offset, bytes([change(byte)]))
+
+
+def variants_of(raw: Path) -> Images:
+    """Give an image of the disk ``raw`` in a variant, made once beside it; the variant ``raw`` is the disk itself."""
+
+    def get(name: str) -> Path:
+        path = raw.with_name(name)
+        return path if path.exists() else make_container(raw, path, VARIANTS[name])
+
+    return get

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.watching import watching
 
 __all__ = ["Peak", "peak_of", "watched"]
 
@@ -52,21 +53,15 @@ def peak_of(
 @contextmanager
 def watched(pid: int, without: Callable[[str], bool]) -> Iterator[Peak]:
     """Watch a process and its descendants while the body runs."""
-    peak, done = Peak(), threading.Event()
+    peak = Peak()
 
-    def watch() -> None:
-        while not done.wait(_EVERY_SECONDS):
-            now = dict(_sizes(pid, without))
-            if sum(now.values()) > peak.bytes:
-                peak.bytes, peak.processes = sum(now.values()), now
+    def look() -> None:
+        now = dict(_sizes(pid, without))
+        if sum(now.values()) > peak.bytes:
+            peak.bytes, peak.processes = sum(now.values()), now
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with watching(look, _EVERY_SECONDS):
         yield peak
-    finally:
-        done.set()
-        thread.join()
 
 
 def _sizes(pid: int, without: Callable[[str], bool]) -> Iterator[tuple[str, int]]:

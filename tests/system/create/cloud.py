@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.runs import loop_devices
+from tests.support.watching import watching
 
 __all__ = [
     "BIOS_BOOT",
@@ -270,17 +270,10 @@ def read_partition(disk: Path, start_bytes: int, size_bytes: int, tree: Path) ->
 def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
     """Collect what this machine's kernel mounts of the files beneath a directory while the body runs."""
     seen: set[str] = set()
-    done = threading.Event()
 
-    def watch() -> None:
-        while not done.wait(0.002):
-            ours = {device for device, file in loop_devices().items() if str(directory) in file}
-            seen.update(device for kind in ("ext4", "xfs") for device in ours if Path("/sys/fs", kind, device).exists())
+    def look() -> None:
+        ours = {device for device, file in loop_devices().items() if str(directory) in file}
+        seen.update(device for kind in ("ext4", "xfs") for device in ours if Path("/sys/fs", kind, device).exists())
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with watching(look, 0.002):
         yield seen
-    finally:
-        done.set()
-        thread.join()

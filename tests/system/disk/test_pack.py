@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from osprovider import linux
 from osprovider.disk import filesystem
-from osprovider.disk.loop import loop_device
 from osprovider.disk.pack import pack
+from tests.support.mounts import mounted
 
 IDENTITY = "0f8fad5b-d9cb-469f-a165-70867728950e"
 EPOCH = 1_700_000_000
@@ -43,19 +40,6 @@ def lay(root: Path, names: list[str]) -> None:
     subprocess.run(["setfacl", "--modify", "group:adm:rx,default:group:adm:rx", root / "owned"], check=True)
     for path in (root / "zzz", *(root / "many").iterdir(), root / "many", root):
         os.utime(path, (1, EPOCH - 1000))
-
-
-@contextmanager
-def mounted(image: Path, root: Path) -> Iterator[Path]:
-    """Mount an image, to be read, in a mount namespace of this process."""
-    linux.private_mount_namespace()
-    root.mkdir()
-    with loop_device(image, read_only=True) as loop:
-        linux.mount(str(loop), str(root), "ext4", linux.MountFlag.RDONLY, "noload")
-        try:
-            yield root
-        finally:
-            linux.umount(str(root))
 
 
 @pytest.mark.parametrize("kind", KINDS)

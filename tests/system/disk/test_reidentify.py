@@ -13,8 +13,10 @@ import pytest
 from osprovider.disk.reidentify import renaming, rewrite
 from osprovider.disk.renaming import NewNames, Renaming
 from osprovider.guest.host import HostGuest
-from osprovider.images.manifest import Distribution, Filesystem, ImagePartition, ImageTable, Kernel, Manifest
+from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable, Kernel, Manifest
 from osprovider.layout import PartitionPlan, TablePlan, TableType
+from tests.support.guests import directory_guest
+from tests.support.manifests import manifest
 
 ROOT, NEW_ROOT = "11111111-aaaa-4aaa-8aaa-111111111111", "99999999-bbbb-4bbb-8bbb-999999999999"
 ESP, NEW_ESP = "1234-ABCD", "FEDC-9876"
@@ -28,9 +30,8 @@ UNITS = "/etc/systemd/system"
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[HostGuest]:
     """An empty tree at ``tmp_path``."""
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield HostGuest(fd)
-    os.close(fd)
+    with directory_guest(tmp_path) as guest:
+        yield guest
 
 
 @pytest.mark.parametrize(
@@ -66,26 +67,8 @@ def test_names_follow_in_any_spelling(path: str, old: str, new: str, guest: Host
 
 
 def _manifest(table: ImageTable | None, *, initrd: str | None = "/initrd") -> Manifest:
-    return Manifest(
-        format=2,
-        key="",
-        image="x",
-        created="",
-        architecture="amd64",
-        distribution=Distribution("", "", "", ""),
-        init="systemd",
-        network_stacks=(),
-        boot_loaders=(),
-        kernels=(Kernel("6", "/vmlinuz", initrd),),
-        size_bytes=1 << 20,
-        table=table,
-        filesystem=Filesystem("ext4", ROOT, "", 4096, 1 << 20, 1 << 20),
-        packages=0,
-        extents=(),
-        built_here=False,
-        tools={},
-        definition={},
-    )
+    root = Filesystem("ext4", ROOT, "", 4096, 1 << 20, 1 << 20)
+    return manifest(kernels=(Kernel("6", "/vmlinuz", initrd),), table=table, filesystem=root)
 
 
 def _table(kind: str, name: str, filesystem: str, *, guid: str) -> ImageTable:

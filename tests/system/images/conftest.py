@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from osprovider import linux
-from osprovider.disk.loop import loop_device
 from osprovider.images.manifest import Manifest
+from tests.support.mounts import mounted
 from tests.support.runs import locked
 from tests.system.images.builder import Job, run_job
 
@@ -64,16 +62,3 @@ def tree(built: Built, tmp_path: Path) -> Iterator[Path]:
     """The template's tree, to be read."""
     with mounted(built.path, tmp_path / "tree") as root:
         yield root
-
-
-@contextmanager
-def mounted(image: Path, root: Path) -> Iterator[Path]:
-    """Mount a template read-only, in a mount namespace of this process."""
-    linux.private_mount_namespace()
-    root.mkdir()
-    with loop_device(image, read_only=True) as loop:
-        linux.mount(str(loop), str(root), "ext4", linux.MountFlag.RDONLY, "noload")
-        try:
-            yield root
-        finally:
-            linux.umount(str(root))

@@ -15,8 +15,9 @@ import pytest
 
 from osprovider.disk import filesystem
 from osprovider.images.manifest import Manifest
+from tests.support.mounts import mounted
 from tests.system.images.builder import Job, run_job
-from tests.system.images.conftest import NODE, Built, mounted, shared_template
+from tests.system.images.conftest import NODE, Built, shared_template
 
 
 def installed(tree: Path) -> set[str]:

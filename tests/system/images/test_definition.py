@@ -15,10 +15,10 @@ import pytest
 
 from osprovider.images.manifest import Manifest
 from tests.support.http_server import serve
+from tests.support.mounts import mounted
 from tests.support.openpgp import making_keys
 from tests.support.packages import make_deb, make_repository
 from tests.system.images.builder import Job, run_job
-from tests.system.images.conftest import mounted
 
 TRIES = 3  # builds that a mirror's update may come between
 

@@ -22,27 +22,29 @@ from osprovider.errors import ImageError
 from osprovider.images.diskimage.convert import to_raw
 from osprovider.images.formats import Container, Format, detect
 from tests.support import processes
-from tests.support.disk_images import COMPRESSORS, DISK_BYTES, VARIANTS, compress, flip, make_container, make_raw, patch
+from tests.support.disk_images import (
+    COMPRESSORS,
+    DISK_BYTES,
+    VARIANTS,
+    Images,
+    compress,
+    flip,
+    make_container,
+    make_raw,
+    patch,
+    variants_of,
+)
 from tests.support.leftovers import no_leftovers
 
 _MIB = 1 << 20
 _CHECKOUT = Path(__file__).parents[3]
 _NOWHERE = Path("/nonexistent/scratch")
 
-Images = Callable[[str], Path]
-
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """Give the image of a variant, made once; ``raw`` is the disk itself."""
-    base = tmp_path_factory.mktemp("originals")
-    raw = make_raw(base / "raw")
-
-    def get(name: str) -> Path:
-        path = base / name
-        return path if path.exists() else make_container(raw, path, VARIANTS[name])
-
-    return get
+    return variants_of(make_raw(tmp_path_factory.mktemp("originals") / "raw"))
 
 
 @pytest.fixture(autouse=True)
@@ -435,15 +437,9 @@ def test_a_backing_file_is_not_read(tmp_path: Path, originals: Images) -> None:
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """Give a disk that is full of what nothing compresses, in a variant; ``raw`` is the disk itself."""
-    base = tmp_path_factory.mktemp("full")
-    raw = base / "raw"
+    raw = tmp_path_factory.mktemp("full") / "raw"
     raw.write_bytes(random.Random(2).randbytes(510) + b"\x55\xaa" + random.Random(3).randbytes(DISK_BYTES - 512))
-
-    def get(name: str) -> Path:
-        path = base / name
-        return path if path.exists() else make_container(raw, path, VARIANTS[name])
-
-    return get
+    return variants_of(raw)
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

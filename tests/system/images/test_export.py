@@ -18,15 +18,13 @@ from osprovider.errors import ImageError
 from osprovider.images.diskimage.rebuilt_table import pieces
 from osprovider.images.export import Format, export
 from osprovider.images.manifest import (
-    FORMAT,
-    Distribution,
     Filesystem,
     ImagePartition,
     ImageTable,
-    Manifest,
 )
 from osprovider.images.store import Template
 from osprovider.paths import Directories
+from tests.support.manifests import manifest
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -77,27 +75,10 @@ def filesystem(tree: Path, tmp_path: Path) -> Path:
 def _template(path: Path, table: ImageTable | None, filesystem: Filesystem, *, built_here: bool) -> Template:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     size = path.stat().st_size
-    manifest = Manifest(
-        format=FORMAT,
-        key="0" * 64,
-        image="test",
-        created="2026-11-21T00:30:00Z",
-        architecture="amd64",
-        distribution=Distribution("debian", "12", "bookworm", "Debian"),
-        init="systemd",
-        network_stacks=(),
-        boot_loaders=(),
-        kernels=(),
-        size_bytes=size,
-        table=table,
-        filesystem=filesystem,
-        packages=0,
-        extents=scan_extents(fd, size),
-        built_here=built_here,
-        tools={},
-        definition={},
+    found = manifest(
+        size_bytes=size, table=table, filesystem=filesystem, extents=scan_extents(fd, size), built_here=built_here
     )
-    return Template(manifest, fd, path)
+    return Template(found, fd, path)
 
 
 def _filesystem(path: Path) -> Filesystem:

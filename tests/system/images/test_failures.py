@@ -24,10 +24,11 @@ from osprovider.images.builder.distributions import Keyring
 from osprovider.images.recipe import Recipe
 from tests.support.http_server import serve, serving
 from tests.support.leftovers import no_leftovers
+from tests.support.mounts import mounted
 from tests.support.openpgp import Keys, making_keys
 from tests.support.packages import make_deb, make_repository
 from tests.system.images.builder import Job, run_job
-from tests.system.images.conftest import mounted, shared_template
+from tests.system.images.conftest import shared_template
 
 TOOLS = ("mmdebstrap", "debootstrap")
 

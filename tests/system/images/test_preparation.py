@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.support.leftovers import no_leftovers
 from tests.support.memory import peak_of
 from tests.support.tar_members import END, member
 from tests.support.template import CHECKOUT
+from tests.support.watching import watching
 from tests.system.create.site import Outcome, Site
 
 MIB = 1 << 20
@@ -186,20 +186,14 @@ def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site
 @contextmanager
 def watched_space(directory: Path) -> Iterator[list[int]]:
     """Note what a directory occupies at most while the body runs, in bytes."""
-    most, done = [0], threading.Event()
+    most = [0]
 
-    def watch() -> None:
-        while not done.wait(0.01):
-            with suppress(OSError):  # files come and go
-                most[0] = max(most[0], sum(path.lstat().st_blocks * 512 for path in directory.rglob("*")))
+    def look() -> None:
+        with suppress(OSError):  # files come and go
+            most[0] = max(most[0], sum(path.lstat().st_blocks * 512 for path in directory.rglob("*")))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with watching(look, 0.01):
         yield most
-    finally:
-        done.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "dump", "raw", "raw.zst", "qcow2"])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.guest.host import HostGuest
 from osprovider.images import packages
 from osprovider.images.packages import Package
+from tests.support.guests import directory_guest
 
 SPEC = """\
 Name: {name}
@@ -72,9 +72,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def read(root: Path, tmp_path: Path) -> Iterator[Callable[[], tuple[Package, ...]]]:
     """Reads the packages of the system at ``root``."""
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    yield lambda: packages.read(HostGuest(fd), tmp_path, "test")
-    os.close(fd)
+    with directory_guest(root) as guest:
+        yield lambda: packages.read(guest, tmp_path, "test")
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 

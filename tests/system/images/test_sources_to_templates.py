@@ -21,9 +21,9 @@ from tests.support import small_system
 from tests.support.http_server import Page, serving
 from tests.support.image_files import make_tar, template_image
 from tests.support.leftovers import no_leftovers
+from tests.support.mounts import mounted
 from tests.support.template import shared_cache
 from tests.system.create.site import Site, debugfs, sfdisk
-from tests.system.images.conftest import mounted
 
 GIB = 1 << 30
 FORMATS = {

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from osprovider.guest.host import HostGuest
 from osprovider.images.manifest import Kernel
 from osprovider.images.tree import clean, inspect, version_key
+from tests.support.guests import directory_guest
 
 OS_RELEASE = """\
 PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"
@@ -26,9 +26,8 @@ VERSION_CODENAME=bookworm
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[HostGuest]:
     """An empty tree at ``tmp_path``."""
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield HostGuest(fd)
-    os.close(fd)
+    with directory_guest(tmp_path) as guest:
+        yield guest
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from osprovider.customize.runner import HookRunner
 from osprovider.errors import HookError
 from osprovider.log import reporter
 from osprovider.paths import Directories
-from tests.support.boot_context import CHECKOUT, boot_context, directory_guest
+from tests.support.boot_context import CHECKOUT, boot_context
+from tests.support.guests import directory_guest
 
 
 class Site:

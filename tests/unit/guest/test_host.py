@@ -11,6 +11,7 @@ import pytest
 from osprovider import linux
 from osprovider.errors import GuestError
 from osprovider.guest.host import HostGuest
+from tests.support.guests import directory_guest
 
 
 @pytest.fixture
@@ -24,9 +25,8 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guest(tree: Path) -> Iterator[HostGuest]:
-    fd = os.open(tree, os.O_RDONLY)
-    yield HostGuest(fd)
-    os.close(fd)
+    with directory_guest(tree) as guest:
+        yield guest
 
 
 def test_links_lead_to_the_guests_own_files(guest: HostGuest, tree: Path) -> None:
@@ -61,12 +61,8 @@ def test_a_rename_elsewhere_on_the_machine_is_waited_out(guest: HostGuest, monke
 
 
 def test_what_is_mounted_inside_is_not_entered() -> None:
-    fd = os.open("/", os.O_RDONLY)
-    try:
-        with pytest.raises(GuestError, match="something is mounted there"):
-            HostGuest(fd).read("/proc/version")
-    finally:
-        os.close(fd)
+    with directory_guest(Path("/")) as guest, pytest.raises(GuestError, match="something is mounted there"):
+        guest.read("/proc/version")
 
 
 @pytest.mark.parametrize(

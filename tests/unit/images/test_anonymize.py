@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.images.anonymize import anonymize
-from tests.support.boot_context import directory_guest
+from tests.support.guests import directory_guest
 from tests.unit.hooks.trees import write_tree
 
 GONE = {

@@ -15,9 +15,7 @@ import pytest
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.formats import Container
-from tests.support.disk_images import DISK_BYTES, VARIANTS, flip, make_container, make_raw, patch
-
-Images = Callable[[str], Path]
+from tests.support.disk_images import DISK_BYTES, VARIANTS, Images, flip, make_raw, patch, variants_of
 
 _KINDS: dict[str, Container] = {
     "qcow2": "qcow2",
@@ -33,14 +31,7 @@ _KINDS: dict[str, Container] = {
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """Give the image of a variant, made once."""
-    base = tmp_path_factory.mktemp("originals")
-    raw = make_raw(base / "raw")
-
-    def get(name: str) -> Path:
-        path = base / name
-        return path if path.exists() else make_container(raw, path, VARIANTS[name])
-
-    return get
+    return variants_of(make_raw(tmp_path_factory.mktemp("originals") / "raw"))
 
 
 @pytest.fixture

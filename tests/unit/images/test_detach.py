@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.images.detach import detach
-from tests.support.boot_context import directory_guest
+from tests.support.guests import directory_guest
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
 from osprovider.images import packages
 from osprovider.images.packages import Package
+from tests.support.guests import directory_guest
 
 DPKG = """\
 Package: bash
@@ -97,9 +98,8 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guest(root: Path) -> Iterator[HostGuest]:
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    yield HostGuest(fd)
-    os.close(fd)
+    with directory_guest(root) as guest:
+        yield guest
 
 
 def lay(root: Path, path: str, text: str) -> None:

@@ -7,8 +7,6 @@ import dataclasses
 import pytest
 
 from osprovider.images.manifest import (
-    FORMAT,
-    Distribution,
     Extent,
     Filesystem,
     ImagePartition,
@@ -17,6 +15,7 @@ from osprovider.images.manifest import (
 )
 from osprovider.images.picture import draw, parts_of
 from osprovider.log import plain
+from tests.support.manifests import manifest
 
 MIB = 1 << 20
 BLOCK = 4 * MIB
@@ -32,33 +31,20 @@ def partition(
     return ImagePartition(number, role, start, size, "", "", "", 0, held, mount)
 
 
-def manifest(
+def template(
     size: int, partitions: tuple[ImagePartition, ...] | None, extents: tuple[tuple[int, int], ...]
 ) -> Manifest:
     """Of a template of so many bytes, with data in these ranges (offset, length)."""
-    return Manifest(
-        format=FORMAT,
-        key="",
-        image="test",
-        created="",
-        architecture="amd64",
-        distribution=Distribution("", "", "", ""),
-        init="none",
-        network_stacks=(),
-        boot_loaders=(),
-        kernels=(),
+    return manifest(
         size_bytes=size,
         table=None if partitions is None else ImageTable("gpt", "", 512, partitions),
         filesystem=filesystem(size),
-        packages=0,
         extents=tuple(Extent(offset, length, 0) for offset, length in extents),
         built_here=partitions is None,
-        tools={},
-        definition={},
     )
 
 
-DISK = manifest(
+DISK = template(
     1024 * MIB,
     (
         partition(1, "root", 116 * MIB, 800 * MIB, mount="/", held=filesystem(800 * MIB, label="cloud\x1b[2Jimg")),
@@ -70,7 +56,7 @@ DISK = manifest(
 
 
 def test_a_file_system_is_one_part() -> None:
-    picture = draw(parts_of(manifest(100 * MIB, None, ((0, 25 * MIB),))), 42)
+    picture = draw(parts_of(template(100 * MIB, None, ((0, 25 * MIB),))), 42)
     assert picture == [
         f"┌{'─' * 40}┐",
         f"│/{' ' * 39}│",
@@ -100,11 +86,11 @@ def test_a_disk_is_drawn_to_scale_with_what_holds_data_shaded() -> None:
 def test_logical_partitions_are_drawn_and_not_what_holds_them() -> None:
     extended = dataclasses.replace(partition(2, "other", 500 * MIB, 500 * MIB), type="05")
     parts = (partition(1, "root", 1 * MIB, 499 * MIB, mount="/"), extended, partition(5, "swap", 501 * MIB, 499 * MIB))
-    assert [part.label for part in parts_of(manifest(1000 * MIB, parts, ()))] == ["1", "5"]
+    assert [part.label for part in parts_of(template(1000 * MIB, parts, ()))] == ["1", "5"]
 
 
 def test_a_part_with_any_data_has_a_column_of_it() -> None:
-    picture = draw(parts_of(manifest(1024 * MIB, None, ((0, 4096),))), 100)
+    picture = draw(parts_of(template(1024 * MIB, None, ((0, 4096),))), 100)
     assert picture[2].count("▒") == 1
 
 

@@ -12,29 +12,17 @@ import jsonschema
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.manifest import FORMAT, Distribution, Filesystem, Manifest, Origin
+from osprovider.images.manifest import Distribution, Manifest, Origin
 from osprovider.images.packages import Package
 from osprovider.images.sbom import bill_of_materials
+from tests.support.manifests import manifest
 
-MANIFEST = Manifest(
-    format=FORMAT,
-    key="0" * 64,
+MANIFEST = manifest(
     image="fedora-43",
-    created="2026-11-21T00:30:00Z",
-    architecture="amd64",
     distribution=Distribution("fedora", "43", "", "Fedora Linux 43 (Cloud Edition)"),
-    init="systemd",
-    network_stacks=(),
-    boot_loaders=(),
-    kernels=(),
-    size_bytes=4096,
-    table=None,
-    filesystem=Filesystem("ext4", "uuid", "", 4096, 4096, 4096),
     packages=2,
-    extents=(),
     built_here=False,
     tools={"osprovider": "0.1.0"},
-    definition={},
     origin=Origin("https://example.org/fedora.qcow2", f"sha256:{'1' * 64}", 12345, "qcow2", "CHECKSUM"),
 )
 

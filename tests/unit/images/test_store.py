@@ -18,10 +18,11 @@ import pytest
 from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import ImageError
 from osprovider.images import prepare
-from osprovider.images.manifest import FORMAT, Distribution, Extent, Filesystem, Manifest
+from osprovider.images.manifest import FORMAT, Extent, Filesystem, Manifest
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
 from osprovider.paths import Directories
+from tests.support.manifests import manifest
 
 _FORK = multiprocessing.get_context("fork")
 _SIZE = 8192
@@ -48,24 +49,12 @@ class Builder:
         (scratch / "half-made").unlink()
         image.write_bytes(self.content)
         data = len(self.content.rstrip(b"\0"))
-        return Manifest(
-            format=FORMAT,
+        return manifest(
             key=key,
             image=recipe.image,
-            created="2026-11-21T00:30:00Z",
-            architecture="amd64",
-            distribution=Distribution("debian", "12", "bookworm", "Debian"),
-            init="systemd",
-            network_stacks=(),
-            boot_loaders=(),
-            kernels=(),
             size_bytes=len(self.content),
-            table=None,
-            packages=200,
             filesystem=Filesystem("ext4", "uuid", "", 4096, len(self.content), len(self.content)),
             extents=(Extent(0, data, zlib.crc32(self.content[:data])),),
-            built_here=True,
-            tools={},
             definition=recipe.to_json(),
         )
 

@@ -378,7 +378,7 @@ def test_the_history_outlives_the_templates(store: Store, builder: Builder, dire
     open_once(store)
     first, second = history.entries(directories, "debian-12")
     assert first == second
-    assert (first.system, first.packages, first.digest) == ("Debian", 200, None)
+    assert (first.system, first.packages, first.digest) == ("Debian GNU/Linux 12 (bookworm)", 200, None)
     assert history.entries(directories, "debian-13") == ()
 
 
