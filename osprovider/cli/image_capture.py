@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from osprovider.errors import UsageError
 from osprovider.images.definition import refuse_taken, write_definition
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
+
+if TYPE_CHECKING:
+    from osprovider.images.capture.take import Captured
 
 __all__ = ["capture_image"]
 
@@ -78,14 +82,7 @@ def capture_image(
         definition.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with _disk(directories, source, instance, index or 0) as (called, disk):
         captured = capture(Order(name, disk, place, chosen, keep, remove, force), directories)
-    today = datetime.now(UTC).strftime("%Y-%m-%d")
-    values = {
-        "description": description or f"{captured.system}, captured from {called} on {today}"[:_LONGEST_TEXT],
-        "source": str(place),
-        "checksums": captured.checksum,
-        "max_size": captured.max_size,
-    }
-    said = {key: value for key, value in values.items() if value is not None}
+    said = _definition(captured, place, description or f"{captured.system}, captured from {called} on {_today()}")
     write_definition(directories, name, said, force=force)
     if json_wanted:
         echo_json({"name": name, "file": definition, "definition": said, "size_bytes": captured.size_bytes})
@@ -94,6 +91,21 @@ def capture_image(
         f"{place} written, {human_bytes(captured.size_bytes)}, and {definition}; "
         f"osprovider image build {name} prepares it, and a variant with image: {name} uses it"
     )
+
+
+def _definition(captured: Captured, place: Path, description: str) -> dict[str, str]:
+    """What the image's definition says."""
+    values = {
+        "description": description[:_LONGEST_TEXT],
+        "source": str(place),
+        "checksums": captured.checksum,
+        "max_size": captured.max_size,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def _refuse(

@@ -51,22 +51,8 @@ def _msdos(table: ImageTable) -> list[tuple[int, bytes]]:
 def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     sector = table.sector_size
     last = size_bytes // sector - 1
-    entries = bytearray(_ENTRIES * ENTRY.size)
-    for part in table.partitions:
-        first = part.start_bytes // sector
-        ENTRY.pack_into(
-            entries,
-            (part.number - 1) * ENTRY.size,
-            uuid.UUID(part.type).bytes_le,
-            uuid.UUID(part.guid).bytes_le,
-            first,
-            first + part.size_bytes // sector - 1,
-            part.attributes,
-            part.name.encode("utf-16-le")[:72],
-        )
+    entries = _entries(table)
     length = len(entries) // sector
-    protective = _MBR_ENTRY.pack(0, b"\x00\x02\x00", _PROTECTIVE, b"\xff\xff\xff", 1, min(last, _LARGEST))
-    mbr = bytes(6) + protective + bytes(_MBR_ENTRY.size * (_MBR_ENTRIES - 1)) + _MBR_SIGNATURE
     primary = Header(
         signature=SIGNATURE,
         revision=_REVISION,
@@ -84,12 +70,36 @@ def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
         entries_crc32=zlib.crc32(entries),
     )
     backup = primary._replace(address=last, other_address=1, entries_address=last - length)
-
-    def packed(header: Header) -> bytes:
-        return HEADER.pack(*header.sealed()).ljust(sector, b"\0")
-
     return [
-        (_BOOT_CODE, mbr),
-        (sector, packed(primary) + entries),
-        (backup.entries_address * sector, bytes(entries) + packed(backup)),
+        (_BOOT_CODE, _protective_mbr(last)),
+        (sector, _packed(primary, sector) + entries),
+        (backup.entries_address * sector, entries + _packed(backup, sector)),
     ]
+
+
+def _entries(table: ImageTable) -> bytes:
+    """The partitions of a GPT."""
+    entries = bytearray(_ENTRIES * ENTRY.size)
+    for part in table.partitions:
+        first = part.start_bytes // table.sector_size
+        ENTRY.pack_into(
+            entries,
+            (part.number - 1) * ENTRY.size,
+            uuid.UUID(part.type).bytes_le,
+            uuid.UUID(part.guid).bytes_le,
+            first,
+            first + part.size_bytes // table.sector_size - 1,
+            part.attributes,
+            part.name.encode("utf-16-le")[:72],
+        )
+    return bytes(entries)
+
+
+def _packed(header: Header, sector: int) -> bytes:
+    return HEADER.pack(*header.sealed()).ljust(sector, b"\0")
+
+
+def _protective_mbr(last: int) -> bytes:
+    """What keeps those who know no GPT off the disk, whose last sector is given; from the disk's signature on."""
+    entry = _MBR_ENTRY.pack(0, b"\x00\x02\x00", _PROTECTIVE, b"\xff\xff\xff", 1, min(last, _LARGEST))
+    return bytes(6) + entry + bytes(_MBR_ENTRY.size * (_MBR_ENTRIES - 1)) + _MBR_SIGNATURE
