@@ -57,6 +57,13 @@ def test_no_example_escapes_the_rules(document: Path) -> None:
     assert len(set(files)) == len(files), "two blocks are the same file"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_list_of_sections_has_them_all_in_their_order(document: Path) -> None:
+    text = prose(document)
+    listed = re.findall(r"(?m)^- \[([^]]+)\]\(#", text)
+    assert listed in ([], re.findall(r"(?m)^## (.+)$", text))
+
+
 @pytest.mark.parametrize("block", _of("yaml"), ids=str)
 def test_yaml_is_what_the_schema_allows(block: Block) -> None:
     problems: list[Problem] = []
