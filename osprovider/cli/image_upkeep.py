@@ -78,7 +78,7 @@ def prune_cache(directories: Directories, days: float | None, all_unused: bool, 
     What is removed is fetched and prepared again when an instance needs it.
     """
     require_root()
-    removed = prune(directories, Store(directories), older_than_days=days, unused=all_unused)
+    removed = prune(directories, older_than_days=days, unused=all_unused)
     if json_wanted:
         echo_json([dataclasses.asdict(each) for each in removed])
         return

@@ -23,9 +23,9 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.errors import DeviceError, RequestError, ToolError
 from osprovider.images.manifest import Distribution
-from osprovider.images.programs import is_installed
 from osprovider.layout import FILLED
 from osprovider.log import human_bytes, reporter
+from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine
 

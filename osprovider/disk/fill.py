@@ -45,10 +45,10 @@ from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.host import HostGuest, mounted
 from osprovider.guest.resolve import opened
 from osprovider.images import integrity
-from osprovider.images.programs import is_installed
 from osprovider.images.store import Template
 from osprovider.layout import PartitionPlan
 from osprovider.log import reporter
+from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine
 

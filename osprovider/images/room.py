@@ -13,17 +13,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from osprovider import locks
 from osprovider.config.load import load_cache
 from osprovider.config.sizes import parse_size
+from osprovider.images.place import Unusable, places
 from osprovider.images.sources.cache import SourceCache
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
-
-if TYPE_CHECKING:
-    from osprovider.images.store import Store
 
 __all__ = ["Removed", "make_room", "prune"]
 
@@ -65,32 +63,30 @@ class _Kept:
     usable: bool = True
 
 
-def make_room(directories: Directories, store: Store, *, keep: str) -> tuple[Removed, ...]:
+def make_room(directories: Directories, *, keep: str) -> tuple[Removed, ...]:
     """Have the cache take no more than the site allows, after something was added to it.
 
     Args:
         directories: the cache, and the site's ``cache.yaml``.
-        store: the templates.
         keep: the key of the template that was added, which stays: it is going to be used.
 
     Raises:
         ConfigurationError: ``cache.yaml`` has problems.
     """
     with _alone(directories):
-        removed = _shrink(directories, store, keep)
+        removed = _shrink(directories, keep)
     for each in removed:
         reporter.info(f"{each.kind} {each.name} removed, {human_bytes(each.freed_bytes)}: the cache was too large")
     return removed
 
 
 def prune(
-    directories: Directories, store: Store, *, older_than_days: float | None = None, unused: bool = False
+    directories: Directories, *, older_than_days: float | None = None, unused: bool = False
 ) -> tuple[Removed, ...]:
     """Remove what the site does not allow, what nobody can use, and what is asked for; never what is in use.
 
     Args:
         directories: the cache, and the site's ``cache.yaml``.
-        store: the templates.
         older_than_days: also what was not used for that long.
         unused: also everything else that nobody uses at this moment.
 
@@ -99,9 +95,9 @@ def prune(
     """
     with _alone(directories):
         limit = time.time() - older_than_days * _DAY if older_than_days is not None else 0.0
-        wanted = [kept for kept in _all(directories, store) if unused or not kept.usable or kept.used < limit]
+        wanted = [kept for kept in _all(directories) if unused or not kept.usable or kept.used < limit]
         removed = [kept.what for kept in wanted if kept.remove()]
-        return (*removed, *_shrink(directories, store, None))
+        return (*removed, *_shrink(directories, None))
 
 
 def _alone(directories: Directories) -> AbstractContextManager[None]:
@@ -109,12 +105,12 @@ def _alone(directories: Directories) -> AbstractContextManager[None]:
     return locks.exclusive(directories.run / "locks" / "cache.room")
 
 
-def _shrink(directories: Directories, store: Store, keep: str | None) -> tuple[Removed, ...]:
+def _shrink(directories: Directories, keep: str | None) -> tuple[Removed, ...]:
     max_size = load_cache(directories).max_size
     if max_size is None:
         return ()
     limit = parse_size(max_size)
-    everything = _all(directories, store)
+    everything = _all(directories)
     taken = sum(kept.what.freed_bytes for kept in everything)
     removed = []
     for kept in everything:
@@ -131,31 +127,22 @@ def _shrink(directories: Directories, store: Store, keep: str | None) -> tuple[R
     return tuple(removed)
 
 
-def _all(directories: Directories, store: Store) -> list[_Kept]:
+def _all(directories: Directories) -> list[_Kept]:
     """What is in the cache, in the order in which it goes."""
-    unusable = [
-        _Kept(
-            Removed("template", each.directory.name, each.occupied_bytes),
-            0.0,
-            partial(store.evict, each.directory.name),
-            usable=False,
-        )
-        for each in store.unusable()
-    ]
     sources = SourceCache(directories)
     downloads = [
         _Kept(Removed("download", each.path.name, each.size_bytes), each.used, partial(sources.discard, each.path))
         for each in sources.downloads()
     ]
-    templates = [
-        _Kept(
-            Removed("template", info.manifest.image, info.occupied_bytes),
-            info.used,
-            partial(store.evict, info.manifest.key),
-            info.manifest.key,
-        )
-        for info in store.list()
-    ]
+    unusable, templates = [], []
+    for place in places(directories):
+        info = place.info()
+        if isinstance(info, Unusable):
+            what = Removed("template", place.key, info.occupied_bytes)
+            unusable.append(_Kept(what, 0.0, place.evict, usable=False))
+        elif info is not None:
+            what = Removed("template", info.manifest.image, info.occupied_bytes)
+            templates.append(_Kept(what, info.used, place.evict, place.key))
     return [*unusable, *sorted(downloads, key=_used), *sorted(templates, key=_used)]
 
 

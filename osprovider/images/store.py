@@ -216,7 +216,7 @@ class Store:
         """Have what was used least recently go where the cache is too large, but not what was just made."""
         from osprovider.images.room import make_room
 
-        make_room(self._directories, self, keep=recipe.key())
+        make_room(self._directories, keep=recipe.key())
 
     # -- all that is there --------------------------------------------------------------------------------------------
 
@@ -229,14 +229,6 @@ class Store:
         """What looks damaged, or was left by another version of osprovider."""
         found = (place.info() for place in places(self._directories))
         return tuple(info for info in found if isinstance(info, Unusable))
-
-    def evict(self, key: str) -> bool:
-        """Remove a template, unless somebody uses or prepares it at this moment; waits for nobody.
-
-        Returns:
-            is it gone.
-        """
-        return Place(self._directories, key).evict()
 
     def remove(self, name: str) -> tuple[TemplateInfo, ...]:
         """Remove an image's templates; waits until nobody uses them.

@@ -18,8 +18,8 @@ from typing import IO, Literal
 
 from osprovider.background import Task
 from osprovider.errors import ImageError, NodeError, ToolError
-from osprovider.images.programs import is_installed, require
 from osprovider.log import human_bytes
+from osprovider.programs import is_installed, require
 from osprovider.run import running
 from osprovider.sandbox import confine
 

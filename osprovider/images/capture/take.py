@@ -28,9 +28,9 @@ from osprovider.images.definition import checksum_of
 from osprovider.images.diskimage import contents
 from osprovider.images.diskimage.unclean import why_unclean
 from osprovider.images.newfile import is_full, new_file
-from osprovider.images.programs import require
 from osprovider.log import reporter
 from osprovider.paths import Directories
+from osprovider.programs import require
 
 __all__ = ["Captured", "capture"]
 

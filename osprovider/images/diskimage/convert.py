@@ -21,10 +21,10 @@ from osprovider.errors import DeviceError, ImageError, NodeError, ToolError
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source
 from osprovider.images.formats import Format, is_fixed_vhd
-from osprovider.images.programs import require
 from osprovider.images.streams import decompressed
 from osprovider.linux import clone_file
 from osprovider.log import human_bytes
+from osprovider.programs import require
 from osprovider.run import running
 from osprovider.sandbox import confine
 

@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from osprovider.errors import ImageError
-from osprovider.images.programs import require
+from osprovider.programs import require
 from osprovider.run import running
 from osprovider.sandbox import confine
 

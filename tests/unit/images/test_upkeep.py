@@ -189,16 +189,16 @@ def test_a_mistake_in_cache_yaml_is_said_before_the_work(
 def test_pruning_keeps_the_cache_as_large_as_it_may_be(store: Store, large: Builder, directories: Directories) -> None:
     for name, days in (("a", 1), ("b", 2)):
         aged(store, name, days)
-    assert prune(directories, store) == ()
+    assert prune(directories) == ()
     cap(directories, "2MiB")
-    assert [removed.name for removed in prune(directories, store)] == ["b"]
+    assert [removed.name for removed in prune(directories)] == ["b"]
     assert names(store) == ["a"]
 
 
 def test_pruning_takes_what_was_not_used_for_long(store: Store, directories: Directories) -> None:
     for name, days in (("a", 1), ("b", 40)):
         aged(store, name, days)
-    [removed] = prune(directories, store, older_than_days=30)
+    [removed] = prune(directories, older_than_days=30)
     assert (removed.kind, removed.name) == ("template", "b")
     assert removed.freed_bytes >= 4096
     assert names(store) == ["a"]
@@ -209,7 +209,7 @@ def test_pruning_all_that_is_unused_leaves_what_is_in_use(
 ) -> None:
     open_once(store, "unused")
     busy.enter_context(store.opened("used", IMAGE, VARIANT))
-    assert [removed.name for removed in prune(directories, store, unused=True)] == ["unused"]
+    assert [removed.name for removed in prune(directories, unused=True)] == ["unused"]
     assert names(store) == ["used"]
 
 
@@ -224,7 +224,7 @@ def left_by_another_version(store: Store, directories: Directories) -> str:
 
 def test_pruning_takes_what_another_version_left_and_says_so(store: Store, directories: Directories) -> None:
     key = left_by_another_version(store, directories)
-    [removed] = prune(directories, store)
+    [removed] = prune(directories)
     assert (removed.kind, removed.name) == ("template", key)
     assert removed.freed_bytes >= 4096
     assert entries(directories) == []

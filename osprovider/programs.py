@@ -1,4 +1,4 @@
-"""Programs that images of some kind need, and nothing else: said before they are started, with the package to install.
+"""Programs that not every node needs: missing ones are said before they are started, with the package to install.
 
 Not for: running them (:mod:`osprovider.run`).
 """
