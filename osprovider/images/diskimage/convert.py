@@ -19,7 +19,7 @@ from pathlib import Path
 from osprovider.disk.raw import data_ranges, write_all
 from osprovider.errors import DeviceError, ImageError, NodeError, ToolError
 from osprovider.images.diskimage.containers import check_container
-from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_cause, qemu_source
+from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_failure, qemu_seconds, qemu_source
 from osprovider.images.formats import Format, is_fixed_vhd
 from osprovider.images.streams import decompressed
 from osprovider.linux import clone_file
@@ -175,16 +175,22 @@ def _convert(path: Path, kind: Format, target: Path, limit: int, name: str, adva
     size = check_container(path, kind.container, name=name)
     _refuse_large(name, size, limit)
     require("bwrap", "qemu-img", what=name)
-    check_whole(path, kind.container, name=name)
+    check_whole(path, kind.container, size, name=name)
     source = ("--image-opts", qemu_source(kind.container))
     convert = ["qemu-img", "convert", "-p", "-W", "-O", "raw", "-S", "64k", *source, "/target"]
-    boxed = confine(convert, read={path: "/source"}, write={target: "/target"}, memory_bytes=QEMU_MEMORY)
+    boxed = confine(
+        convert,
+        read={path: "/source"},
+        write={target: "/target"},
+        memory_bytes=QEMU_MEMORY,
+        cpu_seconds=qemu_seconds(size),
+    )
     try:
         _run_with_progress(boxed, path.stat().st_size, advance)
     except ToolError as error:
         if "No space left" in error.tail:
             raise NodeError(f"{target.parent}: no space left for the disk in {name}") from error
-        raise ImageError(f"{name}: damaged {kind.container} image: {qemu_cause(error.tail, name)}") from error
+        raise qemu_failure(name, kind.container, error.status, error.tail) from error
     found = target.stat().st_size
     if found != -(-size // _SECTOR) * _SECTOR:
         raise ImageError(

@@ -11,23 +11,29 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import struct
 import sys
 from array import array
-from itertools import pairwise
 from pathlib import Path
 
 from osprovider.errors import ImageError, ToolError
+from osprovider.images.diskimage.sectors import SectorSet
 from osprovider.images.formats import Container
 from osprovider.run import run, run_lines
 from osprovider.sandbox import confine
 
-__all__ = ["QEMU_MEMORY", "check_whole", "qemu_cause", "qemu_source"]
+__all__ = ["QEMU_MEMORY", "check_whole", "qemu_failure", "qemu_seconds", "qemu_source"]
 
 QEMU_MEMORY = 1 << 30
 """Address space in bytes that QEMU's tools may fill with data; they take a tenth."""
 
 _SECTOR = 512
+_QEMU_SECONDS = 600
+_QEMU_BYTES_PER_SECOND = 16 << 20
+_KILLED = 128  # and the signal's number: the status of bubblewrap where its program was killed
+_TOO_LONG = frozenset({_KILLED + signal.SIGXCPU, _KILLED + signal.SIGKILL})  # setrlimit(2)
+_OFFSET = 0xFFFFFFFFFFFE00  # of what is in qcow2's tables
 _OVERLAPS_UNSEEN = ("vmdk", "vpc")  # by qemu-img check
 _SOUND = frozenset({0, 3, 63})  # qemu-img(1), "check": sound; leaked clusters only; nothing to check in this format
 
@@ -42,18 +48,38 @@ def qemu_source(container: Container) -> str:
     return f"driver={container}{size},file.driver=file,file.filename=/source"
 
 
-def qemu_cause(said: str, name: str) -> str:
+def qemu_seconds(disk_bytes: int) -> int:
+    """How long QEMU's tools may compute: a tenth of their speed at least, and an end where damage sends them round."""
+    return _QEMU_SECONDS + disk_bytes // _QEMU_BYTES_PER_SECOND
+
+
+def qemu_failure(name: str, container: Container, status: int, said: str) -> ImageError:
+    """What to say where one of QEMU's tools failed.
+
+    Args:
+        name: what messages call the image.
+        container: what it is.
+        status: the tool's exit status.
+        said: what it said.
+    """
+    if status in _TOO_LONG:
+        return ImageError(f"{name}: damaged {container} image: qemu-img computed with no end; fetch or make it again")
+    return ImageError(f"{name}: damaged {container} image: {_qemu_cause(said, name)}")
+
+
+def _qemu_cause(said: str, name: str) -> str:
     """The line of what QEMU's tools said that tells most, for people."""
     lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
     return re.sub(r"'(driver=[^']*|/source)'", name.replace("\\", r"\\"), lines[0].removeprefix("qemu-img: ")).strip()
 
 
-def check_whole(path: Path, container: Container, *, name: str) -> None:
+def check_whole(path: Path, container: Container, disk_bytes: int, *, name: str) -> None:
     """See that all of a disk is in its image, and that its tables agree.
 
     Args:
         path: the image, whose header was checked.
         container: what it is.
+        disk_bytes: of the disk in it.
         name: what messages call it.
 
     Raises:
@@ -62,18 +88,18 @@ def check_whole(path: Path, container: Container, *, name: str) -> None:
     size = path.stat().st_size
     if size % _SECTOR and container == "vhdx":
         raise ImageError(f"{name}: vhdx image, cut off: its {size} bytes are no whole sectors")
-    _check_extents(path, container, name, size)
+    _check_extents(path, container, name, size, qemu_seconds(disk_bytes))
     if container == "qcow2":
         _check_compressed(path, name, size)
-    done = run(_qemu_img(path, container, "check", "--output=json"), check=False)
+    done = run(_qemu_img(path, container, qemu_seconds(disk_bytes), "check", "--output=json"), check=False)
     if done.status not in _SOUND:
-        raise _damaged(name, container, done.stderr.decode(errors="replace"))
+        raise qemu_failure(name, container, done.status, done.stderr.decode(errors="replace"))
 
 
-def _check_extents(path: Path, container: Container, name: str, size: int) -> None:
+def _check_extents(path: Path, container: Container, name: str, size: int, seconds: int) -> None:
     """See that everything that is not compressed lies in the file, and nothing where something else lies."""
     first = _first_data(path) if container == "vmdk" else 0
-    places: list[tuple[int, int]] = []
+    taken = SectorSet(size)
 
     def look(line: str) -> None:
         text = line.strip().strip("[],")
@@ -86,19 +112,15 @@ def _check_extents(path: Path, container: Container, name: str, size: int) -> No
             raise ImageError(f"{name}: {container} image, cut off: {where}, which has {size}; fetch or make it again")
         if start < first:
             raise ImageError(f"{name}: damaged {container} image: {where}, whose data begins at byte {first}")
-        if container in _OVERLAPS_UNSEEN:
-            places.append((start, end))
+        if container in _OVERLAPS_UNSEEN and (twice := taken.take(start, end)) is not None:
+            raise ImageError(f"{name}: damaged {container} image: byte {twice} of the file belongs to two places")
 
     try:
-        run_lines(_qemu_img(path, container, "map", "--output=json"), look)
+        run_lines(_qemu_img(path, container, seconds, "map", "--output=json"), look)
     except ToolError as error:
-        raise _damaged(name, container, error.tail) from error
+        raise qemu_failure(name, container, error.status, error.tail) from error
     except ValueError as error:
         raise ImageError(f"{name}: {container} image: what qemu-img map says is not understood: {error}") from error
-    places.sort()
-    for (_, end), (start, _) in pairwise(places):
-        if start < end:
-            raise ImageError(f"{name}: damaged {container} image: byte {start} of the file belongs to two places")
 
 
 def _first_data(path: Path) -> int:
@@ -118,8 +140,10 @@ def _check_compressed(path: Path, name: str, size: int) -> None:
         cluster, step = 1 << cluster_bits, 2 if extended else 1
         needed = min(l1_size, -(-disk // (cluster // (8 * step) * cluster)))
         offset_bits = 62 - (cluster_bits - 8)
-        for table in {entry & 0xFFFFFFFFFFFE00 for entry in _entries(fd, l1_offset, needed * 8)} - {0}:
-            for entry in _entries(fd, table, cluster)[::step]:
+        for table in _entries(fd, l1_offset, needed * 8):
+            if not table & _OFFSET:
+                continue
+            for entry in _entries(fd, table & _OFFSET, cluster)[::step]:
                 if not entry & 1 << 62:
                     continue
                 start = entry & (1 << offset_bits) - 1
@@ -141,10 +165,6 @@ def _entries(fd: int, offset: int, length: int) -> array[int]:
     return entries
 
 
-def _qemu_img(path: Path, container: Container, command: str, *options: str) -> list[str]:
+def _qemu_img(path: Path, container: Container, seconds: int, command: str, *options: str) -> list[str]:
     words = ["qemu-img", command, *options, "--image-opts", qemu_source(container)]
-    return confine(words, read={path: "/source"}, memory_bytes=QEMU_MEMORY)
-
-
-def _damaged(name: str, container: Container, said: str) -> ImageError:
-    return ImageError(f"{name}: damaged {container} image: {qemu_cause(said, name)}")
+    return confine(words, read={path: "/source"}, memory_bytes=QEMU_MEMORY, cpu_seconds=seconds)

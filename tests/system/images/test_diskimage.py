@@ -19,8 +19,10 @@ import pytest
 from osprovider import linux, run
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
+from osprovider.images.diskimage import soundness
 from osprovider.images.diskimage.convert import to_raw
 from osprovider.images.formats import Container, Format, detect
+from osprovider.sandbox import confine
 from tests.support import processes
 from tests.support.disk_images import (
     COMPRESSORS,
@@ -570,3 +572,19 @@ def _most_memory(pid: int) -> int:
 
 if __name__ == "__main__":
     convert(Path(sys.argv[1]), Path(sys.argv[2]), scratch=Path(sys.argv[2]))
+
+
+def test_qemu_is_ended_where_it_computes_without_end(
+    originals: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forever(*_: object) -> list[str]:
+        return confine(["sh", "-c", "while :; do :; done"], cpu_seconds=1)
+
+    monkeypatch.setattr(soundness, "_qemu_img", forever)
+    assert "damaged qcow2 image: qemu-img computed with no end" in refused(originals("qcow2"), tmp_path)
+
+
+@pytest.mark.parametrize("command", ["map", "check"])
+def test_qemu_has_a_limit_to_what_it_may_compute(command: str) -> None:
+    words = soundness._qemu_img(Path("image"), "qcow2", soundness.qemu_seconds(64 << 30), command)
+    assert words[:3] == ["prlimit", f"--data={1 << 30}", "--cpu=4696"]
