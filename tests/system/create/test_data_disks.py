@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 from osprovider.disk.loop import loop_device
 from osprovider.layout import derived_uuid
 from tests.support.runs import loop_devices
+from tests.system.create.cloud import ROOT, Part, read_partition, system
+from tests.system.create.published import Published
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -290,3 +292,32 @@ def test_killed_in_the_middle_the_next_run_succeeds_and_kept_data_is_kept(
     assert is_installed(disks[0])
     subprocess.run([*CHECKS["xfs"], disks[2]], check=True, capture_output=True)
     assert not {str(disk) for disk in disks} & set(loop_devices().values())
+
+
+def test_an_instance_of_a_disk_image_gets_its_own_as_well(publish: Callable[..., Published]) -> None:
+    """Its fstab and its swap file are written in the appliance."""
+    root = Part(1, ROOT, 96, "ext4")
+    root.files = system(f"UUID={root.uuid} / ext4 errors=remount-ro 0 1\ntmpfs /tmp tmpfs defaults 0 0\n")
+    published = publish(root)
+    site = published.site
+    site.write(
+        "variants/published.yaml",
+        "image: published\nlayout: {swap: {file: 16MiB}}\ndisks: {data: {filesystem: xfs, mount: /srv/data}}\n",
+    )
+    disk, data = site.disk(256 * MIB), site.disk(GIB, name="data.raw")
+    listed = [{"path": str(disk)}, {"path": str(data), "name": "data"}]
+    outcome = site.create(None, variant="published", disks=listed)
+    assert outcome.status == 0, outcome.said
+    place = sfdisk(disk)["partitions"][0]
+    found = read_partition(disk, place["start"] * 512, place["size"] * 512, site.directory / "read")
+    assert found.text("/etc/fstab").splitlines() == [
+        f"UUID={found.uuid} / ext4 errors=remount-ro 0 1",
+        "tmpfs /tmp tmpfs defaults 0 0",
+        f"UUID={tags(data)['UUID']} /srv/data xfs defaults 0 0",
+        "/swapfile none swap sw 0 0",
+    ]
+    said = debugfs(disk, "stat /swapfile")
+    assert "Mode:  0600" in said
+    assert f"Size: {16 * MIB}" in said
+    assert int(said.partition("Blockcount: ")[2].split()[0]) * 512 >= 16 * MIB
+    assert "Type: directory" in debugfs(disk, "stat /srv/data")
