@@ -20,7 +20,7 @@ from osprovider.errors import GuestError
 from osprovider.guest.protocol import Guest
 from osprovider.images.manifest import Manifest
 from osprovider.layout import TablePlan, msdos_partition_uuid
-from osprovider.log import reporter
+from osprovider.log import plain, reporter
 
 __all__ = ["renaming", "rewrite"]
 
@@ -56,6 +56,7 @@ _PROGRAMS = (
     *(f"{directory}/*/{name}.efi" for directory in _GRUB for name in ("core", "grub")),
     *(f"{esp}/EFI/*/*.[eE][fF][iI]" for esp in _ESP),
 )
+_MOST_SAID = 5  # of one file
 _BESIDE_SIGNED = ("shim", "mm", "fb")  # shim, its MokManager and its fallback
 _SEEDS = tuple(f"{esp}/loader/random-seed" for esp in _ESP)
 _SEED_BYTES = 512  # systemd-boot takes from 32 on
@@ -157,8 +158,10 @@ def _rewrite_fstab(guest: Guest, names: Renaming) -> int:
         return after
 
     changed = _rewrite_each(guest, _found(guest, "/etc/fstab"), change)
-    for problem in said:
-        reporter.warning(f"/etc/fstab of the guest: {problem}; it is kept")
+    for problem in said[:_MOST_SAID]:
+        reporter.warning(f"/etc/fstab of the guest: {plain(problem)}; it is kept")
+    if len(said) > _MOST_SAID:
+        reporter.warning(f"/etc/fstab of the guest: so it is with {len(said) - _MOST_SAID} more lines")
     return changed
 
 

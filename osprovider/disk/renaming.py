@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from osprovider.guest import fstab
@@ -21,20 +21,26 @@ from osprovider.guest.fstab import NODE
 
 __all__ = ["NewNames", "Renaming", "is_signed"]
 
-_ALNUM = "0-9A-Za-z"
-_GUID_LENGTH = 36
-# Other names are short enough to be a part of a GUID.
-_WHOLE_GUID = rf"(?<![{_ALNUM}]){{}}(?![{_ALNUM}])"
-_WHOLE_NAME = rf"(?<![{_ALNUM}-]){{}}(?![{_ALNUM}-])"
+# All that may be a name is found by its shape, and looked up then: that takes a tenth of the time of looking for each.
+# A short one could be a part of a GUID, but not where it is escaped.
+_HEX = "[0-9A-Fa-f]"
+_DASH, _ESCAPED_DASH = "-", r"\\x2d"
+_SHORT, _SHORT_ESCAPED = (  # what a FAT is called, or a partition of an msdos table
+    rf"{_HEX}{{4}}{dash}{_HEX}{{4}}|{_HEX}{{8}}{dash}{_HEX}{{2}}" for dash in (_DASH, _ESCAPED_DASH)
+)
+_GUID = rf"{_HEX}{{8}}(?:(?:{_DASH}|{_ESCAPED_DASH}){_HEX}{{4}}){{3}}(?:{_DASH}|{_ESCAPED_DASH}){_HEX}{{12}}"
+_NAME = rf"(?<![0-9A-Za-z])(?:{_GUID}|(?<!-)(?:{_SHORT})(?!-)|{_SHORT_ESCAPED})(?![0-9A-Za-z])"
+_NAME_IN_TEXT, _NAME_IN_PROGRAM = re.compile(_NAME), re.compile(_NAME.encode())
 
 _KERNEL_ARGUMENT = re.compile(rf"(?<![\w.-])((?:root|real_root|resume|ROOT|RESUME)=\\?[\"']?){NODE}")
-_WHAT = re.compile(rf"(?m)^(\s*What\s*=\s*){NODE}")
+_WHAT = re.compile(rf"(?m)^([ \t]*What[ \t]*=[ \t]*){NODE}")
 _UNIT = re.compile(r"(?<![\w-])dev-(?:[shv]da|xvda|nvme0n1p|mmcblk0p)([1-9][0-9]{0,2})(?=\.)")
 _CRYPTTAB = re.compile(rf"(?m)^([^\s#]\S*[ \t]+){NODE}(?=\s)")
 
 _OTHER_NODE = re.compile(r"/dev/(?:(?:[shv]d|xvd|nvme|mmcblk)\w+|disk/by-(?:path|id)/.+)")
 _NOT_NEEDED = frozenset({"noauto", "nofail", "_netdev"})
 
+_MOST_SHOWN = 100  # characters
 _BLOCK_PADDING = b"#"
 _PE_DIRECTORIES = {0x10B: 96, 0x20B: 112}  # where they begin in the optional header of PE32 and PE32+
 _PE_CERTIFICATES = 4
@@ -69,9 +75,6 @@ class Renaming:
         self._new = frozenset(name.lower() for name in (*words.values(), *own))
         self._partitions = partitions
         self._has_initrd = has_initrd
-        ordered = sorted(self._words, key=len, reverse=True)
-        self._pattern = _any_of(ordered)
-        self._bytes_pattern = re.compile(self._pattern.pattern.encode(), re.IGNORECASE)
 
     @property
     def is_empty(self) -> bool:
@@ -100,7 +103,7 @@ class Renaming:
                 kept[index] = self._renamed(before.replace(line.device, device, 1))
                 is_ours = line.place == "/" and not self._partitions  # it gets a table, and the hook fstab names it
                 if not is_ours and self._is_elsewhere(device) and not _NOT_NEEDED & set(line.options):
-                    said.append(f"line {line.number} names {line.device}, which the image does not have")
+                    said.append(f"line {line.number} names {line.device[:_MOST_SHOWN]}, which the image does not have")
         return "\n".join(kept), said
 
     def crypttab(self, text: str) -> str:
@@ -129,13 +132,13 @@ class Renaming:
 
     def program(self, program: bytes) -> bytes:
         """A boot loader that has names built in, none of which becomes longer or shorter."""
-        return self._bytes_pattern.sub(self._built_in, program)
+        return _NAME_IN_PROGRAM.sub(self._built_in, program)
 
     def _renamed(self, text: str) -> str:
-        return self._pattern.sub(lambda match: self._words[match[0].lower()], text)
+        return _NAME_IN_TEXT.sub(lambda match: self._words.get(match[0].lower(), match[0]), text)
 
     def _built_in(self, match: re.Match[bytes]) -> bytes:
-        new = self._words[match[0].decode().lower()].encode()
+        new = self._words.get(match[0].decode().lower(), "").encode()
         return new if len(new) == len(match[0]) else match[0]
 
     def _device(self, spelling: str) -> str:
@@ -192,12 +195,3 @@ def _path(names: NewNames) -> str:
 def _escaped(name: str) -> str:
     """A name as systemd has it in those of units."""
     return name.replace("-", r"\x2d")
-
-
-def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Any of these names, by itself."""
-    alternatives = [
-        (_WHOLE_GUID if len(name) >= _GUID_LENGTH or "\\" in name else _WHOLE_NAME).format(re.escape(name))
-        for name in names
-    ]
-    return re.compile("|".join(alternatives) or "(?!)", re.IGNORECASE)

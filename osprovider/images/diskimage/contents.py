@@ -53,6 +53,7 @@ _SUPPORTED = "put the root on a file system of its own (ext4, xfs, btrfs)"
 _SYSTEM = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
 _WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
 _PROBE_SECONDS = 60
+_LONGEST_FSTAB = 256 << 10  # characters; a line takes microseconds for each partition
 
 _Found = TypeVar("_Found")
 
@@ -283,7 +284,7 @@ def _fstab(guest: Guest, top: str) -> str:
     """Its text; none where it is nothing to read, which the deployment tells of."""
     path = f"{top}/etc/fstab"
     try:
-        return guest.read_text(path) if guest.exists(path) else ""
+        return guest.read_text(path)[:_LONGEST_FSTAB] if guest.exists(path) else ""
     except GuestError:
         return ""
 

@@ -134,12 +134,21 @@ def test_other_files_are_not_touched(guest: HostGuest) -> None:
 def test_what_is_no_fstab_is_kept_and_told_of(
     guest: HostGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    guest.write("/etc/fstab", f"nonsense\n/dev/vda1 / ext4\n/dev/sdb1 /data ext4\n# {ESP}")
+    guest.write("/etc/fstab", f"nonsense\n/dev/vda1 / ext4\n/dev/sdb1 /data ext4\nUUID=\x1b[2J /x ext4\n# {ESP}")
     assert rewrite(guest, NAMES) == 1
-    assert guest.read_text("/etc/fstab") == f"nonsense\nUUID={NEW_ROOT} / ext4\n/dev/sdb1 /data ext4\n# {NEW_ESP}"
+    assert (
+        guest.read_text("/etc/fstab")
+        == f"nonsense\nUUID={NEW_ROOT} / ext4\n/dev/sdb1 /data ext4\nUUID=\x1b[2J /x ext4\n# {NEW_ESP}"
+    )
     said = capsys.readouterr().err
     assert "/etc/fstab of the guest: line 1 has less than three fields; it is kept" in said
     assert "/etc/fstab of the guest: line 3 names /dev/sdb1, which the image does not have; it is kept" in said
+    assert "line 4 names UUID=?[2J, which" in said
+    guest.write("/etc/fstab", "nonsense\n" * 100_000)
+    assert rewrite(guest, NAMES) == 0
+    said = capsys.readouterr().err
+    assert said.count("has less than three fields") == 5
+    assert "/etc/fstab of the guest: so it is with 99995 more lines" in said
     guest.remove("/etc/fstab")
     os.mkfifo(tmp_path / "etc/fstab")
     assert rewrite(guest, NAMES) == 0
