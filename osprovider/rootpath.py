@@ -14,11 +14,8 @@ from osprovider.layout import TablePlan, TableType
 
 __all__ = ["check_root_path", "root_number"]
 
-# The names that kernels give disks: the disk's letter or number, and the partition's number.
-_DISK = re.compile(
-    r"/dev/(?:(?:hd|sd|vd|xvd)(?P<letter>[a-z]+)(?P<number>[0-9]*)|(?:nvme0n|mmcblk)(?P<index>[0-9]+)(?:p(?P<part>[0-9]+))?)"
-)
-_FIRST_DISKS = frozenset({"a", "0", "1"})  # nvme0n1, and mmcblk0
+# The names that kernels give the disks that Ganeti's hypervisors have, and their partitions.
+_DISK = re.compile(r"/dev/(hd|sd|vd|xvd)(?P<letter>[a-z]+)(?P<number>[0-9]*)")
 _MODIFY = "gnt-instance modify -H root_path="
 
 
@@ -53,11 +50,11 @@ def root_number(request: Request, table: TableType) -> int | None:
     found = _DISK.fullmatch(path)
     if found is None:
         return None
-    number = found["number"] or found["part"]
-    if (found["letter"] or found["index"]) not in _FIRST_DISKS:
+    number = found["number"]
+    if found["letter"] != "a":
         raise RequestError(
             f"INSTANCE_HV_root_path is {path}, and the system is on the first disk: "
-            f"name a partition of that ({_MODIFY}{_on_first(path)})"
+            f"name a partition of that ({_MODIFY}/dev/{found[1]}a{number})"
         )
     if table == "none" and number:
         disk = path.removesuffix(number)
@@ -93,8 +90,3 @@ def check_root_path(request: Request, table: TablePlan) -> None:
         f"the hypervisor's kernel looks for its root in partition {named} (INSTANCE_HV_root_path), and the image's "
         f"is partition {root.number}: set the one to the other ({_MODIFY}/dev/vda{root.number})"
     )
-
-
-def _on_first(path: str) -> str:
-    """The same path on the first disk."""
-    return re.sub(r"(hd|sd|vd|xvd)[a-z]+", r"\1a", path)

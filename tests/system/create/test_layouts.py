@@ -233,6 +233,19 @@ def test_large_sectors_have_a_boot_partition_and_swap_as_well(place: Site) -> No
     check(file, parts[3]["start_bytes"])
 
 
+def test_os_parameters_choose_the_table_and_swap(place: Site) -> None:
+    lay_out(place, "{swap: {disk: 1}}")
+    disk = place.disk(512 * MIB)
+    place.created(disk, variant="small", parameters={"layout": "msdos", "swap": "memory"}, **MEMORY)
+    table = sfdisk(disk)
+    assert (table["label"], [part["type"] for part in table["partitions"]]) == ("dos", ["ef", "82", "83"])
+    assert table["partitions"][1]["size"] * 512 == 48 * MIB
+    outcome = place.create(disk, variant="small", parameters={"layout": "mbr", "swap": "1G"})
+    assert outcome.status == 2
+    assert 'OSP_LAYOUT: layout.table: "mbr" is not known here' in outcome.said
+    assert 'OSP_SWAP: layout.swap: "1G" does not fit' in outcome.said
+
+
 @pytest.mark.parametrize("table", ["gpt", "msdos"])
 def test_the_root_is_the_partition_that_ganeti_names(place: Site, table: str) -> None:
     lay_out(place, f"{{table: {table}, boot: {{size: 96MiB}}, swap: 32MiB}}")
