@@ -1,14 +1,13 @@
 """The division of a disk, as pure data and arithmetic.
 
-Not for: tables that disk images bring (:mod:`osprovider.adoption`), reading or writing tables
-(:mod:`osprovider.disk.table`).
+Not for: how a disk is divided (:mod:`osprovider.division`; by a disk image :mod:`osprovider.adoption`), reading or
+writing tables (:mod:`osprovider.disk.table`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +33,6 @@ __all__ = [
     "derived_uuid",
     "derived_volume_id",
     "esp_size_bytes",
-    "lay_out",
     "least_filled_bytes",
     "msdos_partition_uuid",
     "root_limit_bytes",
@@ -68,16 +66,6 @@ EXTENDED_TYPES = frozenset({"05", "0f", "85"})
 
 FILLED = frozenset({"xfs", "btrfs"})
 """File systems of a root that are made at their final size and filled, in place of copied from a template and grown."""
-
-_ACTIVE = 1 << 7
-_MOST_NUMBER = {"gpt": 128, "msdos": 4}
-_NAMES: dict[Role, str] = {
-    "bios_boot": "BIOS boot partition",
-    "esp": "EFI system partition",
-    "boot": "boot",
-    "swap": "swap",
-    "root": "root",
-}
 
 _SUBVOLUME = "@"
 _LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller
@@ -241,152 +229,6 @@ def least_filled_bytes(template_bytes: int) -> int:
     and in a btrfs of 440, which takes eight times as long as one of 3 GiB.
     """
     return max(_LEAST_FILLED, template_bytes + template_bytes // 8 + _FILLED_OVERHEAD)
-
-
-def lay_out(
-    facts: DiskFacts,
-    layout: Layout,
-    firmware: Sequence[str],
-    root_bytes: int,
-    instance_uuid: str,
-    disk: str,
-    filesystem: str | None = None,
-    *,
-    swap_bytes: int = 0,
-    root_number: int | None = None,
-) -> TablePlan:
-    """Divide disk 0.
-
-    The partitions that the firmware asks for come first, then those for ``/boot`` and swap, and the root last, so that
-    it can grow when the disk does. The last MiB is left to a backup table. Without a table the root has the whole disk.
-
-    Args:
-        facts: of the disk.
-        layout: the variant's, of which ``boot`` is made; ``swap`` is not read.
-        firmware: what the disk boots under by itself.
-        root_bytes: the least that the root needs; 0 where that is not known yet.
-        instance_uuid: gives the GUIDs.
-        disk: how messages name it.
-        filesystem: the root's type; the variant's when None.
-        swap_bytes: of a partition for swap; 0 for none.
-        root_number: the root's number, where somebody names it; the one after the others' when None.
-
-    Raises:
-        DeviceError: the disk is too small, says both sizes; or too large for its table; or its sectors keep the
-            firmware from booting it.
-        RequestError: the root may not be as large as it has to be, says both sizes; or no table has a place for what is
-            wanted.
-    """
-    if "bios" in firmware and (refusal := bios_refusal(facts.sector_size)):
-        raise DeviceError(f"disk 0 ({disk}): {refusal}")
-    filesystem = filesystem or layout.filesystem
-    if layout.table == "none":
-        return _undivided(facts, layout, firmware, root_bytes, instance_uuid, disk, filesystem, swap_bytes)
-    wanted = _wanted(facts, layout, firmware, swap_bytes)
-    numbers = _numbers(len(wanted) + 1, layout.table, root_number)
-    disk_id = derived_uuid(instance_uuid, "disk 0")
-    table = TablePlan(disk_id if layout.table == "gpt" else disk_id[:8], facts.sector_size, (), layout.table)
-    step = max(facts.alignment_bytes, MIB)
-    position = step
-    partitions = []
-    for number, (role, size, kind) in zip(numbers, wanted, strict=False):
-        partitions.append(_partition(table, number, role, position, size, kind, instance_uuid))
-        position += -(-size // step) * step
-    end = (facts.size_bytes - MIB) // step * step
-    least = position + max(root_bytes, MIB)
-    if least > end:
-        raise too_small(facts, -(-least // step) * step + MIB, disk)
-    size = end - position if layout.grow or not root_bytes else -(-root_bytes // step) * step
-    size = min(size, root_limit_bytes(facts, layout, root_bytes))
-    if layout.table == "msdos" and position + size > MSDOS_LIMIT_SECTORS * facts.sector_size:
-        raise DeviceError(
-            f"disk 0 ({disk}) has {facts.size_bytes >> 30} GiB, and the partitions of an msdos table end at "
-            f"{(MSDOS_LIMIT_SECTORS + 1) * facts.sector_size >> 30} GiB: set layout.table to gpt, or a layout.root_size"
-        )
-    partitions.append(_partition(table, numbers[-1], "root", position, size, filesystem, instance_uuid))
-    if layout.table == "msdos":
-        starts = next(index for index, part in enumerate(partitions) if part.role in ("boot", "root"))
-        partitions[starts] = dataclasses.replace(partitions[starts], attributes=_ACTIVE)
-    return dataclasses.replace(table, partitions=tuple(partitions))
-
-
-def _undivided(
-    facts: DiskFacts,
-    layout: Layout,
-    firmware: Sequence[str],
-    root_bytes: int,
-    instance_uuid: str,
-    disk: str,
-    filesystem: str,
-    swap_bytes: int,
-) -> TablePlan:
-    """A disk without a table."""
-    for what, is_wanted, instead in (
-        ("a boot loader", bool(firmware), "set layout.firmware to [], or boot.loader to none"),
-        ("a partition for /boot", layout.boot is not None, "set layout.boot to none"),
-        ("a partition for swap", bool(swap_bytes), "set layout.swap to none, {file: SIZE} or {disk: 1}"),
-    ):
-        if is_wanted:
-            raise RequestError(f"layout.table: none leaves no place for {what}: {instead}; or set layout.table to gpt")
-    if root_bytes > facts.size_bytes:
-        raise too_small(facts, root_bytes, disk)
-    size = facts.size_bytes if layout.grow or not root_bytes else -(-root_bytes // MIB) * MIB
-    size = min(size, facts.size_bytes, root_limit_bytes(facts, layout, root_bytes))
-    table = TablePlan("", facts.sector_size, (), "none")
-    size -= size % facts.sector_size
-    return dataclasses.replace(table, partitions=(_partition(table, 0, "root", 0, size, filesystem, instance_uuid),))
-
-
-def _wanted(
-    facts: DiskFacts, layout: Layout, firmware: Sequence[str], swap_bytes: int
-) -> list[tuple[Role, int, str | None]]:
-    """The partitions in front of the root: role, size in bytes, file system."""
-    wanted: list[tuple[Role, int, str | None]] = []
-    if "bios" in firmware and layout.table == "gpt":
-        wanted.append(("bios_boot", MIB, None))
-    if "uefi" in firmware:
-        wanted.append(("esp", esp_size_bytes(facts.sector_size), "vfat"))
-    if layout.boot is not None:
-        wanted.append(("boot", -(-parse_size(layout.boot.size) // MIB) * MIB, layout.boot.filesystem))
-    if swap_bytes:
-        wanted.append(("swap", -(-swap_bytes // MIB) * MIB, "swap"))
-    return wanted
-
-
-def _numbers(count: int, table: str, root: int | None) -> list[int]:
-    """The partitions' numbers in their order on the disk, the root's last."""
-    if root is None:
-        return list(range(1, count + 1))
-    if root > _MOST_NUMBER[table]:
-        most = _MOST_NUMBER[table]
-        raise RequestError(
-            f"INSTANCE_HV_root_path names partition {root}, and layout.table: {table} has {most} at most: name another"
-        )
-    others = (number for number in range(1, count + 1) if number != root)
-    return [*(next(others) for _ in range(count - 1)), root]
-
-
-def _partition(
-    table: TablePlan, number: int, role: Role, start: int, size: int, filesystem: str | None, instance_uuid: str
-) -> PartitionPlan:
-    what = f"disk 0 {role}"
-    new_uuid = None
-    if filesystem is not None:
-        make = derived_volume_id if filesystem == "vfat" else derived_uuid
-        new_uuid = make(instance_uuid, f"{what} file system")
-    guids = {"gpt": derived_uuid(instance_uuid, what), "msdos": msdos_partition_uuid(table.guid, number), "none": ""}
-    return PartitionPlan(
-        number=number,
-        role=role,
-        start_bytes=start,
-        size_bytes=size,
-        guid=guids[table.type],
-        name=_NAMES[role] if table.type == "gpt" else "",
-        type={"gpt": TYPES, "msdos": MSDOS_TYPES, "none": {}}[table.type].get(role, ""),
-        filesystem=filesystem,
-        filesystem_uuid=new_uuid,
-        mount={"root": "/", "boot": "/boot"}.get(role),
-    )
 
 
 def copy_rounds(table: TablePlan, size_bytes: int) -> tuple[tuple[Placement, ...], ...]:

@@ -19,6 +19,7 @@ from osprovider.config.load import Settings
 from osprovider.config.model import Layout
 from osprovider.config.sizes import parse_size
 from osprovider.datadisks import DiskPlan, plan_disks
+from osprovider.division import lay_out
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti import environment
 from osprovider.ganeti.hypervisor import guest_sector_size, memory_mib
@@ -29,7 +30,6 @@ from osprovider.layout import (
     MIB,
     DiskFacts,
     TablePlan,
-    lay_out,
     least_filled_bytes,
     root_limit_bytes,
     with_subvolume,

@@ -232,7 +232,7 @@ def _read_gpt(fd: int, size_bytes: int) -> TablePlan | None:
 
 
 def _read_msdos(fd: int, path: Path, sector_size: int) -> TablePlan | None:
-    """An msdos table as :func:`osprovider.layout.lay_out` makes it: of its Linux partitions the last is the root."""
+    """An msdos table as :func:`osprovider.division.lay_out` makes it: of its Linux partitions the last is the root."""
     try:
         found = msdos.read(fd, sector_size)
     except msdos.MsdosError as error:

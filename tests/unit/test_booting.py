@@ -8,11 +8,12 @@ import pytest
 
 from osprovider.booting import LEGACY_BOOT, firmware_of, marked_for, refuse_unbootable
 from osprovider.config.model import Boot, BootPartition, Layout, Variant
+from osprovider.division import lay_out
 from osprovider.errors import RequestError
 from osprovider.ganeti.environment import parse, synthesize
 from osprovider.ganeti.hypervisor import has_external_kernel, has_firmware
 from osprovider.ganeti.request import Request, Script
-from osprovider.layout import DiskFacts, TablePlan, lay_out
+from osprovider.layout import DiskFacts, TablePlan
 from tests.support.boot_context import boot_context
 
 PVGRUB = "/usr/lib/grub-xen/grub-x86_64-xen.bin"

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from osprovider.config.model import BootPartition, Layout
+from osprovider.division import lay_out
 from osprovider.errors import DeviceError, RequestError
 from osprovider.layout import (
     DiskFacts,
@@ -15,7 +16,6 @@ from osprovider.layout import (
     Placement,
     TablePlan,
     copy_rounds,
-    lay_out,
     least_filled_bytes,
     template_filesystem,
     with_subvolume,
