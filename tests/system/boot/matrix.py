@@ -12,7 +12,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,22 +22,24 @@ from osprovider.images.manifest import Manifest
 from tests.support.leftovers import no_leftovers
 from tests.support.login import Shell, log_in
 from tests.support.old_contents import assert_files_show_nothing_old, assert_holes_are_zero, fill
-from tests.support.qemu import ExternalKernel, Firmware, Guest, boot
+from tests.support.qemu import KERNEL_ARGS, ExternalKernel, Firmware, Guest, boot
 from tests.support.runs import locked
 from tests.support.template import shared_cache
 from tests.system.create.site import Site, attached
 
 __all__ = [
     "CONSOLES",
-    "USERS",
     "Cell",
     "Installed",
     "Prepared",
     "boot_and_look",
     "install",
+    "log_in_as_root",
+    "make_site",
     "partitions_of",
     "prepare",
     "show",
+    "write_variant",
 ]
 
 MIB = 1 << 20
@@ -57,9 +59,8 @@ build:
     systemd-sysv, udev]
 """
 _PASSWORD = "matrix"
-USERS = {"root": {"password_hash": "$5$matrixmatrix$a6tyVe/AVz.hp0camuaC9v5teo1hdSmQLsOmksX3kG7"}}
-"""The users of a variant whose guests can be looked into."""
-
+_HYPERVISOR_ARGS = " ".join(["ro", "quiet", *KERNEL_ARGS])
+_USERS = {"root": {"password_hash": "$5$matrixmatrix$a6tyVe/AVz.hp0camuaC9v5teo1hdSmQLsOmksX3kG7"}}
 _DISK_MIB = 1280
 _BOOT_SECONDS = 600
 
@@ -145,7 +146,7 @@ class Installed:
         path = {"UUID": f"UUID={self.root['filesystem_uuid']}", "PARTUUID": f"PARTUUID={self.root['guid']}"}.get(
             path, path
         )
-        return f"root={path} ro quiet console=ttyS0,38400"
+        return f"root={path} {_HYPERVISOR_ARGS} console=ttyS0,38400"
 
 
 def prepare(run_directory: Path) -> Prepared:
@@ -163,14 +164,32 @@ def prepare(run_directory: Path) -> Prepared:
     return prepared
 
 
+def make_site(directory: Path, prepared: Prepared) -> Site:
+    """A site that knows the template's image."""
+    site = Site(directory, prepared.cache)
+    site.write(f"images/{_IMAGE}.yaml", _DEFINITION)
+    return site
+
+
+def write_variant(site: Site, keys: Mapping[str, Any], image: str = _IMAGE) -> None:
+    """Write the variant ``cell``, whose guests can be emulated and looked into, with further keys."""
+    boot = {"kernel_args": ["quiet", *KERNEL_ARGS], **keys.get("boot", {})}
+    variant = {"image": image, "users": _USERS, **keys, "boot": boot}
+    site.write("variants/cell.yaml", json.dumps(variant))  # which is YAML
+
+
+def log_in_as_root(guest: Guest) -> Shell:
+    """Wait for the login prompt of a guest of the variant, and log in."""
+    return log_in(guest, r"^web1 login: ", _PASSWORD, _BOOT_SECONDS)
+
+
 def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
     """Run ``create`` for a cell, onto a disk that was full of something else."""
-    site = Site(scratch, prepared.cache)
-    site.write(f"images/{_IMAGE}.yaml", _DEFINITION)
+    site = make_site(scratch, prepared)
     firmware = [] if cell.start == "kernel" else [cell.start]
     layout = {"table": cell.table, "filesystem": cell.filesystem, "firmware": firmware, **cell.layout}
-    # JSON is YAML.
-    site.write("variants/cell.yaml", json.dumps({"image": _IMAGE, "layout": layout, "users": USERS, **cell.variant}))
+    # Nothing is made zero but what has to be.
+    write_variant(site, {"layout": layout, "wipe": "none", **cell.variant})
     files = [site.disk(_DISK_MIB * MIB)]
     files += [site.disk(size * MIB, name=f"disk{number}.raw") for number, size in enumerate(cell.disks, 1)]
     fill(files[0])
@@ -205,7 +224,7 @@ def _hypervisor_parameters(cell: Cell, prepared: Prepared) -> dict[str, str]:
     root_path = cell.root_path if cell.root_path.startswith("/") else f"{cell.root_path}=0"
     kernel = prepared.kernel
     paths = {"kernel_path": str(kernel.kernel), "initrd_path": str(kernel.initrd), "root_path": root_path}
-    return {**paths, "use_bootloader": "False"}
+    return {**paths, "kernel_args": _HYPERVISOR_ARGS, "use_bootloader": "False"}
 
 
 @contextmanager
@@ -228,7 +247,7 @@ def _booted(installed: Installed, prepared: Prepared) -> Iterator[tuple[Guest, S
         sector_size=cell.sector_size,
         keep_disk=False,
     ) as guest:
-        yield guest, log_in(guest, r"^web1 login: ", _PASSWORD, _BOOT_SECONDS)
+        yield guest, log_in_as_root(guest)
 
 
 def show(cell: Cell, scratch: Path, run_directory: Path) -> None:
@@ -307,7 +326,7 @@ def _command_line(installed: Installed, line: str) -> list[str]:
     if installed.cell.start == "kernel":
         assert words == installed.arguments().split()
     else:
-        assert {f"root=UUID={installed.root['filesystem_uuid']}", "ro", "quiet"} <= set(words)
+        assert {f"root=UUID={installed.root['filesystem_uuid']}", "ro", "quiet", *KERNEL_ARGS} <= set(words)
         assert [word for word in words if word.startswith("console=")] == ["console=tty0", "console=ttyS0,38400n8"]
     return words
 

@@ -11,7 +11,11 @@ from tests.system.boot.matrix import Cell, show
 CELLS = [
     Cell("gpt", "ext4", "bios", updates=True),
     Cell("gpt", "ext4", "uefi"),
-    Cell("gpt", "ext4", "kernel"),
+    Cell(
+        *("gpt", "ext4", "kernel"),
+        layout={"swap": {"file": "64MiB"}},
+        answers=(("swapon --noheadings --raw --show=NAME,TYPE", "/swapfile file"),),
+    ),
     Cell("gpt", "ext4", "uefi", "4096", sector_size=4096),
     Cell(
         *("gpt", "ext4", "bios", "extlinux"),
@@ -37,7 +41,12 @@ CELLS = [
         ),
     ),
     Cell("gpt", "btrfs", "uefi"),
-    Cell("gpt", "btrfs", "uefi", "boot", layout={"boot": {"size": "256MiB", "filesystem": "ext4"}}, updates=True),
+    Cell(
+        *("gpt", "btrfs", "uefi", "boot"),
+        layout={"boot": {"size": "128MiB", "filesystem": "ext4"}, "swap": {"file": "64MiB"}},
+        answers=(("swapon --noheadings --raw --show=NAME,TYPE", "/swapfile file"),),
+        updates=True,
+    ),
     Cell("gpt", "btrfs", "kernel", root_path="PARTUUID"),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -13,7 +12,7 @@ from osprovider.disk.esp import REMOVABLE_PATH
 from osprovider.disk.table import make_table, write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers
-from tests.system.boot.matrix import USERS, Cell, Installed, boot_and_look, install, partitions_of, prepare
+from tests.system.boot.matrix import Cell, Installed, boot_and_look, install, partitions_of, prepare, write_variant
 from tests.system.create.site import Site, sfdisk
 from tests.system.disk.support import put_esp
 
@@ -54,9 +53,9 @@ def test_a_disk_whose_esp_has_moved_boots_with_its_root_grown(scratch: Path, run
         _publish(scratch / "published.raw", install(cell, publisher, prepared), scratch / "run")
         site = Site(scratch, cache)
         site.write("images/published.yaml", f"source: {scratch / 'published.raw'}\n")
-        site.write("variants/published.yaml", json.dumps({"image": "published", "users": USERS}))
+        write_variant(site, {}, image="published")
         disk = site.disk(_DISK_MIB * _MIB)
-        environment = site.environment(disk, variant="published", nics=[])
+        environment = site.environment(disk, variant="cell", nics=[])
         outcome = site.call("create", environment)
         assert outcome.status == 0, outcome.said
         installed = Installed(cell, scratch, [disk], partitions_of(site.plan(environment)))

@@ -26,7 +26,11 @@ CELLS = [
         variant={"boot": {"loader": "extlinux", "timeout": 0}},
     ),
     Cell("msdos", "xfs", "bios"),
-    Cell("msdos", "xfs", "uefi"),
+    Cell(
+        *("msdos", "xfs", "uefi"),
+        layout={"swap": {"file": "64MiB"}},
+        answers=(("swapon --noheadings --raw --show=NAME,TYPE", "/swapfile file"),),
+    ),
     Cell("msdos", "xfs", "kernel", root_path="PARTUUID"),
     Cell("msdos", "btrfs", "bios", updates=True),
     Cell("msdos", "btrfs", "uefi"),

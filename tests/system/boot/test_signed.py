@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.leftovers import no_leftovers
-from tests.support.login import log_in
 from tests.support.qemu import Firmware, boot
-from tests.system.boot import matrix
-from tests.system.boot.matrix import USERS, prepare
-from tests.system.create.site import Site
+from tests.system.boot.matrix import log_in_as_root, make_site, prepare, write_variant
 
 MIB = 1 << 20
 PACKAGES = ("shim-signed", "grub-efi-amd64-signed")
@@ -39,15 +35,14 @@ def packages(tmp_path: Path) -> Path:
 def test_the_guests_signed_loaders_boot_it_with_secure_boot(scratch: Path, run_directory: Path, packages: Path) -> None:
     prepared = prepare(run_directory)
     with no_leftovers([scratch]):
-        site = Site(scratch, prepared.cache)
-        site.write("images/bootable.yaml", matrix._DEFINITION)
+        site = make_site(scratch, prepared)
         site.write("hooks/signed", HOOK.format(tree=str(packages)))
-        site.write("variants/signed.yaml", json.dumps({"image": "bootable", "users": USERS}))
+        write_variant(site, {})
         disk = site.disk(1280 * MIB)
-        site.created(disk, variant="signed", nics=[])
+        site.created(disk, variant="cell", nics=[])
     (directory := scratch / "machine").mkdir()
     with boot(disk, directory, firmware=Firmware.SECURE) as guest:
-        shell = log_in(guest, r"^web1 login: ", "matrix", 600)
+        shell = log_in_as_root(guest)
         # The variable's attributes, four bytes, and its value.
         assert shell.ask("od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-*") == "1"
         assert "Secure boot enabled" in shell.ask("dmesg | grep secureboot")

@@ -97,6 +97,33 @@ def test_an_io_error_is_told_with_its_byte_and_the_next_run_works(site: Site, at
     site.created(backing)
 
 
+@pytest.mark.parametrize("is_short", [False, True], ids=["in the middle", "shorter than it says"])
+@pytest.mark.parametrize(
+    ("layout", "hypervisor", "middle"),
+    [
+        # What is written there: the root's data; the second superblock; data; the second allocation group's header.
+        ("{table: msdos, firmware: [bios], boot: {size: 256MiB}, swap: 64MiB}", "kvm", (1 + 256 + 64 + 70) * MIB),
+        ("{table: gpt, filesystem: btrfs}", "kvm", (1 + 1 + 128 + 64) * MIB),
+        ("{table: none}", "lxc", 70 * MIB),
+        ("{table: none, filesystem: xfs}", "lxc", 3 * GIB // 4),
+    ],
+)
+def test_on_any_layout_a_disk_that_fails_holds_nothing_afterwards(
+    site: Site, layout: str, hypervisor: str, middle: int, is_short: bool
+) -> None:
+    backing = site.disk(3 * GIB, name="backing")
+    subprocess.run(["mkfs.ext4", "-q", backing], check=True)
+    site.write("variants/laid-out.yaml", f"image: debian-12\nlayout: {layout}\n")
+    changes = {"variant": "laid-out", "hypervisor": hypervisor}
+    with failing(backing, site.directory / "disk", at=3 * GIB - 4096 if is_short else middle) as disk:
+        outcome = site.create(disk, **changes)
+    assert outcome.status == 1, outcome.said
+    assert str(disk) in outcome.last_line
+    assert "bug" not in outcome.last_line
+    assert subprocess.run(["blkid", "--probe", backing], check=False).returncode == 2  # nothing is found
+    site.created(backing, **changes)
+
+
 def test_a_copy_that_the_disk_did_not_keep_is_found_out_where_the_variant_asks(site: Site) -> None:
     site.write("defaults.yaml", "verify_copy: true\n")
     with forgetful(site.directory / "disk", 3 * GIB) as disk:
