@@ -96,7 +96,9 @@ def lay_out(
     end = (facts.size_bytes - MIB) // step * step
     least = position + max(root_bytes, MIB)
     if least > end:
-        raise too_small(facts, -(-least // step) * step + MIB, disk)
+        chosen = sum(part.size_bytes for part in partitions if part.role in ("boot", "swap"))
+        of_it = f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
+        raise too_small(facts, -(-least // step) * step + MIB, disk, of_it)
     size = end - position if layout.grow or not root_bytes else -(-root_bytes // step) * step
     size = min(size, root_limit_bytes(facts, layout, root_bytes))
     if layout.table == "msdos" and position + size > MSDOS_LIMIT_SECTORS * facts.sector_size:

@@ -284,9 +284,16 @@ def root_limit_bytes(facts: DiskFacts, layout: Layout, needed: int) -> int:
     return limit
 
 
-def too_small(facts: DiskFacts, needed: int, disk: str) -> DeviceError:
-    """What to say of a disk that has less than these bytes."""
+def too_small(facts: DiskFacts, needed: int, disk: str, of_it: str = "") -> DeviceError:
+    """What to say of a disk that has less than these bytes.
+
+    Args:
+        facts: of the disk.
+        needed: in bytes.
+        disk: how messages name it.
+        of_it: what a part of that is for.
+    """
     return DeviceError(
         f"disk 0 ({disk}) is too small: it has {facts.size_bytes // MIB} MiB and the image needs "
-        f"{-(-needed // MIB)} MiB; give the instance a larger disk"
+        f"{-(-needed // MIB)} MiB{of_it}; give the instance a larger disk"
     )

@@ -210,7 +210,9 @@ def test_without_a_table_there_is_no_place_for_more(
 
 def test_what_is_in_front_of_the_root_counts_where_a_disk_is_too_small() -> None:
     layout = Layout(boot=BOOT)
-    with pytest.raises(DeviceError, match=r"it has 3072 MiB and the image needs 3586 MiB"):
+    with pytest.raises(
+        DeviceError, match=r"it has 3072 MiB and the image needs 3586 MiB, 1536 MiB of it for /boot and swap; give"
+    ):
         lay_out(DiskFacts(3 * GIB), layout, (), 2 * GIB, UUID, "/dev/x", swap_bytes=GIB)
 
 
