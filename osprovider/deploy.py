@@ -31,7 +31,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
-from osprovider.ganeti import environment
+from osprovider.ganeti.hypervisor import has_external_kernel
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted_together
 from osprovider.guest.volume import Volume
@@ -352,7 +352,7 @@ def _context(job: _Job) -> Context:
         manifest=job.template.manifest,
         reinstall=request.reinstall,
         serial_console=plan.serial_console,
-        external_kernel=environment.has_external_kernel(request),
+        external_kernel=has_external_kernel(request),
         environment=request.environment,
         templates=template_directories(job.order.directories),
     )

@@ -21,8 +21,7 @@ from osprovider.config.sizes import parse_size
 from osprovider.datadisks import DiskPlan, plan_disks
 from osprovider.division import lay_out
 from osprovider.errors import DeviceError, RequestError
-from osprovider.ganeti import environment
-from osprovider.ganeti.hypervisor import guest_sector_size, memory_mib
+from osprovider.ganeti import hypervisor
 from osprovider.ganeti.request import Disk, Request
 from osprovider.images.manifest import Manifest
 from osprovider.layout import (
@@ -141,7 +140,7 @@ def serial_console(request: Request, configured: str) -> tuple[str, int] | None:
         configured: the variant's ``boot.serial``: ``auto``, ``none`` or ``DEVICE[,SPEED]``.
     """
     if configured == "auto":
-        return environment.serial_console(request)
+        return hypervisor.serial_console(request)
     if configured == "none":
         return None
     device, _, speed = configured.partition(",")
@@ -189,9 +188,9 @@ def make_plan(
             dns=settings.dns,
         )
     if facts is not None:
-        facts = dataclasses.replace(facts, sector_size=guest_sector_size(request, facts.sector_size))
+        facts = dataclasses.replace(facts, sector_size=hypervisor.guest_sector_size(request, facts.sector_size))
     firmware = firmware_of(request, variant, manifest)
-    external = environment.has_external_kernel(request)
+    external = hypervisor.has_external_kernel(request)
     layout = dataclasses.replace(variant.layout, boot=None) if external else variant.layout
     found = target(request) if facts else None
     disk = (str(found.path) if found.path else found.uri) if found else None
@@ -287,7 +286,7 @@ def _table(
         root_number=root_number(request, layout.table),
     )
     # A GRUB of the hypervisor's looks for /boot where the file system begins.
-    boots_by_itself = bool(firmware) or environment.has_external_kernel(request)
+    boots_by_itself = bool(firmware) or hypervisor.has_external_kernel(request)
     return with_subvolume(table) if boots_by_itself and _filled(layout, manifest) else table
 
 
@@ -297,7 +296,7 @@ def _swap_bytes(request: Request, layout: Layout) -> int:
         return parse_size(layout.swap.size or "")
     if layout.swap.kind != "memory":
         return 0
-    memory = memory_mib(request)
+    memory = hypervisor.memory_mib(request)
     if memory is None:
         raise RequestError(
             "INSTANCE_BE_maxmem is not set, and layout.swap is memory: set layout.swap to a size such as 2GiB"

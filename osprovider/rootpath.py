@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from osprovider.errors import RequestError
-from osprovider.ganeti import environment
+from osprovider.ganeti.hypervisor import has_external_kernel
 from osprovider.ganeti.request import Request
 from osprovider.layout import TablePlan, TableType
 
@@ -35,7 +35,7 @@ def root_number(request: Request, table: TableType) -> int | None:
         RequestError: the path names a partition and there is no table, or the other way round, or another disk.
     """
     instance = request.instance
-    if instance is None or not environment.has_external_kernel(request):
+    if instance is None or not has_external_kernel(request):
         return None
     if instance.hypervisor == "lxc":
         return None if table == "none" else 1

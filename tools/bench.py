@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from osprovider import linux
-from osprovider.ganeti.environment import synthesize
+from osprovider.ganeti.synthesis import synthesize
 from tools import bench_disks, bench_images
 from tools.timing import Run, new_file, spread, timed
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from osprovider.disk.copy import copy_extents, scan_extents
 from osprovider.disk.raw import sync
-from osprovider.ganeti.environment import synthesize
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.images.manifest import Extent
 from osprovider.layout import Placement
 from tools.timing import Run, new_file, settle, spread, timed

@@ -24,7 +24,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.ganeti.environment import synthesize
+from osprovider.ganeti.synthesis import synthesize
 from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_system, make_tar
 from tools.timing import Run, new_file, timed
 

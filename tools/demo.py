@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from osprovider.ganeti.environment import synthesize
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.log import reporter
 from tests.support.qemu import UserNetwork, boot
 from tests.support.ssh import make_key

@@ -17,8 +17,9 @@ from osprovider.datadisks import DiskPlan
 from osprovider.disk.device import probe
 from osprovider.disk.userspace import size_of
 from osprovider.errors import UsageError
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Disk, Request, Script
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.images.store import Store
 from osprovider.layout import DiskFacts, TablePlan
 from osprovider.log import human_bytes

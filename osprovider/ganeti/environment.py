@@ -12,13 +12,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from osprovider.errors import RequestError
-from osprovider.ganeti.hypervisor import has_external_kernel, serial_console
 from osprovider.ganeti.reader import Reader
 from osprovider.ganeti.request import Disk, Instance, Network, Nic, Request, Script, Transfer
-from osprovider.ganeti.synthesis import synthesize
-from osprovider.ganeti.variables import variables
 
-__all__ = ["has_external_kernel", "parse", "serial_console", "synthesize", "variables"]
+__all__ = ["parse"]
 
 _API_VERSIONS = (10, 15, 20)
 # Ganeti's own OS parameters (src/Ganeti/Constants.hs), whose dashes are lost in the variables' names.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.ganeti.environment import synthesize
+from osprovider.ganeti.synthesis import synthesize
 from tests.e2e.containers import Container, Overlay, container
 from tests.e2e.observation import Observation, observe_inside
 from tests.e2e.tree import NodeTree

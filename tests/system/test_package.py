@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.ganeti.environment import synthesize
 from osprovider.ganeti.request import Script
+from osprovider.ganeti.synthesis import synthesize
 from tests.support.debian import lay_debian
 from tests.support.documents import CHECKOUT
 from tests.support.runs import locked

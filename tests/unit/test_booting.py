@@ -10,9 +10,10 @@ from osprovider.booting import LEGACY_BOOT, firmware_of, marked_for, refuse_unbo
 from osprovider.config.model import Boot, BootPartition, Layout, Variant
 from osprovider.division import lay_out
 from osprovider.errors import RequestError
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.hypervisor import has_external_kernel, has_firmware
 from osprovider.ganeti.request import Request, Script
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.layout import DiskFacts, TablePlan
 from tests.support.boot_context import boot_context
 

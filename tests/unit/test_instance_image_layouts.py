@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from osprovider.config.load import load
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Request, Script
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.layout import DiskFacts
 from osprovider.paths import Directories
 from osprovider.plan import make_plan

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from osprovider.errors import RequestError
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Request, Script
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.layout import PartitionPlan, TablePlan, TableType
 from osprovider.rootpath import check_root_path, root_number
 

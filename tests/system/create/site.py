@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from osprovider.ganeti.environment import synthesize
 from osprovider.ganeti.request import Script
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.images.manifest import Manifest
 from tests.support.template import CHECKOUT
 

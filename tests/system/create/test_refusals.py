@@ -168,8 +168,8 @@ def test_ganetis_environment_lacks_variables(site: Site) -> None:
 
 
 def _verify(site: Site, **parameters: str) -> Outcome:
-    from osprovider.ganeti.environment import synthesize
     from osprovider.ganeti.request import Script
+    from osprovider.ganeti.synthesis import synthesize
 
     environment = synthesize("", "debian-12", script=Script.VERIFY, parameters=parameters)
     return site.call("verify", {**environment, **site.directories()}, "parameters")
@@ -197,8 +197,8 @@ def test_usage(site: Site, script: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", ["import", "export"])
 def test_what_is_not_there_yet_says_so(site: Site, script: str) -> None:
-    from osprovider.ganeti.environment import synthesize
     from osprovider.ganeti.request import Script, Transfer
+    from osprovider.ganeti.synthesis import synthesize
 
     disk = site.disk(GIB)
     environment = synthesize(

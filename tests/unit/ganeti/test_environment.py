@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import RequestError, UsageError
-from osprovider.ganeti.environment import has_external_kernel, parse, serial_console, synthesize
+from osprovider.ganeti.environment import parse
+from osprovider.ganeti.hypervisor import has_external_kernel, serial_console
 from osprovider.ganeti.request import Disk, Network, Nic, Request, Script, Transfer
+from osprovider.ganeti.synthesis import synthesize
 
 UUID = "4a0b3bd2-0d1c-4c4d-9f51-6f1d6bb0a6f5"
 

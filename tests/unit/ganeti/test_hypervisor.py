@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Script
+from osprovider.ganeti.synthesis import synthesize
 
 
 @pytest.mark.parametrize(("hypervisor", "seen"), [("kvm", 512), ("xen-hvm", 4096), ("xen-pvm", 4096)])

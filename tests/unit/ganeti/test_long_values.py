@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from osprovider.errors import RequestError
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Script
+from osprovider.ganeti.synthesis import synthesize
 
 
 @pytest.mark.parametrize("variable", ["INSTANCE_NAME", "INSTANCE_OS", "DISK_COUNT", "NIC_0_MAC"])

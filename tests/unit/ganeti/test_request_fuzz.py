@@ -12,8 +12,9 @@ from uuid import UUID
 from osprovider.addressing.resolve import resolve
 from osprovider.config.model import InstanceNic, NetworkSettings, Subnet, SubnetMatch
 from osprovider.errors import ConfigurationError, RequestError
-from osprovider.ganeti.environment import parse, variables
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Disk, Instance, Network, Nic, Request, Script, Transfer
+from osprovider.ganeti.variables import variables
 from osprovider.nics import ResolvedNic
 
 T = TypeVar("T")
