@@ -358,7 +358,7 @@ def _left_to_image(layout: Layout) -> tuple[str, ...]:
         *(["layout.boot"] if layout.boot else []),
         *([f"layout.swap ({layout.swap.write()})"] if layout.swap.kind in ("memory", "partition") else []),
     ]
-    return (f"the image brings its own partitions, so that {' and '.join(keys)} is left out",) if keys else ()
+    return (f"the image brings its own partitions: nothing is made for {' and '.join(keys)}",) if keys else ()
 
 
 def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:

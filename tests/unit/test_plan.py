@@ -1,0 +1,101 @@
+"""What a plan makes of a layout: swap as large as the memory, the root where Ganeti looks for it, images' tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from osprovider.config.load import Settings, load
+from osprovider.errors import RequestError
+from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.request import Request, Script
+from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.layout import TYPES, DiskFacts
+from osprovider.paths import Directories
+from osprovider.plan import Plan, make_plan
+from tests.support.boot_context import boot_context
+from tests.support.documents import CHECKOUT
+
+MIB = 1 << 20
+GIB = 1 << 30
+FACTS = DiskFacts(20 * GIB)
+KERNEL = {"kernel_path": "/boot/vmlinuz", "root_path": "/dev/vda1"}
+TREE = boot_context().manifest
+assert TREE is not None
+ROOT = Filesystem("ext4", "0b6c5a42-7f3e-5d4e-9a11-3c5d7e9f1b23", "", 4096, GIB, GIB)
+IMAGE = dataclasses.replace(
+    TREE,
+    size_bytes=2 * GIB,
+    built_here=False,
+    table=ImageTable(
+        "gpt",
+        "d0000000-0000-4000-8000-000000000000",
+        512,
+        (ImagePartition(3, "root", MIB, GIB, TYPES["root"], "d0000000-0000-4000-8000-000000000003", "", 0, ROOT, "/"),),
+    ),
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A variant with all that disk 0 may have."""
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants/full.yaml").write_text("image: debian-12\nlayout: {boot: {size: 512MiB}, swap: memory}\n")
+    directories = Directories(tmp_path, tmp_path / "cache", tmp_path / "run", CHECKOUT)
+    return load(directories, "full", instance=None, parameters={})
+
+
+def request(**parameters: str) -> Request:
+    """Of an instance with these hypervisor parameters."""
+    environ = synthesize(
+        "web1.example.org",
+        "full",
+        disks=[{"path": "/dev/x"}],
+        backend={"maxmem": "768", "minmem": "128"},
+        hypervisor_parameters=parameters,
+    )
+    return parse(Script.CREATE, environ)
+
+
+def sizes(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Numbers and sizes in MiB, by role."""
+    assert plan.table is not None
+    return {part.role: (part.number, part.size_bytes // MIB) for part in plan.table.partitions}
+
+
+def test_swap_is_as_large_as_the_memory_at_most(settings: Settings) -> None:
+    assert sizes(make_plan(request(), settings, [], FACTS))["swap"] == (4, 768)
+
+
+def test_a_memory_that_ganeti_does_not_say_is_asked_for(settings: Settings) -> None:
+    asked = request()
+    assert asked.instance is not None
+    asked = dataclasses.replace(asked, instance=dataclasses.replace(asked.instance, backend={}))
+    with pytest.raises(RequestError, match=r"INSTANCE_BE_maxmem is not set, .*: set layout\.swap to a size"):
+        make_plan(asked, settings, [], FACTS)
+
+
+def test_an_external_kernel_has_its_root_where_it_looks_and_no_boot_partition(settings: Settings) -> None:
+    plan = make_plan(request(**KERNEL), settings, [], FACTS)
+    assert sizes(plan) == {"swap": (2, 768), "root": (1, 20 * 1024 - 770)}
+    assert plan.firmware == ()
+
+
+def test_what_contradicts_root_path_is_refused_without_a_disk_to_look_at(settings: Settings) -> None:
+    with pytest.raises(RequestError, match="set it to /dev/vda1"):
+        make_plan(request(kernel_path="/boot/vmlinuz", root_path="/dev/vda"), settings, [], None)
+
+
+def test_a_disk_image_keeps_its_partitions_which_is_said(settings: Settings) -> None:
+    plan = make_plan(request(), settings, [], FACTS, key="k", manifest=IMAGE)
+    assert list(sizes(plan)) == ["root"]
+    assert "the image brings its own partitions: nothing is made for layout.boot and layout.swap (memory)" in plan.notes
+
+
+def test_a_disk_image_whose_root_an_external_kernel_does_not_find_is_refused(settings: Settings) -> None:
+    with pytest.raises(RequestError, match="the image's is partition 3: set the one to the other"):
+        make_plan(request(**KERNEL), settings, [], FACTS, key="k", manifest=IMAGE)
+    named = request(kernel_path="/boot/vmlinuz", root_path="/dev/vda3")
+    assert sizes(make_plan(named, settings, [], FACTS, key="k", manifest=IMAGE))["root"][0] == 3
