@@ -9,8 +9,9 @@ import pytest
 
 from osprovider.config.load import Settings, load
 from osprovider.errors import RequestError
-from osprovider.ganeti.environment import parse, synthesize
+from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Request, Script
+from osprovider.ganeti.synthesis import synthesize
 from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.layout import TYPES, DiskFacts
 from osprovider.paths import Directories
