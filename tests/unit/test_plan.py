@@ -95,6 +95,17 @@ def test_a_disk_image_keeps_its_partitions_which_is_said(settings: Settings) -> 
     assert "the image brings its own partitions: nothing is made for layout.boot and layout.swap (memory)" in plan.notes
 
 
+def test_a_disk_image_that_holds_what_keeps_its_uuid_is_planned_with_a_note(settings: Settings) -> None:
+    assert IMAGE.table is not None
+    luks = dataclasses.replace(ROOT, type="crypto_LUKS")
+    data = dataclasses.replace(
+        IMAGE.table.partitions[0], number=4, role="other", start_bytes=GIB + MIB, filesystem=luks
+    )
+    table = dataclasses.replace(IMAGE.table, partitions=(*IMAGE.table.partitions, data))
+    plan = make_plan(request(), settings, [], FACTS, key="k", manifest=dataclasses.replace(IMAGE, table=table))
+    assert "partition 4 holds crypto_LUKS and keeps its UUID, as in every instance of the image" in plan.notes
+
+
 def test_a_disk_image_whose_root_an_external_kernel_does_not_find_is_refused(settings: Settings) -> None:
     with pytest.raises(RequestError, match="the image's is partition 3: set the one to the other"):
         make_plan(request(**KERNEL), settings, [], FACTS, key="k", manifest=IMAGE)
