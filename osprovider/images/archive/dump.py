@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from osprovider.errors import ImageError
 from osprovider.images.archive.pipereader import PipeReader
 from osprovider.images.archive.printable import printable
+from osprovider.images.archive.refusal import Refused
 
 __all__ = ["RECORD", "Label", "read_label", "scan"]
 
@@ -126,23 +127,25 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
     """
     yield label.plain
     reader = PipeReader(name, source, before=RECORD)
-    scanner = _Scanner(label.order, name)
+    scanner = _Scanner(label.order)
     while True:
         start = reader.position
-        header = scanner.header(reader.take(RECORD), start)
+        try:
+            header = scanner.header(reader.take(RECORD))
+            left = scanner.take(header, reader)
+        except Refused as refusal:
+            raise ImageError(f"{name}: byte {start}: {refusal}") from refusal
         if header.kind == _END:
             break
-        size = header.blocks * RECORD
-        if header.is_attributes:
-            reader.change(_restorable(reader.take(size)))
-        elif header.is_directory:
-            # What dump(8) leaves behind a directory's end means nothing.
-            scanner.check_directory(reader.take(size)[: header.left_bytes], header.inode, start)
-        else:
-            yield from reader.over(size, target)
-        yield from reader.due()  # directories come first, all together
+        yield from reader.over(left, target)  # directories, of which nothing is left, come first, all together
     yield reader.passed()
-    yield scanner.filling(reader)
+    start = reader.position
+    filling = _filling(reader)
+    if (place := scanner.find_more(filling)) is not None:
+        raise ImageError(
+            f"{name}: byte {start + place}: something follows the dump's end: is it two, one after the other?"
+        )
+    yield filling
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,47 +163,36 @@ class _Header:
 class _Scanner:
     """Understands the headers of one dump."""
 
-    def __init__(self, order: str, name: str) -> None:
+    def __init__(self, order: str) -> None:
         self._words = struct.Struct(f"{order}256I")
         self._size = struct.Struct(f"{order}Q")
         self._entry = struct.Struct(f"{order}IHxB")
-        self._name = name
         self._maps = list(_MAPS)  # still to come
         self._inode = 0  # of the file that is being read
         self._bytes = 0  # of it
         self._left = 0  # bytes of it, without the blocks that headers told of
 
-    def header(self, record: bytes, start: int) -> _Header:
-        """Read a header, which begins at byte ``start``."""
+    def header(self, record: bytes) -> _Header:
+        """Read a header."""
         words = self._words.unpack(record)
         if words[_MAGIC_WORD] != _MAGIC or sum(words) & 0xFFFFFFFF != _CHECKSUM:
-            raise self._wrong(start, "damaged: no header where one must be, or a wrong checksum")
+            raise Refused("damaged: no header where one must be, or a wrong checksum")
         kind, count, inode = words[_KIND_WORD], words[_COUNT_WORD], words[_INODE_WORD]
-        if kind == _TAPE:
-            raise self._wrong(start, "a second volume begins: an image is a dump in one piece")
-        if kind not in (self._maps[:1] or (_INODE, _ADDRESS, _END)):
-            raise self._wrong(start, f"damaged: a header of kind {kind} where none may be")
-        if self._left and kind != _ADDRESS:
-            # restore(8) would look for them for hours
-            raise self._wrong(start, f"damaged: the last {self._left} bytes of inode {self._inode} are missing")
         size = self._size.unpack_from(record, _SIZE_AT)[0]
-        if kind == _INODE:
-            self._inode, self._bytes, self._left = inode, size, size
-        elif kind == _ADDRESS and (inode, size) != (self._inode, self._bytes):
-            raise self._wrong(start, f"damaged: inode {self._inode} goes on as another")
-        is_directory = kind in (_INODE, _ADDRESS) and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF)
+        self._follow(kind, inode, size)
+        is_file = kind in (_INODE, _ADDRESS)
+        is_directory = is_file and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF)
         if is_directory and size > _LARGEST_DIRECTORY:
-            raise self._wrong(start, f"the directory of inode {inode} has {size} bytes, which makes no sense")
+            raise Refused(f"the directory of inode {inode} has {size} bytes, which makes no sense")
         left = self._left
         self._left = max(left - count * RECORD, 0)
         if self._maps:
             del self._maps[0]
         elif count > _MOST_BLOCKS:
-            raise self._wrong(start, f"damaged: {count} blocks of inode {inode}")
+            raise Refused(f"damaged: {count} blocks of inode {inode}")
         else:
             count -= record[_BLOCKS_AT : _BLOCKS_AT + count].count(0)
         has_attributes = bool(words[_FLAGS_WORD] & _HAS_ATTRIBUTES)
-        is_file = kind in (_INODE, _ADDRESS)
         return _Header(
             kind=kind,
             inode=inode,
@@ -210,7 +202,33 @@ class _Scanner:
             is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,
         )
 
-    def check_directory(self, directory: bytes, inode: int, start: int) -> None:
+    def _follow(self, kind: int, inode: int, size: int) -> None:
+        """See that a header may come where it does, and of which file it is."""
+        if kind == _TAPE:
+            raise Refused("a second volume begins: an image is a dump in one piece")
+        if kind not in (self._maps[:1] or (_INODE, _ADDRESS, _END)):
+            raise Refused(f"damaged: a header of kind {kind} where none may be")
+        if self._left and kind != _ADDRESS:
+            # restore(8) would look for them for hours
+            raise Refused(f"damaged: the last {self._left} bytes of inode {self._inode} are missing")
+        if kind == _INODE:
+            self._inode, self._bytes, self._left = inode, size, size
+        elif kind == _ADDRESS and (inode, size) != (self._inode, self._bytes):
+            raise Refused(f"damaged: inode {self._inode} goes on as another")
+
+    def take(self, header: _Header, reader: PipeReader) -> int:
+        """Read what has to be looked at behind a header; returns how many bytes are still to come."""
+        size = header.blocks * RECORD
+        if header.is_attributes:
+            reader.change(_restorable(reader.take(size)))
+        elif header.is_directory:
+            # What dump(8) leaves behind a directory's end means nothing.
+            self._check_directory(reader.take(size)[: header.left_bytes], header.inode)
+        else:
+            return size
+        return 0
+
+    def _check_directory(self, directory: bytes, inode: int) -> None:
         """See that a directory's data has all of its names, and none that gets lost."""
         position = 0
         while position + self._entry.size <= len(directory):
@@ -218,29 +236,29 @@ class _Scanner:
             begin = position + self._entry.size
             name = directory[begin : min(position + length, begin + name_length)]
             if entry and name_length > _LONGEST_NAME:
-                raise self._wrong(
-                    start,
+                raise Refused(
                     f"the directory of inode {inode} has a name of {name_length} bytes, which dump(8) and restore(8) "
-                    "lose: make it shorter, or make a tar",
+                    "lose: make it shorter, or make a tar"
                 )
             if entry and (len(name) < name_length or 0 in name):
-                raise self._wrong(start, f"damaged: a name is missing in the directory of inode {inode}")
+                raise Refused(f"damaged: a name is missing in the directory of inode {inode}")
             position += length or _DIRECTORY_PIECE - position % _DIRECTORY_PIECE
 
-    def filling(self, reader: PipeReader) -> bytes:
-        """What the last write was filled up with: the end again, or zeros."""
-        start = reader.position
-        filling = b""
-        while len(filling) <= _LARGEST_WRITE * RECORD and (data := reader.rest()):
-            filling += data
+    def find_more(self, filling: bytes) -> int | None:
+        """The place of a record behind the end that is neither zeros nor the end again; None where there is none."""
         for position in range(0, len(filling), RECORD):
             record = filling[position : position + RECORD]
             if record.strip(b"\0") and (len(record) < RECORD or self._words.unpack(record)[_KIND_WORD] != _END):
-                raise self._wrong(start + position, "something follows the dump's end: is it two, one after the other?")
-        return filling
+                return position
+        return None
 
-    def _wrong(self, position: int, what: str) -> ImageError:
-        return ImageError(f"{self._name}: byte {position}: {what}")
+
+def _filling(reader: PipeReader) -> bytes:
+    """What the last write was filled up with, and perhaps more."""
+    filling = b""
+    while len(filling) <= _LARGEST_WRITE * RECORD and (data := reader.rest()):
+        filling += data
+    return filling
 
 
 def _restorable(attributes: bytes) -> bytes:
