@@ -81,8 +81,8 @@ def renaming(manifest: Manifest, table: TablePlan) -> Renaming:
     for part in image.partitions:
         now = planned[part.number]
         words[part.guid or msdos_partition_uuid(image.id, part.number)] = now.guid
-        if part.filesystem is not None and part.filesystem.uuid and now.filesystem_uuid:
-            words[part.filesystem.uuid] = now.filesystem_uuid
+        if part.filesystem is not None and part.filesystem.uuid:
+            words[part.filesystem.uuid] = now.filesystem_uuid or part.filesystem.uuid
     partitions = {part.number: NewNames(part.filesystem_uuid, part.guid) for part in table.partitions}
     return Renaming(words, partitions, has_initrd=has_initrd)
 
@@ -220,8 +220,8 @@ def _rewrite_units(guest: Guest, names: Renaming) -> int:
     own = [path for path in _found(guest, f"{_UNITS}/*", f"{_UNITS}/*.d/*") if not guest.is_symlink(path)]
     changed = _rewrite_each(guest, own, names.unit)
     for path in own:
-        if (new := _renamed(path, names)) != path:
-            guest.write(new, guest.read(path))
+        if (new := _renamed(path, names)) != path and (unit := _read(guest, path)) is not None:
+            guest.write(new, unit)
             guest.remove(path)
             changed += 1
     for path in links:

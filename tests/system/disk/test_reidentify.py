@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 import subprocess
@@ -100,6 +101,15 @@ def test_an_msdos_tables_signature_alone_is_no_name() -> None:
 def test_a_file_system_without_a_table_has_one_name() -> None:
     names = renaming(_manifest(None), _planned("gpt", PART, NEW_PART))
     assert names.text(f"{ROOT} root=/dev/sda1") == f"{NEW_ROOT} root=/dev/sda1"
+
+
+def test_what_keeps_its_uuid_is_known() -> None:
+    image, planned = _table("msdos", "00000000", ROOT, guid=""), _planned("msdos", "1234abcd", "1234abcd-01")
+    data = dataclasses.replace(image.partitions[0], number=2, role="other")
+    kept = dataclasses.replace(planned.partitions[0], number=2, filesystem_uuid=None)
+    image = dataclasses.replace(image, partitions=(data,))
+    names = renaming(_manifest(image), dataclasses.replace(planned, partitions=(kept,)))
+    assert names.fstab(f"UUID={ROOT} /data ntfs\n") == (f"UUID={ROOT} /data ntfs\n", [])
 
 
 def test_doing_it_twice_changes_nothing(guest: HostGuest) -> None:
