@@ -12,20 +12,18 @@ What copying costs is measured by :mod:`tools.bench_disks`, what images of each 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from osprovider import linux
 from osprovider.ganeti.synthesis import synthesize
 from tools import bench_disks, bench_images
-from tools.timing import Run, new_file, spread, timed
+from tools.timing import Run, asked_runs, new_file, spread, timed, working_directory
 
 __all__ = ["main"]
 
@@ -53,13 +51,10 @@ esac
 
 def main() -> int:
     """Measure and print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="counted runs of each side (default: %(default)s)")
-    runs = parser.parse_args().runs
+    runs = asked_runs("make bench", __doc__, 7)
     # The peer knows only its fixed directory of settings; ours is laid over it where nobody else sees it.
     linux.private_mount_namespace()
-    with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
-        directory = Path(name)
+    with working_directory() as directory:
         ours = _our_environment(directory)
         build = [str(_CHECKOUT / "tools" / "osprovider"), "image", "build", "debian-12", "--json"]
         built = json.loads(subprocess.run(build, env=ours, check=True, stdout=subprocess.PIPE).stdout)

@@ -6,13 +6,11 @@ device that writes past the page cache, as the nodes' own block devices do.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from osprovider.disk.raw import sync
 from osprovider.ganeti.synthesis import synthesize
 from osprovider.images.manifest import Extent
 from osprovider.layout import Placement
-from tools.timing import Run, new_file, settle, spread, timed
+from tools.timing import Run, asked_runs, new_file, settle, spread, timed, working_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +42,7 @@ _STEPS = ("file system: new UUID and size", "grub for", "sync", "partition table
 
 def main() -> int:
     """Measure and print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="tools.bench_disks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: %(default)s)")
-    measure(parser.parse_args().runs)
+    measure(asked_runs("tools.bench_disks", __doc__, 5))
     return 0
 
 
@@ -56,9 +52,7 @@ def measure(runs: int) -> None:
     Args:
         runs: how often each is run; the medians are printed.
     """
-    (_CHECKOUT / "build").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
-        directory = Path(name)
+    with working_directory() as directory:
         template = _template(directory)
         _compare(
             runs,

@@ -11,7 +11,6 @@ page cache for all sides alike.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,14 +18,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.ganeti.synthesis import synthesize
 from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_system, make_tar
-from tools.timing import Run, new_file, timed
+from tools.timing import Run, asked_runs, new_file, timed, working_directory
 
 __all__ = ["main", "measure"]
 
@@ -51,9 +49,7 @@ _UNPACK = (
 
 def main() -> int:
     """Measure and print; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="tools.bench_images", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: %(default)s)")
-    measure(parser.parse_args().runs)
+    measure(asked_runs("tools.bench_images", __doc__, 5))
     return 0
 
 
@@ -63,9 +59,8 @@ def measure(runs: int) -> None:
     Args:
         runs: how often each is run; the medians are printed.
     """
-    (_CHECKOUT / "build").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_CHECKOUT / "build") as name:
-        bench = _Bench(Path(name))
+    with working_directory() as directory:
+        bench = _Bench(directory)
         print(f"{'':<20}{'first':>9}{'second':>9}{'the copy':>9}{'on host':>9}{'prepared':>10}{'unpacked':>10}  beside")
         for kind, path in bench.make_sources().items():
             bench.define(kind, path)

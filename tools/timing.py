@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import statistics
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Run", "new_file", "settle", "spread", "timed"]
+__all__ = ["Run", "asked_runs", "new_file", "settle", "spread", "timed", "working_directory"]
 
+_BUILD = Path(__file__).resolve().parent.parent / "build"
 _SETTLE_SECONDS = 1.0
 
 
@@ -39,6 +42,22 @@ class Run:
             sys.exit(f"no one step {step} in:\n{self.printed}")
         (seconds,) = found
         return float(seconds)
+
+
+def asked_runs(program: str, description: str | None, usual: int) -> int:
+    """How often each side is to be run: the option ``--runs`` of a benchmark."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--runs", type=int, default=usual, help="counted runs of each side (default: %(default)s)")
+    runs: int = parser.parse_args().runs
+    return runs
+
+
+@contextmanager
+def working_directory() -> Iterator[Path]:
+    """A directory of the benchmark's own on the checkout's disk, gone afterwards."""
+    _BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="osprovider-bench-", dir=_BUILD) as name:
+        yield Path(name)
 
 
 def timed(words: Sequence[str | Path], environment: Mapping[str, str], directory: Path | None = None) -> Run:
