@@ -17,6 +17,7 @@ from tests.e2e.cluster import GATEWAY, NETWORK, Cluster, Node, cluster, instance
 from tests.e2e.console import recorded
 from tests.e2e.observation import Observation, observe_in_cluster
 from tests.e2e.tree import NodeTree
+from tests.support.qemu import TIMER
 from tests.support.runs import loop_devices, own_part
 from tests.support.ssh import make_key
 
@@ -227,7 +228,10 @@ def _configure(node: Node, public_key: str) -> None:
         "/etc/ganeti/osprovider/subnets/lab.yaml",
         f"networks: [{NETWORK}]\ngateways: [{GATEWAY}]\nmatch: {{link: gnt-br0}}\n",
     )
-    node.write("/etc/ganeti/osprovider/defaults.yaml", f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\n')
+    node.write(
+        "/etc/ganeti/osprovider/defaults.yaml",
+        f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\nboot: {{kernel_args: [quiet, {TIMER}]}}\n',
+    )
 
 
 def _add_command(node: Node, name: str, address: str, parameters: str = "") -> list[str]:

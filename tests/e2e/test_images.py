@@ -27,6 +27,7 @@ from tests.support.image_files import (
     make_tar,
     template_image,
 )
+from tests.support.qemu import TIMER
 
 _DISK_SIZE = 3 << 30
 _IMAGES = "/srv/images"
@@ -72,7 +73,10 @@ def _configure(running: Cluster, images: Path, public_key: str) -> None:
     node.write(
         f"{_CONFIG}/subnets/lab.yaml", f"networks: [{NETWORK}]\ngateways: [{GATEWAY}]\nmatch: {{link: gnt-br0}}\n"
     )
-    node.write(f"{_CONFIG}/defaults.yaml", f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\n')
+    node.write(
+        f"{_CONFIG}/defaults.yaml",
+        f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\nboot: {{kernel_args: [quiet, {TIMER}]}}\n',
+    )
     for kind, name in _FILES.items():
         digest = hashlib.sha256((images / name).read_bytes()).hexdigest()
         definition = f"source: {_IMAGES}/{_SOURCES[kind]}\nchecksums: sha256:{digest}\n"

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support.console import ConsoleLog
 from tests.support.ssh import SshTarget
 
-__all__ = ["KERNEL_ARGS", "ExternalKernel", "Firmware", "Guest", "UserNetwork", "boot"]
+__all__ = ["KERNEL_ARGS", "TIMER", "ExternalKernel", "Firmware", "Guest", "UserNetwork", "boot"]
 
 # Debian's package ovmf. The variables are written to and therefore copied.
 _OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -31,10 +31,13 @@ _SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
 _SECURE_FLASH = "driver=cfi.pflash01,property=secure,value=on"
 
 
-KERNEL_ARGS = ("no_timer_check", "panic=-1")
-"""What a kernel is started with: an emulated one would else panic now and then, where the machine is busy, over a timer
-that "doesn't work" (``check_timer`` in its arch/x86/kernel/apic/io_apic.c). Where one panics still, QEMU ends.
+TIMER = "no_timer_check"
+"""What an emulated kernel is started with: it would else panic now and then, where the machine is busy, over a timer
+that "doesn't work" (``check_timer`` in its arch/x86/kernel/apic/io_apic.c).
 """
+
+KERNEL_ARGS = (TIMER, "panic=-1")
+"""Likewise here, where QEMU ends when a kernel does panic."""
 
 
 class Firmware(StrEnum):

@@ -142,10 +142,9 @@ class Installed:
 
     def arguments(self) -> str:
         """A kernel's command line as Ganeti writes it (``hv_kvm/__init__.py``, ``_GenerateKVMRuntime``)."""
+        values = {"UUID": self.root["filesystem_uuid"], "PARTUUID": self.root["guid"]}
         path = self.cell.root_path
-        path = {"UUID": f"UUID={self.root['filesystem_uuid']}", "PARTUUID": f"PARTUUID={self.root['guid']}"}.get(
-            path, path
-        )
+        path = f"{path}={values[path]}" if path in values else path
         return f"root={path} {_HYPERVISOR_ARGS} console=ttyS0,38400"
 
 
@@ -192,7 +191,8 @@ def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
     write_variant(site, {"layout": layout, "wipe": "none", **cell.variant})
     files = [site.disk(_DISK_MIB * MIB)]
     files += [site.disk(size * MIB, name=f"disk{number}.raw") for number, size in enumerate(cell.disks, 1)]
-    fill(files[0])
+    for file in files:
+        fill(file)
     with ExitStack() as stack:
         # Only Xen's guests see the sectors of the node's device; what they run on here is the same otherwise.
         is_xen = cell.sector_size != 512

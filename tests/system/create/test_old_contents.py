@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,18 +11,10 @@ from pathlib import Path
 import pytest
 
 from osprovider.images.manifest import Manifest
+from tests.support.old_contents import assert_holes_are_zero, fill
 from tests.system.create.site import Site, attached, sfdisk
 
 GIB = 1 << 30
-MIB = 1 << 20
-OLD = b"\xa5" * MIB
-
-
-def _fill(disk: Path) -> None:
-    with disk.open("r+b") as file:
-        for _ in range(disk.stat().st_size // MIB):
-            file.write(OLD)
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -44,25 +35,6 @@ def _signatures(path: Path) -> set[str]:
     return {signature["type"] for signature in json.loads(found)["signatures"]}
 
 
-def _old_bytes_in_gaps(root: Path, manifest: Manifest) -> list[int]:
-    """Where a range that no extent covers still has what was there before."""
-    found = []
-    position = 0
-    with root.open("rb") as device:
-        for start, end in [
-            *((e.offset, e.offset + e.length) for e in manifest.extents),
-            (manifest.filesystem.size_bytes,) * 2,
-        ]:
-            device.seek(position)
-            while position < start:
-                data = device.read(min(MIB, start - position))
-                if OLD[:64] in data:
-                    found.append(position)
-                position += len(data)
-            position = end
-    return found
-
-
 @pytest.mark.parametrize(
     ("wipe", "kind"),
     [
@@ -73,7 +45,7 @@ def _old_bytes_in_gaps(root: Path, manifest: Manifest) -> list[int]:
 )
 def test_no_free_range_of_the_template_shows_what_was_there(site: Site, wipe: str, kind: str) -> None:
     disk = site.disk(2 * GIB)
-    _fill(disk)
+    fill(disk)
     with ExitStack() as stack:
         sectors = int(kind.removeprefix("loop-")) if kind != "file" else 512
         target = disk if kind == "file" else stack.enter_context(attached(disk, sectors))
@@ -83,7 +55,7 @@ def test_no_free_range_of_the_template_shows_what_was_there(site: Site, wipe: st
     assert _signatures(disk) == {"gpt", "PMBR"}
     with _partition(disk, 3) as root:
         assert _signatures(root) == {"ext4"}
-        assert _old_bytes_in_gaps(root, manifest) == []
+        assert_holes_are_zero(root, 0, manifest)
         subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
     with _partition(disk, 2) as esp:
         assert _signatures(esp) == {"vfat"}
