@@ -13,6 +13,7 @@ Not for: which key an image has, and what a template is made of (:mod:`osprovide
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _IMAGE = "template.img"
 _MANIFEST = "manifest.json"
 _NEW = ".new"
 _GONE = ".gone"
+_KEY = re.compile("[0-9a-f]{64}")  # what else lies there is somebody's, and stays
 _OWNERS = {_NEW: "prepare", _GONE: "use"}  # the locks
 
 Identity = tuple[int, int, int]
@@ -266,14 +268,14 @@ class Place:
 
 def places(directories: Directories) -> tuple[Place, ...]:
     """Those that hold something, whole or damaged."""
-    return tuple(Place(directories, name) for name in _names(directories) if "." not in name)
+    return tuple(Place(directories, name) for name in _names(directories) if _KEY.fullmatch(name))
 
 
 def sweep(directories: Directories) -> None:
     """Remove what dead processes left half made or half removed."""
     for name in _names(directories):
         key, dot, state = name.partition(".")
-        if dot + state in _OWNERS:
+        if _KEY.fullmatch(key) and dot + state in _OWNERS:
             Place(directories, key).clear(dot + state)
 
 

@@ -20,6 +20,7 @@ from osprovider.errors import ImageError
 from osprovider.images import prepare
 from osprovider.images.manifest import FORMAT, Extent, Filesystem, Manifest
 from osprovider.images.recipe import Recipe
+from osprovider.images.room import prune
 from osprovider.images.store import Store
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
@@ -384,13 +385,15 @@ def test_a_build_that_fails_leaves_nothing(
     assert entries(directories) == []
 
 
-def test_a_file_of_somebody_elses_is_left_alone(store: Store, directories: Directories) -> None:
+@pytest.mark.parametrize("name", ["copy.tar", "notes", "notes.new"])
+def test_a_file_of_somebody_elses_is_left_alone(name: str, store: Store, directories: Directories) -> None:
     open_once(store)
-    strange = directories.cache / "templates" / "copy.tar"
+    strange = directories.cache / "templates" / name
     strange.write_text("somebody's")
     open_once(store)
     assert len(store.list()) == 1
     assert store.unusable() == ()
+    assert prune(directories, unused=True) != ()
     assert strange.read_text() == "somebody's"
 
 
