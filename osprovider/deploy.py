@@ -1,8 +1,9 @@
 """Carrying a plan out: a prepared image becomes an installed instance.
 
-The order is what makes it safe. Everything that can be refused is refused first. Then the disk's old table is taken
-away, so that a half-written disk never looks installed; the template is copied, gets its own identity, grows and is
-customised; the boot code is written; all of it is synced; and only then comes the new table.
+The order is what makes it safe. All disks are claimed and looked at, and everything that can be refused is refused
+first. Then disk 0's old table is taken away, so that a half-written disk never looks installed; swap and data disks are
+made; the template is copied, gets its own identity, grows and is customised; the boot code is written; all of it is
+synced; and only then comes the new table.
 Not for: deciding (:mod:`osprovider.plan`).
 """
 

@@ -24,7 +24,7 @@ from osprovider.disk.raw import sync
 from osprovider.errors import DeviceError, RequestError, ToolError
 from osprovider.images.manifest import Distribution
 from osprovider.layout import FILLED
-from osprovider.log import human_bytes, reporter
+from osprovider.log import human_bytes, plain, reporter
 from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -82,7 +82,8 @@ def make(
     for disk in disks:
         plan, device = disk.plan, disk.device
         if plan.keep:
-            reporter.info(f"{plan.name}: its {plan.filesystem}{f' ({plan.label})' if plan.label else ''} is kept")
+            label = f" ({plain(plan.label)})" if plan.label else ""
+            reporter.info(f"{plan.name}: its {plan.filesystem}{label} is kept")
             continue
         wipe.clear_signatures(device)
         wipe.wipe(device, policy)
