@@ -51,8 +51,9 @@ def test_a_template_is_the_same_data_in_every_command(site: Site) -> None:
     assert (listed["defined"], listed["templates"]) == (True, [built])
     (shown,) = data(site, "show", "small")["templates"]
     assert {key: shown[key] for key in SHORT} == built
+    sound = {"damage": None, "outdated": None, "removed": False}
     assert data(site, "verify", "small") == [
-        {"name": "small", "key": built["key"], "directory": built["directory"], "damage": None, "removed": False}
+        {"name": "small", "key": built["key"], "directory": built["directory"], **sound}
     ]
     assert data(site, "remove", "small") == [built]
 
