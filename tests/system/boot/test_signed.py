@@ -12,7 +12,7 @@ from tests.support.qemu import Firmware, boot
 from tests.system.boot.matrix import log_in_as_root, make_site, prepare, write_variant
 
 MIB = 1 << 20
-PACKAGES = ("shim-signed", "grub-efi-amd64-signed")
+PACKAGES = ("grub-efi-amd64-signed", "shim-signed", "shim-helpers-amd64-signed", "shim-unsigned")
 # What the packages bring stands for packages in the image: one less to build.
 HOOK = """\
 # before: grub
@@ -52,3 +52,10 @@ def test_the_guests_signed_loaders_boot_it_with_secure_boot(scratch: Path, run_d
             "./EFI/debian/grub.cfg",
         ]
         assert "error:" not in guest.console.text()
+        # As an upgrade runs it with the answers of the hook grub: it leads to the menu in the same words, and leaves
+        # the removable path without shim's fallback, which would look for boot entries to make at every start.
+        words = "tr -s '\\n' ' ' </boot/efi/EFI/debian/grub.cfg"
+        before = shell.ask(words)
+        shell.ask("grub-install --target=x86_64-efi --force-extra-removable --no-nvram 2>&1")
+        assert shell.ask(words).split() == before.split()
+        assert set(shell.ask("ls /boot/efi/EFI/BOOT").split()) == {"BOOTX64.EFI", "grubx64.efi", "mmx64.efi"}
