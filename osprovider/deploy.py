@@ -40,7 +40,8 @@ from osprovider.images.store import Store, Template
 from osprovider.layout import PartitionPlan, TablePlan, copy_rounds
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
-from osprovider.plan import Plan, make_plan, target
+from osprovider.plan import Plan, make_plan
+from osprovider.systemdisk import target
 
 __all__ = ["create", "guest_of", "template_directories"]
 

@@ -9,38 +9,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from osprovider.addressing.resolve import resolve
-from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
-from osprovider.booting import firmware_of, marked_for, refuse_unbootable
 from osprovider.config.load import Settings
-from osprovider.config.model import Layout
-from osprovider.config.sizes import parse_size
 from osprovider.datadisks import DiskPlan, plan_disks
-from osprovider.division import lay_out
-from osprovider.errors import DeviceError, RequestError
+from osprovider.errors import RequestError
 from osprovider.ganeti import hypervisor
-from osprovider.ganeti.request import Disk, Request
+from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
 from osprovider.layout import (
-    FILLED,
-    MIB,
     DiskFacts,
     TablePlan,
-    least_filled_bytes,
-    root_limit_bytes,
-    with_subvolume,
 )
-from osprovider.log import human_bytes
 from osprovider.nics import ResolvedNic
-from osprovider.rootpath import check_root_path, root_number
+from osprovider.systemdisk import plan_system_disk
 
-__all__ = ["Plan", "make_plan", "serial_console", "target", "target_path"]
+__all__ = ["Plan", "make_plan", "serial_console"]
 
-_WORTH_A_NOTE = 64 << 20
-_BESIDE_SWAP_FILE = 64 << 20  # for the file system's own, and for what hooks write
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
 
 
@@ -101,37 +87,6 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def target(request: Request) -> Disk:
-    """The disk that the system goes to: disk 0.
-
-    Raises:
-        RequestError: there is none, or it is read-only.
-    """
-    if not request.disks:
-        raise RequestError(
-            "DISK_COUNT is 0: the instance has no disk to install on; add one (gnt-instance modify --disk add:size=10g)"
-        )
-    disk = request.disks[0]
-    if disk.access != "rw":
-        raise RequestError("DISK_0_ACCESS is 'ro': disk 0 is read-only; set its access mode to rw")
-    return disk
-
-
-def target_path(request: Request) -> Path:
-    """The device or file of the disk that the system is on.
-
-    Raises:
-        RequestError: as for :func:`target`; or this node's kernel can't reach it.
-    """
-    disk = target(request)
-    if disk.path is None:
-        raise RequestError(
-            f"DISK_0_PATH is not set: disk 0 is reached by userspace only ({disk.uri}), and only create knows how; "
-            "set the disk template's access parameter to kernelspace"
-        )
-    return disk.path
-
-
 def serial_console(request: Request, configured: str) -> tuple[str, int] | None:
     """The kernel's serial console and its speed in bits/s, None without one.
 
@@ -187,27 +142,7 @@ def make_plan(
             instance_file=f"instances/{instance.name}.yaml",
             dns=settings.dns,
         )
-    if facts is not None:
-        facts = dataclasses.replace(facts, sector_size=hypervisor.guest_sector_size(request, facts.sector_size))
-    firmware = firmware_of(request, variant, manifest)
-    external = hypervisor.has_external_kernel(request)
-    layout = dataclasses.replace(variant.layout, boot=None) if external else variant.layout
-    found = target(request) if facts else None
-    disk = (str(found.path) if found.path else found.uri) if found else None
-    is_known = manifest is not None or settings.image is None or settings.image.source is None
-    table = None
-    filled = is_known and settings.image is not None and _filled(layout, manifest)
-    if is_known and settings.image is not None:
-        refuse_unbootable(request, variant, manifest, settings.image_name)
-        if manifest is None or manifest.table is None:
-            root_number(request, layout.table)  # refuses what cannot be, disk or no disk
-    if facts and disk and is_known:
-        table = _table(request, facts, layout, firmware, manifest, disk)
-        check_root_path(request, table)
-        if firmware and not (manifest and manifest.table):
-            table = marked_for(variant.boot.loader, table)
-    if manifest is not None and table is not None:
-        _refuse_swap_file(layout, manifest, table, disk or "")
+    system = plan_system_disk(request, settings, facts, manifest)
     if disks is None:
         disks = () if settings.leave_disk_alone else plan_disks(request, variant)
     return Plan(
@@ -217,24 +152,20 @@ def make_plan(
         image=settings.image_name,
         template=key,
         template_ready=manifest is not None,
-        disk=disk,
+        disk=system.path,
         disk_size_bytes=facts.size_bytes if facts else None,
-        table=table,
+        table=system.table,
         copy_bytes=manifest.data_bytes if manifest else None,
-        filled=filled,
-        firmware=firmware,
-        loader=variant.boot.loader if firmware and not (manifest and manifest.table) else None,
+        filled=system.filled,
+        firmware=system.firmware,
+        loader=system.loader,
         serial_console=serial_console(request, variant.boot.serial),
         nics=nics,
         hooks=tuple(hooks),
         wipe=variant.wipe,
         isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
-        notes=(
-            *_left_out(settings),
-            *((*_left_to_image(layout), *keeping_uuids(manifest.table)) if manifest and manifest.table else ()),
-            *(_notes(layout, facts, manifest, table) if is_known else _unknown(settings.image_name)),
-        ),
+        notes=(*_left_out(settings), *system.notes),
         disks=tuple(disks),
     )
 
@@ -256,109 +187,6 @@ def _hostname(configured: str, fqdn: str) -> str:
             "set system.hostname to short or to another name (gnt-instance -O hostname=short)"
         )
     return name
-
-
-def _table(
-    request: Request,
-    facts: DiskFacts,
-    layout: Layout,
-    firmware: Sequence[str],
-    manifest: Manifest | None,
-    disk: str,
-) -> TablePlan:
-    """The disk's table: the image's own, or one that the variant describes."""
-    uuid = request.instance.uuid if request.instance else ""
-    swap_file = _swap_file_bytes(layout)
-    if manifest is not None and manifest.table is not None:
-        return adopt(facts, layout, manifest.table, manifest.size_bytes, uuid, disk)
-    needs, filesystem = (manifest.size_bytes, manifest.filesystem.type) if manifest else (0, None)
-    if _filled(layout, manifest):
-        needs, filesystem = least_filled_bytes(needs), None
-    table = lay_out(
-        facts,
-        layout,
-        firmware,
-        needs + swap_file if needs else 0,
-        uuid,
-        disk,
-        filesystem,
-        swap_bytes=_swap_bytes(request, layout),
-        root_number=root_number(request, layout.table),
-    )
-    # A GRUB of the hypervisor's looks for /boot where the file system begins.
-    boots_by_itself = bool(firmware) or hypervisor.has_external_kernel(request)
-    return with_subvolume(table) if boots_by_itself and _filled(layout, manifest) else table
-
-
-def _swap_bytes(request: Request, layout: Layout) -> int:
-    """How large the partition for swap is; 0 for none."""
-    if layout.swap.kind == "partition":
-        return parse_size(layout.swap.size or "")
-    if layout.swap.kind != "memory":
-        return 0
-    memory = hypervisor.memory_mib(request)
-    if memory is None:
-        raise RequestError(
-            "INSTANCE_BE_maxmem is not set, and layout.swap is memory: set layout.swap to a size such as 2GiB"
-        )
-    return memory * MIB
-
-
-def _swap_file_bytes(layout: Layout) -> int:
-    """How large the file for swap is; 0 for none."""
-    return parse_size(layout.swap.size or "") if layout.swap.kind == "file" else 0
-
-
-def _refuse_swap_file(layout: Layout, manifest: Manifest, table: TablePlan, disk: str) -> None:
-    """Refuse a file for swap that has no place on the root, or that the guest could not swap to."""
-    root, size = table.find("root"), _swap_file_bytes(layout)
-    if root is None or not size:
-        return
-    if root.filesystem == "btrfs" and not manifest.built_here:
-        raise RequestError(
-            "layout.swap: a file on a btrfs that others made can't be kept from being copied on write: use a disk "
-            "({disk: 1})"
-        )
-    needed = manifest.filesystem.used_bytes + size + _BESIDE_SWAP_FILE
-    if needed > root.size_bytes:
-        raise DeviceError(
-            f"disk 0 ({disk}) is too small: its root has {root.size_bytes // MIB} MiB, and the image and layout.swap's "
-            f"file need {-(-needed // MIB)} MiB; give the instance a larger disk, or less swap"
-        )
-
-
-def _filled(layout: Layout, manifest: Manifest | None) -> bool:
-    """Is the root to be filled: never from what others made, which stays what it is."""
-    return layout.filesystem in FILLED and (manifest is None or manifest.built_here)
-
-
-def _unknown(image: str | None) -> tuple[str, ...]:
-    """What is not known of an image from elsewhere."""
-    return (f"how the disk is divided is known once the image is prepared (osprovider image build {image})",)
-
-
-def _notes(
-    layout: Layout, facts: DiskFacts | None, manifest: Manifest | None, table: TablePlan | None
-) -> tuple[str, ...]:
-    """What of a disk that is larger than its image cannot be used, and why."""
-    image = manifest.table if manifest else None
-    root = table.find("root") if table else None
-    if not layout.grow or facts is None or image is None or table is None or root is None:
-        return ()
-    why, unused = why_unused(facts, image), unused_bytes(facts, table)
-    may_grow = root.size_bytes + MIB <= root_limit_bytes(facts, layout, 0)
-    if why is None or unused < _WORTH_A_NOTE or not may_grow:
-        return ()
-    return (f"the root stays at {human_bytes(root.size_bytes)}: {why}; {human_bytes(unused)} of the disk stay unused",)
-
-
-def _left_to_image(layout: Layout) -> tuple[str, ...]:
-    """What of a layout nobody does where the image brings its partitions."""
-    keys = [
-        *(["layout.boot"] if layout.boot else []),
-        *([f"layout.swap ({layout.swap.write()})"] if layout.swap.kind in ("memory", "partition") else []),
-    ]
-    return (f"the image brings its own partitions: nothing is made for {' and '.join(keys)}",) if keys else ()
 
 
 def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:

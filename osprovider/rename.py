@@ -28,7 +28,8 @@ from osprovider.images.manifest import ImagePartition
 from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.paths import Directories
-from osprovider.plan import make_plan, target_path
+from osprovider.plan import make_plan
+from osprovider.systemdisk import target_path
 
 __all__ = ["rename"]
 

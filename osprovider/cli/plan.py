@@ -24,7 +24,8 @@ from osprovider.images.store import Store
 from osprovider.layout import DiskFacts, TablePlan
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
-from osprovider.plan import Plan, make_plan, target
+from osprovider.plan import Plan, make_plan
+from osprovider.systemdisk import target
 
 __all__ = ["plan"]
 

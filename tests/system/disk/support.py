@@ -42,6 +42,7 @@ def put_esp(path: Path, partition: PartitionPlan, sector_size: int, files: Mappi
     """Make an EFI system partition, and put it in its place on a disk."""
     with path.open("r+b", buffering=0) as disk:
         write_esp(disk.fileno(), make_esp(partition, sector_size, files, volume_id))
+        os.fsync(disk.fileno())  # a loop device's cache is not its file's until it is synced
 
 
 @contextmanager
