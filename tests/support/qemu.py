@@ -180,7 +180,7 @@ def boot(
     Args:
         disk: the image file.
         directory: an existing directory for the console's log (``console.log``), QEMU's messages and its variables.
-        key: the private key to log in with; nobody logs in by ssh where there is none.
+        key: the private key to log in with by ssh; without one, the guest has no network.
         further_disks: disks beside the first, of the same kind.
         firmware: BIOS or UEFI.
         kernel: in place of what the disk has.
@@ -190,35 +190,21 @@ def boot(
         memory: MiB.
         keep_disk: leave the file as it is; what the guest writes is forgotten. The image may be booted twice at once.
     """
-    network = network or UserNetwork()
-    port = _free_port()
     console = directory / "console.log"
     errors = directory / "qemu.log"
-    nic = (
-        f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address},"
-        f"hostfwd=tcp:127.0.0.1:{port}-{network.address}:22"
-    )
-
     snapshot = "on" if keep_disk else "off"
+    smm = "on" if firmware is Firmware.SECURE else "off"
+    port = _free_port() if key else 0
     command = [
         # Nothing of a run that is killed goes on.
         *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
-        *[
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-machine",
-            f"q35,smm={'on' if firmware is Firmware.SECURE else 'off'}",
-            "-accel",
-            "tcg",
-        ],
+        *["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
+        *["-machine", f"q35,smm={smm}", "-accel", "tcg"],
         *["-m", f"{memory}M", "-smp", "1"],
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
         *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot}", sector_size),
-        *["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"],
+        *(_network_options(network or UserNetwork(), port) if key else []),
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
         *(_secure_options(directory) if firmware is Firmware.SECURE else []),
         *(_kernel_options(kernel) if kernel else []),
@@ -240,6 +226,15 @@ def _disk_options(disks: Sequence[Path], how: str, sector_size: int) -> list[str
         words += ["-drive", f"if=none,id=disk{number},{how},file={_escaped(path)}"]
         words += ["-device", f"virtio-blk-pci,drive=disk{number},{sectors}"]
     return words
+
+
+def _network_options(network: UserNetwork, port: int) -> list[str]:
+    """Return the options that attach a NIC, with a loopback `port` of this machine's that leads to the guest's ssh."""
+    nic = (
+        f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address},"
+        f"hostfwd=tcp:127.0.0.1:{port}-{network.address}:22"
+    )
+    return ["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"]
 
 
 def _kernel_options(kernel: ExternalKernel) -> list[str]:
