@@ -248,7 +248,7 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
             run(["sync", "--file-system", root])
     with reporter.step(f"image {job.name}: check and shrink") as detail:
         unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
-        filesystem.shrink(job.image, without=unknown)
+        filesystem.shrink(job.image, without=unknown, is_new=True)
         made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
         detail(human_bytes(made.size_bytes))
     return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools)

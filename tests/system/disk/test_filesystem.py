@@ -88,7 +88,7 @@ def test_what_an_old_guest_does_not_know_is_left_out_of_a_new_one_and_taken_out_
     filesystem.make(new, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, without=without)
     filesystem.make(template, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree)
     full = set(header(template)["Filesystem features"].split())
-    filesystem.shrink(template, without=without)
+    filesystem.shrink(template, without=without, is_new=True)
     filesystem.set_uuid(template, str(uuid.uuid4()))
     os.truncate(template, 3 << 30)
     filesystem.grow(template)
@@ -114,10 +114,13 @@ def test_the_nodes_own_mke2fs_configuration_changes_nothing(scratch: Path, monke
     assert said["Inode size"] == "256"
 
 
-def test_a_shrunk_one_is_small_sound_and_has_no_memory_of_deleted_files(made: Path, scratch: Path) -> None:
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_shrunk_one_is_small_sound_and_has_no_memory_of_deleted_files(
+    is_new: bool, made: Path, scratch: Path
+) -> None:
     kept = (scratch / "kept").read_bytes()
     type_ = filesystem.type_of(made)
-    size = filesystem.shrink(made)
+    size = filesystem.shrink(made, is_new=is_new)
     assert size == made.stat().st_size == filesystem.read_superblock(made).size_bytes
     assert size < 600 * MIB
     assert size % 4096 == 0
