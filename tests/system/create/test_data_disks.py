@@ -76,16 +76,13 @@ def is_installed(disk: Path) -> bool:
     return subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
 
 
-@contextmanager
-def mounted(disk: Path, place: Path) -> Iterator[Path]:
-    """A disk's file system, mounted; nothing has the disk afterwards."""
+def inside(disk: Path, place: Path, script: str, *words: str) -> str:
+    """What a shell script says that runs where a disk's file system is mounted, seen by nobody else."""
     place.mkdir(exist_ok=True)
+    mount = f'mount "$1" "$2"; cd "$2"; shift 2; {script}'
     with loop_device(disk) as loop:
-        subprocess.run(["mount", loop, place], check=True)
-        try:
-            yield place
-        finally:
-            subprocess.run(["umount", place], check=True)
+        argv = ["unshare", "--mount", "sh", "-ec", mount, "sh", str(loop), str(place), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager
@@ -140,8 +137,7 @@ def test_the_guests_own_mount_finds_them_by_its_fstab(site: Site, tmp_path: Path
     assert [f"UUID={ext4}", "/srv", "ext4", "defaults", "0", "2"] in lines
     assert [f"UUID={xfs}", "/srv/db", "xfs", "noatime,nofail", "0", "0"] in lines
     assert btrfs not in fstab
-    with mounted(disks[1], tmp_path / "outer") as outer:
-        (outer / "db").mkdir()
+    inside(disks[1], tmp_path / "outer", "mkdir db")
     with ExitStack() as stack:
         for disk in disks[1:3]:
             stack.enter_context(attached(disk))
@@ -149,20 +145,18 @@ def test_the_guests_own_mount_finds_them_by_its_fstab(site: Site, tmp_path: Path
         words = ["unshare", "--mount", "sh", "-c", _IN_THE_GUEST, "sh", str(root), str(tmp_path / "outer")]
         done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    outside, inside = (line.split() for line in done.stdout.splitlines())
+    outside, within = (line.split() for line in done.stdout.splitlines())
     assert outside == ["/srv", "ext4", "files"]
-    assert inside[:3] == ["/srv/db", "xfs", "base"]
-    assert "noatime" in inside[3].split(",")
+    assert within[:3] == ["/srv/db", "xfs", "base"]
+    assert "noatime" in within[3].split(",")
 
 
 def put(disk: Path, place: Path, text: str) -> None:
-    with mounted(disk, place):
-        (place / "kept").write_text(text)
+    inside(disk, place, 'printf %s "$1" >kept', text)
 
 
 def content(disk: Path, place: Path) -> str | None:
-    with mounted(disk, place):
-        return (place / "kept").read_text() if (place / "kept").exists() else None
+    return inside(disk, place, "test ! -e kept || cat kept") or None
 
 
 @pytest.mark.parametrize("wipe", ["auto", "zero", "discard"])
@@ -212,15 +206,13 @@ def test_what_cannot_be_is_refused_before_the_first_write(
     assert [disk.stat().st_blocks for disk in disks] == [0] * 5
 
 
-def test_a_disk_in_use_is_named_before_the_first_write(site: Site, tmp_path: Path) -> None:
+def test_a_disk_in_use_is_named_before_the_first_write(site: Site) -> None:
     disks = disks_of(site)
-    subprocess.run(["mkfs.ext4", "-q", "-F", disks[3]], check=True)
-    with mounted(disks[3], tmp_path / "place"):
+    with loop_device(disks[3]) as loop:
         outcome = called(site, disks)
     assert outcome.status == 1
-    assert f"{disks[3]}: is in use:" in outcome.last_line
-    assert f"mounted on {tmp_path}/place" in outcome.last_line
-    assert [disk.stat().st_blocks for disk in disks if disk != disks[3]] == [0] * 4
+    assert f"{disks[3]}: is in use: {loop}; end that first" in outcome.last_line
+    assert [disk.stat().st_blocks for disk in disks] == [0] * 5
 
 
 def test_what_is_no_file_system_is_not_lost_at_a_reinstall(site: Site) -> None:
