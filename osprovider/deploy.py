@@ -20,8 +20,9 @@ from osprovider.background import background
 from osprovider.config.load import Settings, load
 from osprovider.config.model import Image
 from osprovider.config.parameters import OS_IMAGE
-from osprovider.customize.context import Context, ContextDisk, ContextPartition
+from osprovider.customize.context import Context
 from osprovider.customize.hooks import Hook, arrange, discover
+from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
 from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, loader, partitions, reidentify, wipe
@@ -32,7 +33,6 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
-from osprovider.ganeti.hypervisor import has_external_kernel
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted_together
 from osprovider.guest.volume import Volume
@@ -43,7 +43,7 @@ from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
 from osprovider.systemdisk import target
 
-__all__ = ["create", "guest_of", "template_directories"]
+__all__ = ["create", "guest_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,74 +328,7 @@ def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories
 
 def _context(job: _Job) -> Context:
     """What hooks are told."""
-    request, plan = job.order.request, job.plan
-    if request.instance is None:
-        raise RequestError("INSTANCE_NAME is not set")
-    disks = []
-    for disk in request.disks:
-        installed = disk.index == 0
-        disks.append(
-            ContextDisk(
-                index=disk.index,
-                path=job.device.path if installed else disk.path,
-                size_bytes=plan.disk_size_bytes if installed else disk.size_mib and disk.size_mib << 20,
-                sector_size=plan.table.sector_size if installed and plan.table else 512,
-                guid=(plan.table.guid or None) if installed and plan.table else None,
-                partitions=_context_partitions(job) if installed else _context_filled(plan, disk.index),
-            )
-        )
-    return Context(
-        event="create",
-        instance=request.instance,
-        hostname=plan.hostname,
-        variant=job.order.settings.variant,
-        nics=plan.nics,
-        disks=tuple(disks),
-        manifest=job.template.manifest,
-        reinstall=request.reinstall,
-        serial_console=plan.serial_console,
-        external_kernel=has_external_kernel(request),
-        environment=request.environment,
-        templates=template_directories(job.order.directories),
+    order = job.order
+    return context_of(
+        order.request, order.settings.variant, job.plan, job.template.manifest, job.device.path, order.directories
     )
-
-
-def _context_partitions(job: _Job) -> tuple[ContextPartition, ...]:
-    return tuple(
-        ContextPartition(
-            part.number,
-            part.role,
-            part.start_bytes,
-            part.size_bytes,
-            part.guid,
-            part.filesystem,
-            part.filesystem_uuid,
-            "/" if part.role == "root" else part.mount,
-            subvolume=part.subvolume,
-        )
-        for part in (job.plan.table.partitions if job.plan.table else ())
-    )
-
-
-def _context_filled(plan: Plan, index: int) -> tuple[ContextPartition, ...]:
-    """What fills a swap or data disk."""
-    return tuple(
-        ContextPartition(
-            number=0,
-            role=disk.use,
-            start_bytes=0,
-            size_bytes=disk.size_bytes or 0,
-            guid="",
-            filesystem=disk.filesystem,
-            filesystem_uuid=disk.uuid,
-            mount=disk.mount,
-            options=disk.options,
-        )
-        for disk in plan.disks
-        if disk.index == index
-    )
-
-
-def template_directories(directories: Directories) -> tuple[Path, ...]:
-    """Where Jinja2 templates are looked for: the site's, then the shipped ones."""
-    return (directories.config / "templates", directories.shipped / "templates")

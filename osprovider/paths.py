@@ -30,6 +30,11 @@ class Directories:
     run: Path = Path("/run/ganeti-osprovider")
     shipped: Path = Path("/usr/share/osprovider")
 
+    @property
+    def templates(self) -> tuple[Path, ...]:
+        """Where Jinja2 templates are looked for: the site's, then the shipped ones."""
+        return (self.config / "templates", self.shipped / "templates")
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Directories:
         """The production directories, moved by the three ``OSPROVIDER_*_DIR`` variables for tests and trying out.

@@ -14,7 +14,7 @@ from osprovider.config.load import load
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.deploy import guest_of, template_directories
+from osprovider.deploy import guest_of
 from osprovider.disk import filesystem
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -69,7 +69,7 @@ def rename(request: Request, directories: Directories) -> None:
             disks=(disk,),
             old_name=request.old_name,
             environment=request.environment,
-            templates=template_directories(directories),
+            templates=directories.templates,
         )
         with (
             HookRunner(hooks, context, directories.run) as runner,
