@@ -106,9 +106,9 @@ def no_leftovers(directories: Sequence[Path], *, contents: Sequence[Path] = ()) 
 def children() -> set[int]:
     """Return this process' children, those of every thread of its and the adopted ones."""
     found: set[int] = set()
-    for file in Path("/proc/self/task").glob("*/children"):
+    for thread in processes.directories("/proc/self/task"):
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends leaves its children to another
-            found.update(int(pid) for pid in file.read_text().split())
+            found.update(int(pid) for pid in (thread / "children").read_text().split())
     return found
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 __all__ = ["directories", "family", "name"]
 
 
-def directories() -> list[Path]:
-    """Return the directory in /proc of every process.
+def directories(parent: str = "/proc") -> list[Path]:
+    """Return the directory in /proc of every process, or in /proc/PID/task of every thread.
 
     Not ``Path.glob`` of a file in them, which raises ProcessLookupError where a process ends meanwhile (Python 3.11).
     """
-    with os.scandir("/proc") as entries:
+    with os.scandir(parent) as entries:
         return [Path(entry.path) for entry in entries if entry.name.isdigit()]
 
 
