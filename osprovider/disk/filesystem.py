@@ -202,9 +202,10 @@ def shrink(path: Path, *, epoch: int | None = None, without: Collection[str] = (
         ToolError: one of e2fsprogs failed.
     """
     env = clock(epoch)
-    if not is_new:
+    is_unchecked = is_new and not without  # tune2fs takes no feature out of what was mounted since its last check
+    if not is_unchecked:
         _e2fsck(path, [], env)
-    unchecked = ["-f"] if is_new else []
+    unchecked = ["-f"] if is_unchecked else []
     kind = type_of(path)
     journal = (_JOURNAL_MIB << 20) if kind != "ext2" else 0
     out = [*(["has_journal"] if journal else []), *(["metadata_csum"] if "metadata_csum" in without else [])]
