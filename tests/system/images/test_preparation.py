@@ -180,6 +180,25 @@ def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site
     assert peak.bytes < (200 if kind.startswith("tar") else 400) * MIB, peak.processes
 
 
+# -- old systems ------------------------------------------------------------------------------------------------------
+
+
+def test_features_that_a_system_does_not_know_are_taken_out_of_what_was_filled(site: Site) -> None:
+    tree = site.directory / "tree"
+    small_system.lay_out(tree)
+    (tree / "etc/os-release").write_text("ID=debian\nVERSION_ID=6\n")
+    path = site.directory / "old.tar"
+    subprocess.run(["tar", "-cf", path, "-C", tree, "."], check=True)
+    configure(site, path)
+    built(site)
+    (key,) = entries(site)
+    header = ["dumpe2fs", "-h", site.cache / "templates" / key / "template.img"]
+    said = subprocess.run(header, check=True, capture_output=True, text=True).stdout
+    features = re.findall(r"(?m)^Filesystem features: +(.*)$", said)[0].split()
+    assert {"has_journal", "extent"} <= set(features)
+    assert not {"metadata_csum", "64bit"} & set(features)
+
+
 # -- disk space -------------------------------------------------------------------------------------------------------
 
 
