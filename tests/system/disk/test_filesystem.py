@@ -86,7 +86,11 @@ def test_what_an_old_guest_does_not_know_is_left_out_of_a_new_one_and_taken_out_
     for index in range(2000):
         (tree / f"file{index}").write_text(str(index))
     filesystem.make(new, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, without=without)
-    filesystem.make(template, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree)
+    filesystem.make(template, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, epoch=1)
+    (place := scratch / "mounted").mkdir()
+    with loop_device(template) as loop:  # written to by a kernel since, as where an archive is unpacked
+        words = ["unshare", "--mount", "sh", "-ec", 'mount "$1" "$2"; touch "$2/touched"', "sh", str(loop), str(place)]
+        subprocess.run(words, check=True)
     full = set(header(template)["Filesystem features"].split())
     filesystem.shrink(template, without=without, is_new=True)
     filesystem.set_uuid(template, str(uuid.uuid4()))
