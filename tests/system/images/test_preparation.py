@@ -192,7 +192,7 @@ def test_features_that_a_system_does_not_know_are_taken_out_of_what_was_filled(s
     configure(site, path)
     built(site)
     (key,) = entries(site)
-    header = ["dumpe2fs", "-h", site.cache / "templates" / key / "template.img"]
+    header = ["dumpe2fs", "-h", str(site.cache / "templates" / key / "template.img")]
     said = subprocess.run(header, check=True, capture_output=True, text=True).stdout
     features = re.findall(r"(?m)^Filesystem features: +(.*)$", said)[0].split()
     assert {"has_journal", "extent"} <= set(features)
