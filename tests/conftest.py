@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from osprovider import linux
 from tests.support.runs import die_with_parent, enter
 
 _DIRECTORY = pytest.StashKey[Path]()
@@ -16,6 +18,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take part in the run from here on, so that no process removes what another one is still going to use."""
     if hasattr(config, "workerinput"):
         die_with_parent()
+    if os.geteuid() == 0:
+        # What another process mounts at the same time is not copied into the namespaces that tests and programs make,
+        # where it would keep its loop device busy after its own end.
+        linux.private_mount_namespace()
     stack = ExitStack()
     config.stash[_DIRECTORY] = stack.enter_context(enter())
     config.add_cleanup(stack.close)

@@ -223,7 +223,8 @@ def test_no_second_copy_lies_beside_the_template_while_it_is_made(kind: str, sit
     (key,) = entries(site)
     made = sum(path.stat().st_blocks * 512 for path in (site.cache / "templates" / key).iterdir())
     assert made > 256 * MIB
-    assert most[0] < made + 96 * MIB  # among them a new journal of 64 MiB of zeros, which are given back
+    # Among what is more are a new journal of 64 MiB of zeros, which are given back, and what the kernel sets aside.
+    assert most[0] < made + made // 2
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "dump", "raw"])
