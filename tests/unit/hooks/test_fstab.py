@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.config.model import Layout, Swap, Variant
+from osprovider.config.model import Hooks, Layout, Swap, Variant
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.errors import HookError
 from osprovider.images.manifest import ImageTable
@@ -118,6 +118,13 @@ def test_a_swap_file_has_its_line(tmp_path: Path) -> None:
     variant = Variant(layout=Layout(swap=Swap("file", size="1GiB")))
     run_hook("fstab", tmp_path, context(variant=variant))
     assert (tmp_path / "etc/fstab").read_text() == HEAD + "/swapfile none swap sw 0 0\n"
+
+
+def test_a_swap_file_that_no_hook_makes_has_none(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"/boot": None, "/etc": None})
+    variant = Variant(layout=Layout(swap=Swap("file", size="1GiB")), hooks=Hooks(disable=("swap",)))
+    run_hook("fstab", tmp_path, context(variant=variant))
+    assert (tmp_path / "etc/fstab").read_text() == HEAD
 
 
 def test_a_disk_images_own_file_keeps_its_lines_and_gets_those_of_other_disks(tmp_path: Path) -> None:
