@@ -10,10 +10,11 @@ Features are listed one by one, so that a newer mkfs does not change what a gues
 5.10 and GRUB 2.06 read everything here. What an older guest does not know (:mod:`osprovider.disk.features`) is left
 out.
 
-- xfs: ``bigtime`` (times beyond 2038) and ``inobtcount`` are Linux 5.10's; GRUB reads the one since 2.06, the other
-  does not concern it. Out are ``rmapbt``, ``nrext64`` (Linux 5.19, GRUB 2.12), ``exchange`` and ``parent`` (Linux 6.10;
-  mkfs.xfs 6.10 is the first to know them). The same as xfsprogs' mkfs/lts_5.15.conf, which Debian 12's mkfs.xfs cannot
-  read. Its sectors have 4096 bytes, which fits any disk.
+- xfs: above 1 TiB its log stays at 512 MiB, which is plenty: mkfs.xfs writes all of it, and would take 2 GiB for 4 TiB
+  and more. ``bigtime`` (times beyond 2038) and ``inobtcount`` are Linux 5.10's; GRUB reads the one since 2.06, the
+  other does not concern it. Out are ``rmapbt``, ``nrext64`` (Linux 5.19, GRUB 2.12), ``exchange`` and ``parent``
+  (Linux 6.10; mkfs.xfs 6.10 is the first to know them). The same as xfsprogs' mkfs/lts_5.15.conf, which Debian 12's
+  mkfs.xfs cannot read. Its sectors have 4096 bytes, which fits any disk.
 - btrfs: it has a free space tree. ``no-holes`` is out: GRUB 2.06 reads no file that has a hole without an item for it
   (its commit 7f4e017a14 came later), and a kernel's image may have holes. ``block-group-tree`` (Linux 6.1, mkfs.btrfs's
   default since 6.19) needs it, and is out with it. Metadata is there twice. The root is a subvolume, which is the
@@ -58,6 +59,8 @@ _PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 _ENDS = 1 << 20  # where file systems, RAIDs and volume managers have their signatures
 _SYNC_SECONDS = 0.1
 _XFS_KNOWS_PARENTS = (6, 10)
+_LARGE_XFS = 1 << 40  # whose log, 1/2048 of it to 2 GiB, mkfs.xfs would write with zeros
+_LARGE_XFS_LOG = "512m"
 
 
 def require(filesystem: str) -> None:
@@ -148,6 +151,7 @@ def make(path: Path, filesystem: str, uuid: str, *, label: str = "", without: Co
                 *("-m", f"reflink={on['reflink']},rmapbt=0,uuid={uuid}"),
                 *("-i", f"size=512,sparse={on['sparse']},nrext64=0"),
                 *newer,
+                *(["-l", f"size={_LARGE_XFS_LOG}"] if _size_bytes(path) > _LARGE_XFS else []),
                 *(["-L", label] if label else []),
                 path,
             ]
@@ -174,6 +178,12 @@ def _make_subvolume(target: Path, name: str, run_directory: Path) -> None:
         place = f"/proc/self/fd/{top.root_fd}/{name}"
         run(["btrfs", "subvolume", "create", place], pass_fds=[top.root_fd])
         run(["btrfs", "subvolume", "set-default", place], pass_fds=[top.root_fd])
+
+
+def _size_bytes(device: Path) -> int:
+    """The size of a block device."""
+    with device.open("rb", buffering=0) as file:
+        return file.seek(0, os.SEEK_END)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -13,8 +13,8 @@ from tests.system.create.site import Site
 MIB = 1 << 20
 TIB = 1 << 40
 CHECKS = {"ext4": ["e2fsck", "-fn"], "xfs": ["xfs_repair", "-n"], "btrfs": ["btrfs", "check", "--readonly"]}
-# What is allocated beside the template's files; an xfs of this size has a log of 2 GiB (mkfs.xfs(8)).
-BESIDE = {"ext4": 256 * MIB, "xfs": (2048 + 256) * MIB, "btrfs": 256 * MIB}
+# What is allocated beside the template's files; an xfs of this size has a log of 512 MiB.
+BESIDE = {"ext4": 256 * MIB, "xfs": (512 + 256) * MIB, "btrfs": 256 * MIB}
 
 
 @pytest.mark.parametrize(("table", "filesystem"), [("gpt", "ext4"), ("gpt", "xfs"), ("none", "btrfs")])
