@@ -133,7 +133,8 @@ def test_kernel_arguments_come_last_and_stay_whole(root: Path) -> None:
 def test_the_menu_waits_as_long_as_the_variant_says(root: Path) -> None:
     run_hook("grub", root, boot_context(variant=Variant(boot=Boot(timeout=7))))
     assert "\nset timeout=7\n" in (root / MENU).read_text()
-    assert sourced(root, "GRUB_TIMEOUT") == "7"
+    assert sourced(root, "GRUB_TIMEOUT") == sourced(root, "GRUB_RECORDFAIL_TIMEOUT") == "7"
+    assert sourced(root, "GRUB_TIMEOUT_STYLE") == "menu"
 
 
 @pytest.mark.parametrize(
