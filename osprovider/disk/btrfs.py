@@ -165,6 +165,8 @@ def _nodes(read: Callable[[int, int], bytes], superblock: bytes) -> Iterator[tup
             raise _OddError("its chunk tree leads nowhere")
         places = [place + logical - chunk.logical for place in chunk.places]
         node = read(places[0], node_size)
+        if any(read(place, node_size) != node for place in places[1:]):  # every one of them is written
+            raise _OddError("its chunk tree is damaged")
         (address,) = struct.unpack_from("<Q", node, 0x30)
         items, level = struct.unpack_from("<IB", node, 0x60)
         if address != logical or items > node_size // _POINTER.size:

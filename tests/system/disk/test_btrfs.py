@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from pathlib import Path
@@ -110,3 +111,18 @@ def test_xxhash_and_several_devices_are_left_as_they_are(tmp_path: Path) -> None
     old = make(disk, "--data", "single", "--metadata", "raid1", str(second))
     assert not changed(disk)
     assert names(disk)["UUID_SUB"] == old
+
+
+def test_a_second_copy_of_the_chunk_tree_beyond_the_end_is_not_written(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    make(disk, "--metadata", "dup", "--checksum", "sha256")
+    data = bytearray(disk.read_bytes())
+    at = START + (64 << 10)
+    second = at + 0x32B + 17 + 48 + 32 + 8  # the first system chunk's key and itself, its first stripe; an offset
+    data[second : second + 8] = (4 * GIB).to_bytes(8, "little")
+    data[at : at + 32] = hashlib.sha256(data[at + 32 : at + 4096]).digest()
+    disk.write_bytes(data)
+    before = disk.stat().st_size
+    assert not changed(disk)
+    assert disk.stat().st_size == before
+    assert disk.read_bytes() == data
