@@ -2,8 +2,9 @@
 
 A variant names them by index or by Ganeti's name. At a first install each is made anew. At a reinstall a data disk that
 holds a file system is kept, whatever it is, and mounted by the UUID that it has; unless ``-O wipe=zero`` or
-``-O wipe=discard`` asks for a clean start. What looks like anything else is never written over then, but refused. Disks
-that the variant does not name are left alone.
+``-O wipe=discard`` asks for a clean start. What looks like anything else is never written over then, but refused. The
+disk that a UEFI firmware has its variables on, which Ganeti puts behind all others, is refused in any case. Disks that
+the variant does not name are left alone.
 Not for: looking at disks or writing to them (:mod:`osprovider.disk.datadisks`), nor disk 0 (:mod:`osprovider.layout`).
 """
 
@@ -72,7 +73,7 @@ class Signature:
 
     Attributes:
         type: ``ext4``, ``LVM2_member``, ``gpt``.
-        usage: ``filesystem``, ``raid``, ``crypto``, ``partition-table`` or ``other``.
+        usage: ``filesystem``, ``raid``, ``crypto``, ``partition-table`` or ``other``; or ``firmware``, which is ours.
         uuid: empty where there is none. label: likewise.
     """
 
@@ -134,6 +135,11 @@ def settle(plan: DiskPlan, size_bytes: int, signatures: Sequence[Signature]) -> 
     """
     plan = dataclasses.replace(plan, size_bytes=size_bytes)
     types = sorted({each.type for each in signatures})
+    if any(each.usage == "firmware" for each in signatures):
+        raise DeviceError(
+            f"{plan.name}: holds the variables of the instance's UEFI firmware, which boots by them: take it out of "
+            "the variant (Ganeti has the firmware's disk last), or zero its first MiB if no firmware has it any more"
+        )
     if not plan.keep or not types or (plan.use == "swap" and types == ["swap"]):
         _refuse_small(plan)
         return dataclasses.replace(plan, keep=False)

@@ -32,6 +32,7 @@ from osprovider.sandbox import confine
 __all__ = ["DataDisk", "claimed", "make"]
 
 _XFS_IN_PROGRESS = 126  # sb_inprogress: mkfs.xfs clears it last; the other mkfs write what tells of them last
+_FIRMWARE_VOLUME = (40, b"_FVH")  # the start of an OVMF_VARS.fd (UEFI PI specification 1.7, volume 3, section 3.2.1)
 _PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -110,6 +111,9 @@ def _require(plans: Sequence[DiskPlan]) -> None:
 
 def _look(device: Device) -> tuple[Signature, ...]:
     """What tells of something on a disk; a file system whose making was cut short is none."""
+    offset, magic = _FIRMWARE_VOLUME
+    if os.pread(device.fd, len(magic), offset) == magic:
+        return (Signature("firmware volume", "firmware"),)
     words = ["wipefs", "--json", "--noheadings", "--output", "TYPE,USAGE,UUID,LABEL", f"/proc/self/fd/{device.fd}"]
     try:
         said = run(confine(words), pass_fds=[device.fd]).text

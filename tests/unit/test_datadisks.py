@@ -207,6 +207,14 @@ def test_what_is_no_file_system_is_neither_mounted_nor_lost(signatures: list[Sig
     assert not settle(planned(request(reinstall=True, wipe="zero"), what), 4096 * MIB, signatures).keep
 
 
+@pytest.mark.parametrize("reinstall", [False, True])
+@pytest.mark.parametrize("what", [variant(_1=DataDisk()), variant(Swap("disk", disk="1"))], ids=["data", "swap"])
+def test_the_firmwares_disk_is_never_written(what: Variant, reinstall: bool) -> None:
+    plan = planned(request(reinstall=reinstall, wipe="zero"), what)
+    with pytest.raises(DeviceError, match=r"disk 1 .*the variables of the instance's UEFI firmware.*: take it out"):
+        settle(plan, 4096 * MIB, [Signature("firmware volume", "firmware")])
+
+
 def test_swap_is_made_again_and_never_over_data() -> None:
     plan = planned(request(reinstall=True), variant(Swap("disk", disk="1")))
     assert not settle(plan, 4096 * MIB, [Signature("swap", "other", ACTUAL)]).keep

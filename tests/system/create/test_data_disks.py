@@ -215,6 +215,18 @@ def test_a_disk_in_use_is_named_before_the_first_write(site: Site) -> None:
     assert [disk.stat().st_blocks for disk in disks] == [0] * 5
 
 
+def test_the_firmwares_disk_is_refused_before_the_first_write(site: Site) -> None:
+    """Ganeti puts it behind all others, and so where a variant may have meant another one."""
+    disks = disks_of(site)
+    firmware = Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes()
+    disks[4].write_bytes(firmware)
+    outcome = called(site, disks, "image: debian-12\nlayout: {swap: {disk: 4}}\n")
+    assert outcome.status == 1
+    assert f"disk 4 ({disks[4]}): holds the variables of the instance's UEFI firmware" in outcome.last_line
+    assert disks[4].read_bytes() == firmware
+    assert disks[0].stat().st_blocks == 0
+
+
 def test_what_is_no_file_system_is_not_lost_at_a_reinstall(site: Site) -> None:
     disks = disks_of(site)
     created(site, disks)
