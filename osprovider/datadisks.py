@@ -25,6 +25,7 @@ __all__ = ["DiskPlan", "Signature", "plan_disks", "settle"]
 
 # mkfs.xfs(8) and mkfs.btrfs(8) refuse less; of the others that is the least of use.
 _LEAST_BYTES = {"ext2": 16 * MIB, "ext3": 16 * MIB, "ext4": 16 * MIB, "xfs": 300 * MIB, "btrfs": 128 * MIB, "swap": MIB}
+_MOST_BYTES = dict.fromkeys(("ext2", "ext3"), 4096 * ((1 << 32) - 1))  # mke2fs(8): 2^32 blocks, less one
 _LONGEST_LABEL = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 12, "btrfs": 255}
 _CLEAN_START = frozenset({"zero", "discard"})
 # An empty file system there would hide what the system needs to boot, or what the kernel has there.
@@ -93,7 +94,7 @@ def plan_disks(request: Request, variant: Variant) -> tuple[DiskPlan, ...]:
     Raises:
         RequestError: the instance has no such disk, two are the same, one is disk 0 or cannot be written, or mount
             points or labels are no good.
-        DeviceError: one is too small; says both sizes.
+        DeviceError: one is too small, or too large for its file system; says both sizes.
     """
     instance = request.instance
     if instance is None:
@@ -114,7 +115,7 @@ def plan_disks(request: Request, variant: Variant) -> tuple[DiskPlan, ...]:
         uuid = derived_uuid(instance.uuid, f"disk {disk.index} file system")
         plans[disk.index] = _planned(disk, spec, setting, uuid=uuid, keep=keep)
         if not keep:
-            _refuse_small(plans[disk.index])
+            _refuse_size(plans[disk.index])
     _refuse_clashes([(setting, spec.mount) for setting, _, spec in wanted if spec.mount is not None])
     return tuple(plans[index] for index in sorted(plans))
 
@@ -131,7 +132,7 @@ def settle(plan: DiskPlan, size_bytes: int, signatures: Sequence[Signature]) -> 
         the plan with what is there, where that is kept; ``keep`` is false where something is made.
 
     Raises:
-        DeviceError: it holds what is neither to be kept nor to be written over, or is too small for what is made.
+        DeviceError: it holds what is neither to be kept nor to be written over, or has no size for what is made.
     """
     plan = dataclasses.replace(plan, size_bytes=size_bytes)
     types = sorted({each.type for each in signatures})
@@ -141,7 +142,7 @@ def settle(plan: DiskPlan, size_bytes: int, signatures: Sequence[Signature]) -> 
             "the variant (Ganeti has the firmware's disk last), or zero its first MiB if no firmware has it any more"
         )
     if not plan.keep or not types or (plan.use == "swap" and types == ["swap"]):
-        _refuse_small(plan)
+        _refuse_size(plan)
         return dataclasses.replace(plan, keep=False)
     found = signatures[0]
     if plan.use == "swap":
@@ -204,9 +205,16 @@ def _planned(disk: Disk, spec: DataDisk | None, setting: str, *, uuid: str, keep
     )
 
 
-def _refuse_small(plan: DiskPlan) -> None:
-    least = _LEAST_BYTES[plan.filesystem]
-    if plan.size_bytes is not None and plan.size_bytes < least:
+def _refuse_size(plan: DiskPlan) -> None:
+    least, most = _LEAST_BYTES[plan.filesystem], _MOST_BYTES.get(plan.filesystem)
+    if plan.size_bytes is None:
+        return
+    if most is not None and plan.size_bytes // 4096 * 4096 > most:
+        raise DeviceError(
+            f"{plan.name} is too large: it has {plan.size_bytes >> 40} TiB, and {plan.filesystem} takes less than 16: "
+            "make it ext4, xfs or btrfs"
+        )
+    if plan.size_bytes < least:
         raise DeviceError(
             f"{plan.name} is too small: it has {plan.size_bytes // MIB} MiB, and {plan.filesystem} needs "
             f"{least // MIB} MiB; give the instance a larger disk"

@@ -124,6 +124,8 @@ def make(
     """
     has_own_journal = "has_journal" in _FEATURES[type] and (tree is not None or size_bytes >= _LEAST_WITH_JOURNAL)
     seed = f",hash_seed={hash_seed}" if hash_seed else ""
+    # What is that large needs blocks of group descriptors beyond any resize inode's.
+    growth = f",resize={_RESIZE_BLOCKS}" if size_bytes // _BLOCK_SIZE < _RESIZE_BLOCKS else ""
     run(
         [
             *("mke2fs", "-q", "-F", "-t", type),
@@ -131,7 +133,7 @@ def make(
             *("-O", _features(type, without)),
             *(["-J", f"size={_JOURNAL_MIB}"] if has_own_journal else []),
             # Inode tables are zeroed by the guest, a little at a time, as on any Debian.
-            *("-E", f"lazy_itable_init=1,nodiscard,resize={_RESIZE_BLOCKS}{seed}"),
+            *("-E", f"lazy_itable_init=1,nodiscard{growth}{seed}"),
             *(["-d", str(tree)] if tree else []),
             *("-U", uuid, *(["-L", label] if label else [])),
             *(path, f"{size_bytes // 1024}k"),

@@ -119,6 +119,11 @@ def test_a_variant_without_other_disks_leaves_all_alone() -> None:
             r"disk 1 \(/dev/drbd1\) is too small: it has 299 MiB, and xfs needs 300 MiB; give the instance a larger",
         ),
         ([disk(0), disk(1, size_mib=127)], variant(_1=DataDisk("btrfs")), "has 127 MiB, and btrfs needs 128 MiB"),
+        (
+            [disk(0), disk(1, size_mib=16 << 20)],
+            variant(_1=DataDisk("ext3")),
+            r"disk 1 \(/dev/drbd1\) is too large: it has 16 TiB, and ext3 takes less than 16: make it ext4, xfs or",
+        ),
         ([disk(0), disk(1, size_mib=15)], variant(_1=DataDisk("ext2")), "has 15 MiB, and ext2 needs 16 MiB"),
     ],
 )

@@ -14,6 +14,7 @@ from osprovider.disk import filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError, ToolError
+from osprovider.guest.resolve import opened
 from tests.system.create.cloud import install_filesystem
 from tests.system.disk.support import MIB, used_disk
 
@@ -74,6 +75,15 @@ def test_features_are_those_that_old_guests_and_their_boot_loaders_know(scratch:
         *("has_journal", "ext_attr", "resize_inode", "dir_index", "filetype", "extent", "64bit", "flex_bg"),
         *("sparse_super", "large_file", "huge_file", "dir_nlink", "extra_isize", "metadata_csum"),
     }
+
+
+@pytest.mark.parametrize("blocks", [(1 << 32) - 1, 1 << 32])
+def test_an_ext4_may_have_more_blocks_than_any_resize_inode_foresees(blocks: int) -> None:
+    with opened(os.memfd_create("disk")) as fd:  # the file systems of this machine may have no file as large as that
+        os.truncate(fd, blocks * 4096)
+        path = Path(f"/proc/{os.getpid()}/fd/{fd}")
+        filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=blocks * 4096)
+        assert filesystem.read_superblock(path).size_bytes == blocks * 4096
 
 
 @pytest.mark.parametrize("without", [{"metadata_csum"}, {"metadata_csum", "64bit"}], ids=["2016", "2012"])
