@@ -16,7 +16,8 @@ __all__ = ["DATABASE", "with_answers"]
 DATABASE = "/var/cache/debconf/config.dat"
 
 _NAME = re.compile(r"^Name: (.+)$", re.MULTILINE)
-_FIELD = re.compile(r"^(\w+):((?:.|\n[ \t])*)$", re.MULTILINE)
+# Possessive, so that nothing is kept of each character in order to come back to it: a value may be of any length.
+_FIELD = re.compile(r"^(\w++):([^\n]*+(?:\n[ \t][^\n]*+)*+)$", re.MULTILINE)
 _ORDER = ("Name", "Template", "Value", "Owners", "Flags", "Variables")  # as debconf writes them
 
 

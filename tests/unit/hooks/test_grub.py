@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -384,6 +385,19 @@ def test_an_upgrade_of_grubs_packages_asks_nobody_and_installs_on_no_disk_of_the
 def test_the_last_question_of_the_database_is_one_as_well(end: str) -> None:
     text = f"Name: a/b\nTemplate: a/b\nOwners: a{end}"
     assert with_answers(text, {"a/b": "x"}) == f"Name: a/b\nTemplate: a/b\nValue: x\nOwners: a\nFlags: seen{end}"
+
+
+@pytest.mark.parametrize("value", ["x" * (1 << 20), "\n x" * (1 << 18)], ids=["a line", "many lines"])
+def test_a_value_of_any_length_takes_little_memory(value: str) -> None:
+    text = f"Name: a/b\nValue: {value}\nOwners: a\n"
+    tracemalloc.start()
+    try:
+        after = with_answers(text, {"a/b": "x"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after == "Name: a/b\nValue: x\nOwners: a\nFlags: seen\n"
+    assert peak < 16 * len(text)
 
 
 def test_ubuntus_packages_install_where_the_esp_is(root: Path) -> None:
