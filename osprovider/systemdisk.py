@@ -249,4 +249,8 @@ def _left_to_image(layout: Layout) -> tuple[str, ...]:
         *(["layout.boot"] if layout.boot else []),
         *([f"layout.swap ({layout.swap.write()})"] if layout.swap.kind in ("memory", "partition") else []),
     ]
-    return (f"the image brings its own partitions: nothing is made for {' and '.join(keys)}",) if keys else ()
+    options = ",".join(layout.mount_options)
+    return (
+        *([f"the image brings its own partitions: nothing is made for {' and '.join(keys)}"] if keys else []),
+        *([f"the image brings its own fstab: layout.mount_options ({options}) are not in it"] if options else []),
+    )

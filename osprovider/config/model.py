@@ -120,6 +120,10 @@ class Layout:
     filesystem: Literal["ext4", "ext3", "ext2", "xfs", "btrfs"] = field(
         default="ext4", metadata=_help("the root's file system; a disk image keeps its own")
     )
+    mount_options: tuple[Annotated[str, checks.mount_option], ...] = field(
+        default=(),
+        metadata=_help("further options of the root's line in fstab, which hold once the guest has remounted it"),
+    )
     boot: Annotated[
         BootPartition | None,
         ScalarOrMap(checks.boot_partition, BootPartition, BootPartition.read, BootPartition.write),

@@ -43,7 +43,9 @@ IMAGE = dataclasses.replace(
 def settings(tmp_path: Path) -> Settings:
     """A variant with all that disk 0 may have."""
     (tmp_path / "variants").mkdir()
-    (tmp_path / "variants/full.yaml").write_text("image: debian-12\nlayout: {boot: {size: 512MiB}, swap: memory}\n")
+    (tmp_path / "variants/full.yaml").write_text(
+        "image: debian-12\nlayout: {boot: {size: 512MiB}, swap: memory, mount_options: [noatime]}\n"
+    )
     directories = Directories(tmp_path, tmp_path / "cache", tmp_path / "run", CHECKOUT)
     return load(directories, "full", instance=None, parameters={})
 
@@ -93,6 +95,7 @@ def test_a_disk_image_keeps_its_partitions_which_is_said(settings: Settings) -> 
     plan = make_plan(request(), settings, [], FACTS, key="k", manifest=IMAGE)
     assert list(sizes(plan)) == ["root"]
     assert "the image brings its own partitions: nothing is made for layout.boot and layout.swap (memory)" in plan.notes
+    assert "the image brings its own fstab: layout.mount_options (noatime) are not in it" in plan.notes
 
 
 def test_a_disk_image_that_holds_what_keeps_its_uuid_is_planned_with_a_note(settings: Settings) -> None:

@@ -22,7 +22,11 @@ CELLS = [
         variant={"boot": {"loader": "extlinux", "timeout": 0}},
         answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
     ),
-    Cell("gpt", "xfs", "bios"),
+    Cell(
+        *("gpt", "xfs", "bios"),
+        layout={"mount_options": ["noatime"]},
+        answers=(("findmnt --noheadings --raw --output OPTIONS /", "(.*,)?noatime,.*"),),
+    ),
     Cell(
         *("gpt", "xfs", "bios", "boot-swap"),
         layout={"boot": {"size": "256MiB", "filesystem": "ext2"}, "swap": "64MiB"},

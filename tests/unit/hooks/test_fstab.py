@@ -82,6 +82,26 @@ def test_a_root_in_a_subvolume_is_mounted_from_there(tmp_path: Path) -> None:
     assert f"\nUUID={ROOT_UUID} / btrfs subvol=@ 0 0\nUUID=" in (tmp_path / "etc/fstab").read_text()
 
 
+@pytest.mark.parametrize(
+    ("filesystem", "subvolume", "options"),
+    [
+        ("ext4", "", "errors=remount-ro,noatime,commit=30 0 1"),
+        ("xfs", "", "noatime,commit=30 0 0"),
+        ("btrfs", "@", "noatime,commit=30,subvol=@ 0 0"),
+    ],
+)
+def test_a_root_is_mounted_with_the_variants_options(
+    tmp_path: Path, filesystem: str, subvolume: str, options: str
+) -> None:
+    write_tree(tmp_path, {"/boot": None, "/etc": None})
+    made = context(variant=Variant(layout=Layout(mount_options=("noatime", "commit=30"))))
+    (esp, root) = made.disks[0].partitions
+    root = dataclasses.replace(root, filesystem=filesystem, subvolume=subvolume)
+    disk = dataclasses.replace(made.disks[0], partitions=(esp, root))
+    run_hook("fstab", tmp_path, dataclasses.replace(made, disks=(disk,)))
+    assert f"\nUUID={ROOT_UUID} / {filesystem} {options}\nUUID=" in (tmp_path / "etc/fstab").read_text()
+
+
 DATA_UUID, SWAP_UUID = "2c0c8a3e-5a43-4f0e-8b8a-5f2f6f6f3a10", "7d1f1b8e-0c53-4b57-9a3b-1f8d2d0e4c22"
 
 
