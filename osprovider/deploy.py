@@ -71,6 +71,10 @@ class _Order:
             require_appliance()
         if plan.filled:
             fill.require(self.settings.variant.layout.filesystem)
+        if plan.loader == "extlinux":
+            from osprovider.disk import extlinux  # few need it
+
+            extlinux.require()
         return plan
 
 

@@ -17,19 +17,30 @@ from pathlib import Path
 
 from osprovider.disk.device import Device
 from osprovider.disk.raw import write_all
-from osprovider.errors import DeviceError
+from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.host import HostGuest
 from osprovider.guest.resolve import open_inside, opened
 from osprovider.layout import TablePlan, bios_refusal
+from osprovider.programs import is_installed
 from osprovider.run import run
 
-__all__ = ["DIRECTORY", "Extlinux"]
+__all__ = ["DIRECTORY", "Extlinux", "require"]
 
 DIRECTORY = "/boot/extlinux"
 
 _BOOT_CODE = {"msdos": Path("/usr/lib/EXTLINUX/mbr.bin"), "gpt": Path("/usr/lib/EXTLINUX/gptmbr.bin")}
 _BOOT_CODE_BYTES = 440
 _LOADER_FILES = ("ldlinux.sys", "ldlinux.c32")
+
+
+def require() -> None:
+    """Refuse, before anything is written, where this node lacks it.
+
+    Raises:
+        RequestError: says what to install.
+    """
+    if not is_installed("extlinux") or not all(path.exists() for path in _BOOT_CODE.values()):
+        raise RequestError("boot.loader is extlinux, and this node does not have it: apt install extlinux")
 
 
 class Extlinux:
