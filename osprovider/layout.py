@@ -34,6 +34,7 @@ __all__ = [
     "derived_volume_id",
     "esp_size_bytes",
     "least_filled_bytes",
+    "less_than_said",
     "msdos_partition_uuid",
     "root_limit_bytes",
     "template_filesystem",
@@ -282,6 +283,21 @@ def root_limit_bytes(facts: DiskFacts, layout: Layout, needed: int) -> int:
             "make it larger"
         )
     return limit
+
+
+def less_than_said(index: int, size_bytes: int, said_bytes: int) -> str | None:
+    """What to say of a disk that has less than Ganeti believes, which may be another one; None where it has not.
+
+    It may have more: storage rounds sizes up.
+
+    Args:
+        index: Ganeti's, of the disk.
+        size_bytes: what it has.
+        said_bytes: what Ganeti says.
+    """
+    if size_bytes >= said_bytes:
+        return None
+    return f"disk {index} has {size_bytes // MIB} MiB, and Ganeti says {said_bytes // MIB} MiB (DISK_{index}_SIZE)"
 
 
 def too_small(facts: DiskFacts, needed: int, disk: str, of_it: str = "") -> DeviceError:

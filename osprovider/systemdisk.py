@@ -27,6 +27,7 @@ from osprovider.layout import (
     DiskFacts,
     TablePlan,
     least_filled_bytes,
+    less_than_said,
     root_limit_bytes,
     with_subvolume,
 )
@@ -136,7 +137,7 @@ def plan_system_disk(
         filled=_filled(layout, manifest),
         firmware=firmware,
         loader=variant.boot.loader if firmware and not brings_table else None,
-        notes=_notes(layout, facts, manifest, table),
+        notes=(*_less_than_said(found, facts), *_notes(layout, facts, manifest, table)),
     )
 
 
@@ -229,6 +230,14 @@ def _notes(
         return ()
     unused = _unused(layout, facts, image, table) if facts and table else ()
     return (*_left_to_image(layout), *keeping_uuids(image), *unused)
+
+
+def _less_than_said(disk: Disk | None, facts: DiskFacts | None) -> tuple[str, ...]:
+    """What to say of disk 0 where Ganeti has another size for it; nothing where it has not."""
+    if disk is None or facts is None or disk.size_mib is None:
+        return ()
+    found = less_than_said(disk.index, facts.size_bytes, disk.size_mib * MIB)
+    return (found,) if found else ()
 
 
 def _unused(layout: Layout, facts: DiskFacts, image: ImageTable, table: TablePlan) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.errors import DeviceError, RequestError, ToolError
 from osprovider.images.manifest import Distribution
-from osprovider.layout import FILLED
+from osprovider.layout import FILLED, less_than_said
 from osprovider.log import human_bytes, plain, reporter
 from osprovider.programs import is_installed
 from osprovider.run import run
@@ -61,7 +61,10 @@ def claimed(plans: Sequence[DiskPlan], run_dir: Path) -> Iterator[tuple[DataDisk
         disks = []
         for plan in plans:
             device = stack.enter_context(claim(Path(plan.path or ""), run_dir))
-            settled = settle(plan, device.facts.size_bytes, _look(device))
+            size = device.facts.size_bytes
+            if plan.size_bytes is not None and (warning := less_than_said(plan.index, size, plan.size_bytes)):
+                reporter.warning(warning)
+            settled = settle(plan, size, _look(device))
             disks.append(DataDisk(settled, device))
         _require([disk.plan for disk in disks if not disk.plan.keep])
         yield tuple(disks)

@@ -17,6 +17,7 @@ from osprovider.layout import (
     TablePlan,
     copy_rounds,
     least_filled_bytes,
+    less_than_said,
     template_filesystem,
     with_subvolume,
 )
@@ -222,3 +223,8 @@ def test_without_a_table_the_first_part_of_the_root_is_copied_last() -> None:
     assert copy_rounds(none, MIB) == ((Placement(0, MIB, 0),),)
     gpt = lay_out(DiskFacts(10 * GIB), Layout(), ("bios",), GIB, UUID, "/dev/x")
     assert copy_rounds(gpt, GIB) == ((Placement(0, GIB, 2 * MIB),),)
+
+
+def test_a_disk_that_has_less_than_ganeti_says_is_told_of() -> None:
+    assert less_than_said(1, 10 * MIB - 512, 10 * MIB) == "disk 1 has 9 MiB, and Ganeti says 10 MiB (DISK_1_SIZE)"
+    assert less_than_said(1, 10 * MIB, 10 * MIB) is None

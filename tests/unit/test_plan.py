@@ -91,6 +91,18 @@ def test_what_contradicts_root_path_is_refused_without_a_disk_to_look_at(setting
         make_plan(request(kernel_path="/boot/vmlinuz", root_path="/dev/vda"), settings, [], None)
 
 
+@pytest.mark.parametrize(("said", "is_told"), [(20 * 1024 + 1, True), (20 * 1024, False), (1024, False), (None, False)])
+def test_a_disk_smaller_than_ganeti_says_is_planned_as_it_is(
+    settings: Settings, said: int | None, is_told: bool
+) -> None:
+    asked = request()
+    disk = dataclasses.replace(asked.disks[0], size_mib=said)
+    plan = make_plan(dataclasses.replace(asked, disks=(disk,)), settings, [], FACTS, key="k", manifest=TREE)
+    told = ("disk 0 has 20480 MiB, and Ganeti says 20481 MiB (DISK_0_SIZE)",)
+    assert plan.notes == (told if is_told else ())
+    assert plan.disk_size_bytes == FACTS.size_bytes
+
+
 def test_a_disk_image_keeps_its_partitions_which_is_said(settings: Settings) -> None:
     plan = make_plan(request(), settings, [], FACTS, key="k", manifest=IMAGE)
     assert list(sizes(plan)) == ["root"]

@@ -215,6 +215,17 @@ def test_a_disk_in_use_is_named_before_the_first_write(site: Site) -> None:
     assert [disk.stat().st_blocks for disk in disks] == [0] * 5
 
 
+def test_disks_that_have_less_than_ganeti_says_are_told_of(site: Site) -> None:
+    disks = disks_of(site)[:2]
+    site.write("variants/disks.yaml", 'image: debian-12\ndisks: {"1": {}}\n')
+    listed = [{"path": str(disk), "size_mib": 4096} for disk in disks]
+    outcome = site.create(None, variant="disks", disks=listed)
+    assert outcome.status == 0, outcome.said
+    assert "disk 0 has 3072 MiB, and Ganeti says 4096 MiB (DISK_0_SIZE)" in outcome.said
+    assert "disk 1 has 1024 MiB, and Ganeti says 4096 MiB (DISK_1_SIZE)" in outcome.said
+    assert tags(disks[1])["TYPE"] == "ext4"
+
+
 def test_the_firmwares_disk_is_refused_before_the_first_write(site: Site) -> None:
     """Ganeti puts it behind all others, and so where a variant may have meant another one."""
     disks = disks_of(site)

@@ -44,6 +44,15 @@ def test_without_one_in_the_variant_there_is_none(tmp_path: Path, swap: Swap) ->
     assert snapshot(tmp_path) == {}
 
 
+@pytest.mark.parametrize("hypervisor", ["lxc", "chroot"])
+def test_a_container_gets_none(tmp_path: Path, hypervisor: str) -> None:
+    (root := tmp_path / "root").mkdir()
+    made = asked(tmp_path / "scratch")
+    instance = dataclasses.replace(made.instance, hypervisor=hypervisor)
+    run_hook("swap", root, dataclasses.replace(made, instance=instance))
+    assert snapshot(root) == {}
+
+
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (root := tmp_path / "root").mkdir()
     (root / "target").write_text("stays\n")
