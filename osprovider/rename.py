@@ -21,6 +21,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import read_table
 from osprovider.errors import RequestError
+from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
 from osprovider.images.diskimage.contents import find_partitions
@@ -56,7 +57,7 @@ def rename(request: Request, directories: Directories) -> None:
     linux.private_mount_namespace()
     isolation = "host" if settings.variant.isolation == "host" else "appliance"
     with claim(target_path(request), directories.run) as device:
-        system = _by_type(device) if isolation == "host" else _by_looking(device, directories)
+        system = _by_type(device, request) if isolation == "host" else _by_looking(device, directories)
         root = system.root
         size, guid = device.facts.size_bytes, system.guid or None
         disk = ContextDisk(0, device.path, size, system.sector_size, guid, system.partitions)
@@ -101,9 +102,9 @@ class _System:
     subvolumes: tuple[tuple[str, str], ...] = ()
 
 
-def _by_type(device: Device) -> _System:
+def _by_type(device: Device, request: Request) -> _System:
     """The root is the partition of that type, and nobody looks into it: what the host mounts is never subdivided."""
-    table = read_table(device.path)
+    table = read_table(device.path, guest_sector_size(request, device.facts.sector_size))
     return _system(table.guid, table.sector_size, table.partitions)
 
 

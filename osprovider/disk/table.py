@@ -191,11 +191,13 @@ def _plan(gpt: Gpt, sector_size: int) -> TablePlan:
     return TablePlan(gpt.guid, sector_size, tuple(partitions))
 
 
-def read_table(path: Path) -> TablePlan:
+def read_table(path: Path, sector_size: int | None = None) -> TablePlan:
     """Read the table of a disk that an instance has had; a GPT's backup where the primary is damaged.
 
     Args:
         path: the disk.
+        sector_size: what an msdos table counts in, in bytes: the sectors that the instance sees; the disk's own when
+            None. A GPT tells.
 
     Returns:
         all its partitions; those of types that say nothing of a role are ``other``. Of a disk that a file system fills,
@@ -207,7 +209,9 @@ def read_table(path: Path) -> TablePlan:
     """
     facts = probe(path)
     with path.open("rb", buffering=0) as file:
-        table = _read_gpt(file.fileno(), facts.size_bytes) or _read_msdos(file.fileno(), path, facts.sector_size)
+        table = _read_gpt(file.fileno(), facts.size_bytes) or _read_msdos(
+            file.fileno(), path, sector_size or facts.sector_size
+        )
     table = table or _read_undivided(path, facts)
     for part in table.partitions:
         if part.size_bytes <= 0 or part.start_bytes + part.size_bytes > facts.size_bytes:

@@ -120,6 +120,20 @@ def test_an_msdos_table_has_an_active_root(place: Site, hypervisor: str, sector_
     check(file, MIB)
 
 
+@pytest.mark.parametrize("hypervisor", ["kvm", "xen-hvm"])
+def test_the_root_of_an_msdos_table_is_found_again_on_large_sectors(place: Site, hypervisor: str) -> None:
+    """The table counts in the sectors that the instance sees, which may be smaller than the device's."""
+    place.write("defaults.yaml", "isolation: host\nnetwork: {renderer: none}\nhooks: {disable: [users, ssh]}\n")
+    lay_out(place, f"{{table: msdos, firmware: [{'bios' if hypervisor == 'kvm' else ''}]}}")
+    file = place.disk(512 * MIB)
+    with attached(file, 4096) as disk:
+        place.created(disk, variant="small", hypervisor=hypervisor)
+        names = "web1.example.org", "shop.example.org"
+        outcome = place.renamed(disk, *names, variant="small", hypervisor=hypervisor)
+    assert outcome.status == 0, outcome.said
+    assert read(file, MIB, "/etc/hostname") == "shop.example.org\n"
+
+
 @pytest.mark.parametrize("sector_size", [None, 4096])
 def test_without_a_table_the_root_fills_the_disk(place: Site, sector_size: int | None) -> None:
     lay_out(place, "{table: none}", boot="{loader: none}", verify_copy="true")
