@@ -68,6 +68,23 @@ def test_a_new_one_is_what_was_asked_for(type_: str, scratch: Path) -> None:
     assert subprocess.run(blkid, check=True, capture_output=True, text=True).stdout.strip() == type_
 
 
+@pytest.mark.parametrize("type_", TYPES)
+def test_root_has_a_hundredth_in_reserve_however_large_it_grows(type_: str, scratch: Path) -> None:
+    path = scratch / "root.img"
+    filesystem.make(path, type_, uuid=UUID, label="", size_bytes=512 * MIB)
+    filesystem.shrink(path)
+    os.truncate(path, 8192 * MIB)
+    filesystem.grow(path)
+    said = header(path)
+    assert 0.009 <= int(said["Reserved block count"]) / int(said["Block count"]) <= 0.01
+
+
+def test_nothing_is_reserved_where_nobody_needs_it(scratch: Path) -> None:
+    path = scratch / "data.img"
+    filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, reserved_percent=0)
+    assert header(path)["Reserved block count"] == "0"
+
+
 def test_features_are_those_that_old_guests_and_their_boot_loaders_know(scratch: Path) -> None:
     path = scratch / "root.img"
     filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB)
