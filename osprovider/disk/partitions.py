@@ -7,6 +7,8 @@ Not for: filling ``/boot`` (:func:`osprovider.guest.host.mounted_together`), the
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from osprovider.disk import filesystem
@@ -14,10 +16,11 @@ from osprovider.disk.device import Device
 from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
 from osprovider.errors import RequestError
+from osprovider.guest.resolve import opened
 from osprovider.images.manifest import Distribution
 from osprovider.images.store import Template
 from osprovider.layout import MIB, TablePlan
-from osprovider.run import run
+from osprovider.run import run, running
 from osprovider.sandbox import confine
 
 __all__ = ["boot_bytes", "make_partitions", "refuse_small_boot"]
@@ -29,6 +32,8 @@ _BLOCK = 4096
 _JOURNALS = ((512 * MIB, 64 * MIB), (128 * MIB, 16 * MIB), (0, 4 * MIB))
 _SPARE = 2 * MIB
 _MOST_DIRECTORIES = 1000
+_MOST_LISTED = 4 << 20  # bytes of each level
+_MOST_SECONDS = 10
 _IS_DIRECTORY = 0o040000
 _TYPE = 0o170000
 
@@ -94,19 +99,14 @@ def refuse_small_boot(template: Template, table: TablePlan) -> None:
 def boot_bytes(template: Path) -> int:
     """How much a file has in ``/boot`` of the ext file system in it, in whole blocks; nothing where there is none.
 
-    It is listed by debugfs(8), in a sandbox: nothing is mounted.
+    It is listed by debugfs(8), in a sandbox: nothing is mounted. Of what has no end, as directories that lead back to
+    themselves, only so much is listed.
     """
     total, seen, level = 0, 0, ["/boot"]
-    while level and seen < _MOST_DIRECTORIES:
+    while level:
         seen += len(level)
-        commands = "".join(f'ls -p "{path}"\n' for path in level)
-        listing = run(
-            confine(["debugfs", "-f", "/dev/stdin", "/template"], read={template: "/template"}),
-            stdin=commands.encode(errors="surrogateescape"),
-            check=False,
-        ).stdout.decode(errors="surrogateescape")
         below: list[str] = []
-        for path, part in zip(level, listing.split("debugfs: ")[1:], strict=False):
+        for path, part in zip(level, _listed(template, level).split("debugfs: ")[1:], strict=False):
             for inode, mode, _, _, name, size in _entries(part):
                 if inode == "0" or name in (".", ".."):
                     continue
@@ -116,8 +116,20 @@ def boot_bytes(template: Path) -> int:
                         below.append(f"{path}/{name}")
                 else:
                     total += -(-int(size or 0) // _BLOCK) * _BLOCK
-        level = below
+        level = below[: _MOST_DIRECTORIES - seen]
     return total
+
+
+def _listed(template: Path, directories: Sequence[str]) -> str:
+    """What debugfs prints of directories, as far as that is not too much: nobody has checked the file system."""
+    commands = "".join(f'ls -p "{path}"\n' for path in directories).encode(errors="surrogateescape")
+    words = ["debugfs", "-f", "/dev/stdin", "/template"]
+    with opened(os.memfd_create("commands")) as asks, opened(os.memfd_create("said")) as said:
+        os.pwrite(asks, commands, 0)
+        confined = confine(words, read={template: "/template"}, cpu_seconds=_MOST_SECONDS)
+        with running(confined, stdin=asks, stderr=said) as process:
+            listing = process.stdout.read(_MOST_LISTED) if process.stdout else b""
+    return listing.decode(errors="surrogateescape")
 
 
 def _entries(listing: str) -> list[tuple[str, ...]]:
