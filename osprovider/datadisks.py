@@ -29,7 +29,8 @@ _MOST_BYTES = dict.fromkeys(("ext2", "ext3"), 4096 * ((1 << 32) - 1))  # mke2fs(
 _LONGEST_LABEL = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 12, "btrfs": 255}
 _CLEAN_START = frozenset({"zero", "discard"})
 # An empty file system there would hide what the system needs to boot, or what the kernel has there.
-_SYSTEM = frozenset({"/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/var"})
+_PROGRAMS = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")  # links to those in /usr, or the other way round
+_SYSTEM = frozenset({*_PROGRAMS, *(f"/usr{path}" for path in _PROGRAMS), "/usr", "/var"})
 _ALL_OF_IT = ("/boot/", "/dev/", "/efi/", "/etc/", "/proc/", "/run/", "/sys/")  # and what is below
 _UUID = re.compile(r"[0-9A-Fa-f-]{4,36}")
 

@@ -133,7 +133,9 @@ def test_what_cannot_be_is_refused_with_the_way_out(disks: list[Disk], what: Var
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mount", ["/usr", "/var", "/lib64", "/boot", "/boot/efi", "/etc/ssl", "/run/x", "/proc"])
+@pytest.mark.parametrize(
+    "mount", ["/usr", "/usr/lib", "/var", "/lib64", "/boot", "/boot/efi", "/etc/ssl", "/run/x", "/proc"]
+)
 def test_no_disk_hides_the_system(mount: str) -> None:
     with pytest.raises(RequestError, match=rf"disks\.1\.mount: {mount} is the system's own.*mount it elsewhere"):
         plan_disks(request(), variant(_1=DataDisk(mount=mount)))
