@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4, uuid5
 
 from osprovider.ganeti.request import Script
 from osprovider.ganeti.synthesis import synthesize
@@ -45,6 +46,7 @@ class Site:
     directory: Path
     cache: Path
     disks: list[Path] = field(default_factory=list)
+    identity: UUID = field(default_factory=uuid4)
 
     def __post_init__(self) -> None:
         self.config.mkdir()
@@ -87,14 +89,21 @@ class Site:
         return template
 
     def environment(self, disk: Path | None, *, name: str = "web1.example.org", **changes: Any) -> dict[str, str]:
-        """Ganeti's environment for an instance with one disk and one NIC, and where our directories are."""
+        """Ganeti's environment for an instance with one disk and one NIC, and where our directories are.
+
+        The instance's UUID is its own and the site's: no kernel mounts two file systems of one UUID at once.
+        """
         arguments: dict[str, Any] = {
             "variant": "debian-12",
             "disks": [] if disk is None else [{"path": str(disk)}],
             "nics": [{"ip": "198.51.100.21", "mode": "bridged", "link": "lab0"}],
             **changes,
         }
-        return {**synthesize(name, **arguments), **self.directories()}
+        return {
+            **synthesize(name, **arguments),
+            **({"INSTANCE_UUID": str(uuid5(self.identity, name))} if name else {}),
+            **self.directories(),
+        }
 
     def directories(self) -> dict[str, str]:
         """The variables that move osprovider's directories."""

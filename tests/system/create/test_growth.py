@@ -120,8 +120,8 @@ def test_a_logical_root_grows_between_others_to_its_limit(publish: Callable[...,
     root = Part(5, "83", 32, "ext4")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
     data.files = {"/kept": "data\n"}
-    fstab = "UUID={} / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\n/dev/sda3 /srv ext4 defaults 0 2\n"
-    root.files = system(fstab.format(root.uuid), kernel=False, boot__empty="", srv__empty="")
+    fstab = "UUID={} / ext4 defaults 0 1\n{} /boot ext2 defaults 0 2\n{} /srv ext4 defaults 0 2\n"
+    root.files = system(fstab.format(root.uuid, "/dev/sda1", "/dev/sda3"), kernel=False, boot__empty="", srv__empty="")
     old = publish(boot, Part(2, "f", 0), root, swap, data, label="dos")
     old.site.write(VARIANT, "image: published\nwipe: none\nlayout: {root_size: 72MiB}\n")
     installed = old.install(160, used=True)
@@ -130,7 +130,8 @@ def test_a_logical_root_grows_between_others_to_its_limit(publish: Callable[...,
     assert in_mib(installed) == {1: (1, 16), 2: (17, 82), 3: (99, 24), 5: (18, 72), 6: (91, 8)}
     root_now = installed.partition(5)
     assert 60 * MIB < root_now.size_bytes < 72 * MIB
-    assert root_now.text("/etc/fstab") == fstab.format(root_now.uuid)
+    others = (f"UUID={installed.partition(number).uuid}" for number in (1, 3))
+    assert root_now.text("/etc/fstab") == fstab.format(root_now.uuid, *others)
     assert installed.partition(3).text("/kept") == "data\n"
     assert installed.partition(1).text("/grub/grub.cfg") == f"root=UUID={root_now.uuid}\n"
     assert not installed.identity(1, 3, 5, 6) & old.old_names()
