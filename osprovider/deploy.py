@@ -179,14 +179,15 @@ def _install(job: _Job) -> None:
         reporter.warning(note)
     _look_into(template, plan)
     with ExitStack() as stack:
-        start = stack.enter_context(background("make"))
-        new_table = start(make_table, device, table)
-        boot_code = start(boot_loader.make) if boot_loader else None
         runner = stack.enter_context(HookRunner(job.order.hooks, _context(job), job.order.directories.run))
         stack.enter_context(_no_table_left_on_error(device, preserve_on_error=job.preserve_on_error))
         wipe.clear_signatures(device)
         all_zero = wipe.wipe(device, job.order.settings.variant.wipe)
         datadisks.make(job.order.others, template.manifest.distribution, job.order.settings.variant.wipe)
+        # Beside the copy, and not before: importing libparted keeps Python from getting there.
+        start = stack.enter_context(background("make"))
+        new_table = start(make_table, device, table)
+        boot_code = start(boot_loader.make) if boot_loader else None
         if plan.filled:
             _fill(job, root)
         else:
