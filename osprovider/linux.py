@@ -21,6 +21,7 @@ __all__ = [
     "Umount",
     "block_device_size",
     "clone_file",
+    "clone_range",
     "discard",
     "fallocate",
     "has_filesystem",
@@ -49,6 +50,7 @@ _BLKSSZGET = 0x1268
 _BLKDISCARD = 0x1277
 _BLKGETSIZE64 = 0x80081272
 _FICLONE = 0x40049409
+_FICLONERANGE = 0x4020940D
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_NOCOW_FL = 0x00800000
@@ -230,6 +232,14 @@ def is_write_protected(fd: int) -> bool:
 def clone_file(source_fd: int, target_fd: int) -> None:
     """Have a file share all its blocks with another on its file system, where that can (Btrfs, XFS)."""
     fcntl.ioctl(target_fd, _FICLONE, source_fd)
+
+
+def clone_range(source_fd: int, offset: int, length: int, target_fd: int, place: int) -> None:
+    """Have a file share a range's blocks with another one of its file system, until either is written there.
+
+    Offsets and length are multiples of the file system's block size. OSError where it cannot: ioctl_ficlonerange(2).
+    """
+    fcntl.ioctl(target_fd, _FICLONERANGE, struct.pack("=qQQQ", source_fd, offset, length, place))
 
 
 def discard(fd: int, offset: int, length: int) -> None:

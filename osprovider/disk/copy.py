@@ -7,6 +7,8 @@ A file is written through the page cache, and each extent handed on as soon as i
 end finds little to do. Measured on 635 MiB of data onto a new file, with the fsync: two threads 2600 MiB/s; one thread
 1700; four 2200; without the early write-back 1900; with O_DIRECT and one, two, four threads 1900, 2000, 2600;
 copy_file_range(2), which checks nothing, 1200.
+Where a disk that is a file lies on the template's own file system, and that is an xfs or btrfs, the two share blocks
+once these are checked (ioctl_ficlonerange(2)): 386 MiB in 0.08 s, against 0.4 s written, all synced.
 A block device is written past the page cache (O_DIRECT): as fast (640 MiB in 0.26 s, against 0.30 s; 0.21 s, against
 0.20 s, where a loop device does so itself), the node's guests keep their memory, and a device that fails is noticed at
 the byte where it does, not at the end somewhere.
@@ -40,6 +42,7 @@ from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError, ImageError
 from osprovider.images.manifest import Extent
 from osprovider.layout import Placement
+from osprovider.linux import clone_range
 
 __all__ = ["DamagedTemplate", "copy_extents", "scan_extents", "verify_extents"]
 
@@ -107,14 +110,16 @@ def copy_extents(
         DamagedTemplate: an extent is not what it should be. It was not written.
         DeviceError: the disk cannot be written; with its name and the byte.
     """
+    share = _Sharing(source_fd, target_fd)
     with directly(target_fd) as fd:
 
         def copy(extent: Extent, buffer: memoryview) -> None:
             data = buffer[: extent.length]
             _read_checked(source_fd, extent, data)
             for start, length, place in _placed(extent.offset, extent.length, placements):
-                write_all(fd, data[start - extent.offset :][:length], place)
-                start_writing(fd, place, length)
+                if not share(start, length, place):
+                    write_all(fd, data[start - extent.offset :][:length], place)
+                    start_writing(fd, place, length)
             advance(extent.length)
 
         with _Crew(copy, extents, _THREADS) as crew:
@@ -174,6 +179,37 @@ def verify_extents(
         advance(all_gaps - sum(gap.length for gap in gaps))
         with _Crew(verify, sorted([*extents, *gaps], key=lambda piece: piece.offset), _THREADS):
             pass
+
+
+class _Sharing:
+    """Shares a template's blocks with a disk that is a file beside it, on an xfs or btrfs: a reflink.
+
+    What cannot be shared once is not tried again: other file systems, or offsets that are no multiples of their blocks.
+
+    Args:
+        source_fd: the template.
+        target_fd: the disk.
+    """
+
+    def __init__(self, source_fd: int, target_fd: int) -> None:
+        self._fds = source_fd, target_fd
+        self._can = stat.S_ISREG(os.fstat(target_fd).st_mode)
+
+    def __call__(self, offset: int, length: int, place: int) -> bool:
+        """Share a range of the template. False where that cannot be, and nothing was written.
+
+        Args:
+            offset: in the template, in bytes.
+            length: in bytes.
+            place: on the disk, in bytes.
+        """
+        if self._can:
+            source, target = self._fds
+            try:
+                clone_range(source, offset, length, target, place)
+            except OSError:  # whatever it is, writing works or says so
+                self._can = False
+        return self._can
 
 
 class _Crew:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,41 @@ with (attached(file) if sys.argv[3] == "True" else nullcontext(file)) as disk:
     os.close(fd)
 """
     in_mount_namespace(mount, code, place, template, str(on_a_device))
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_file_beside_the_template_shares_its_blocks_where_the_file_system_can(
+    kind: str, scratch: Path, template: Path
+) -> None:
+    image, place = scratch / "image", scratch / kind
+    with image.open("wb") as file:
+        file.truncate(512 * MIB)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
+    place.mkdir()
+    code = """
+import os
+import shutil
+from pathlib import Path
+from tests.system.disk.support import MIB
+from tests.system.disk.test_copy import OFFSET, TEMPLATE_SIZE, copy
+place = Path(sys.argv[1])
+template = Path(shutil.copy(sys.argv[2], place / "template"))
+(place / "disk").touch()
+os.truncate(place / "disk", 64 * MIB)
+fd = os.open(place / "disk", os.O_RDWR)
+os.sync()
+before = shutil.disk_usage(place).free
+copy(template, fd)
+os.sync()
+assert before - shutil.disk_usage(place).free < 2 * MIB
+was = template.read_bytes()
+assert os.pread(fd, TEMPLATE_SIZE, OFFSET) == was
+os.pwrite(fd, b"x" * MIB, OFFSET + 6 * MIB)
+os.fsync(fd)
+assert template.read_bytes() == was
+os.close(fd)
+"""
+    in_mount_namespace(f'mount -o loop "{image}" "$1"', code, place, template)
 
 
 def test_damage_is_found_before_it_is_written(disk: Path, run_dir: Path, template: Path) -> None:
