@@ -40,7 +40,7 @@ def served(place: Path, node: Mapping[str, Any]) -> Iterator[Path]:
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as daemon:
         try:
             end = time.monotonic() + _SECONDS_TO_START
-            while not pid_file.exists():
+            while not pid_file.exists() or place.stat().st_dev == place.parent.stat().st_dev:
                 assert daemon.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.01)
