@@ -8,6 +8,7 @@ Not for: the checks themselves (:mod:`osprovider.config.checks`).
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from osprovider.config.suggest import quote
 __all__ = ["Check", "Number", "Text"]
 
 
-class Check:
+class Check(ABC):
     """A check that is called with a value and returns nothing.
 
     Attributes:
@@ -34,13 +35,13 @@ class Check:
         self.secret = secret
         self.takes_numbers = takes_numbers
 
+    @abstractmethod
     def __call__(self, value: str | int) -> None:
         """Check a value.
 
         Raises:
             ValueError: what is wrong, and what to write instead.
         """
-        raise NotImplementedError
 
     def _refuse(self, value: str | int, what: str) -> NoReturn:
         raise ValueError(f"{'this' if self.secret else quote(value)} {what}; write {self.write}")

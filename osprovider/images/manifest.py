@@ -49,7 +49,8 @@ class Extent:
     """A range of the template that holds data; everything between extents is zero.
 
     Attributes:
-        offset: in bytes from the template's start. length: in bytes, at most 4 MiB. Both multiples of 4096.
+        offset: in bytes from the template's start, a multiple of 4096.
+        length: in bytes, likewise; at most 4 MiB.
         crc32: of its bytes (zlib's), checked while it is copied.
     """
 
