@@ -76,7 +76,8 @@ class Signature:
     Attributes:
         type: ``ext4``, ``LVM2_member``, ``gpt``.
         usage: ``filesystem``, ``raid``, ``crypto``, ``partition-table`` or ``other``; or ``firmware``, which is ours.
-        uuid: empty where there is none. label: likewise.
+        uuid: empty where there is none.
+        label: likewise.
     """
 
     type: str

@@ -18,10 +18,7 @@ from osprovider.errors import RequestError
 from osprovider.ganeti import hypervisor
 from osprovider.ganeti.request import Request
 from osprovider.images.manifest import Manifest
-from osprovider.layout import (
-    DiskFacts,
-    TablePlan,
-)
+from osprovider.layout import DiskFacts, TablePlan
 from osprovider.nics import ResolvedNic
 from osprovider.systemdisk import plan_system_disk
 

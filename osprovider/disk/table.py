@@ -32,15 +32,7 @@ from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync, write_all
 from osprovider.errors import DeviceError
-from osprovider.layout import (
-    MSDOS_TYPES,
-    TYPES,
-    DiskFacts,
-    PartitionPlan,
-    Role,
-    TablePlan,
-    msdos_partition_uuid,
-)
+from osprovider.layout import MSDOS_TYPES, TYPES, DiskFacts, PartitionPlan, Role, TablePlan, msdos_partition_uuid
 
 __all__ = ["NewTable", "make_table", "read_table", "write_table"]
 

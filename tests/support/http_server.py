@@ -64,9 +64,11 @@ class Page:
 
     Attributes:
         content: the bytes.
-        etag: its validator, quoted as in the header; None for none. last_modified: likewise.
+        etag: its validator, quoted as in the header; None for none.
+        last_modified: likewise.
         headers: further ones.
-        misdeeds: what is done in place of serving it, once each, first to last. always: and from then on.
+        misdeeds: what is done in place of serving it, once each, first to last.
+        always: and from then on.
     """
 
     content: bytes = b""

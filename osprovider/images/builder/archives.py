@@ -36,7 +36,9 @@ class Source:
 
     Attributes:
         key: what the definition says of it (``mirror``, ``repositories.NAME``).
-        url: where it is. suite: see sources.list(5). components: likewise.
+        url: where it is.
+        suite: see sources.list(5).
+        components: likewise.
         keyring: a file of the keys that have to have signed it, in binary; None for files of ours.
         switch: the key that would leave it out (``security``), where there is one.
     """

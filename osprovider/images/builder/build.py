@@ -29,11 +29,13 @@ class Build:
 
     Attributes:
         recipe: what of.
-        guest: the tree. root: where it is mounted.
+        guest: the tree.
+        root: where it is mounted.
         scratch: a directory of the build's own, not in the tree.
         fetching: how packages are fetched.
         watch: is told what the tools say.
-        local: the repository of the local packages, where there are any. wanted: these, as apt takes them.
+        local: the repository of the local packages, where there are any.
+        wanted: these, as apt takes them.
         sources: all that packages come from, as soon as it is known.
     """
 

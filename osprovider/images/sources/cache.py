@@ -42,7 +42,8 @@ class Pin:
         size_bytes: of its content, of all its files.
         verified: how it was verified, for people; ``nothing`` where the definition asks for nothing.
         expected: the checksum that it had to have, ``ALGORITHM:DIGITS``; None without one.
-        etag: the server's validators, as they stood in the headers. last_modified: likewise.
+        etag: the server's validator, as it stood in the header; None without one.
+        last_modified: likewise.
         files: of a local source: path, device, inode, size and modification time (in ns) of each of its files.
     """
 

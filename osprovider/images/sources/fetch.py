@@ -46,7 +46,9 @@ class Limits:
     """How long a server is waited for, in seconds, and how often it is asked.
 
     Attributes:
-        connect: until it answers the call. idle: until the next byte. total: for one file, all attempts together.
+        connect: until it answers the call.
+        idle: until the next byte.
+        total: for one file, all attempts together.
         attempts: how often in a row without a single byte more.
         pause: before the second attempt; doubled before each further one.
     """

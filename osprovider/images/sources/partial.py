@@ -35,7 +35,8 @@ class Fetched:
     Attributes:
         digests: of its content, hexadecimal, by hashlib's name.
         size_bytes: its size.
-        etag: the server's validator, as it stands in the header; None without one. last_modified: likewise.
+        etag: the server's validator, as it stands in the header; None without one.
+        last_modified: likewise.
     """
 
     digests: Mapping[str, str]

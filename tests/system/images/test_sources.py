@@ -20,17 +20,7 @@ from osprovider.errors import ImageError
 from osprovider.images.sources.fetch import Fetcher, Limits
 from osprovider.images.sources.obtain import Sources
 from tests.support import small_system
-from tests.support.http_server import (
-    Handler,
-    Page,
-    Server,
-    cut,
-    make_certificate,
-    proxying,
-    redirect,
-    serving,
-    status,
-)
+from tests.support.http_server import Handler, Page, Server, cut, make_certificate, proxying, redirect, serving, status
 from tests.support.leftovers import no_leftovers
 from tests.support.openpgp import Keys, making_keys
 from tests.system.create.site import Site

@@ -6,13 +6,7 @@ import dataclasses
 
 import pytest
 
-from osprovider.images.manifest import (
-    Extent,
-    Filesystem,
-    ImagePartition,
-    ImageTable,
-    Manifest,
-)
+from osprovider.images.manifest import Extent, Filesystem, ImagePartition, ImageTable, Manifest
 from osprovider.images.picture import draw, parts_of
 from osprovider.log import plain
 from tests.support.manifests import manifest

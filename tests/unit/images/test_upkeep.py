@@ -19,17 +19,7 @@ from osprovider.images.manifest import Manifest
 from osprovider.images.room import prune
 from osprovider.images.store import Store
 from osprovider.paths import Directories
-from tests.unit.images.test_store import (
-    _FORK,
-    IMAGE,
-    VARIANT,
-    Builder,
-    builder,
-    directories,
-    entries,
-    open_once,
-    store,
-)
+from tests.unit.images.test_store import _FORK, IMAGE, VARIANT, Builder, builder, directories, entries, open_once, store
 
 __all__ = ["builder", "directories", "store"]  # the fixtures
 

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http_server import (
-    Page,
-    Server,
-    serving,
-)
-from tests.unit.images.fetch.fetching import (
-    CONTENT,
-)
+from tests.support.http_server import Page, Server, serving
+from tests.unit.images.fetch.fetching import CONTENT
 
 
 @pytest.fixture

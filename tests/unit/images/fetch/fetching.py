@@ -10,9 +10,7 @@ import pytest
 
 from osprovider.errors import ImageError
 from osprovider.images.sources.fetch import Fetched, Fetcher, Limits
-from tests.support.http_server import (
-    Server,
-)
+from tests.support.http_server import Server
 
 __all__ = ["CONTENT", "DIGEST", "IMPATIENT", "LIMIT", "QUICK", "assert_whole", "fetch", "left", "refusal"]
 

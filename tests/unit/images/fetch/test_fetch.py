@@ -11,17 +11,7 @@ import pytest
 from osprovider.errors import ImageError
 from osprovider.images.sources.addresses import shown_url
 from osprovider.images.sources.fetch import Fetched, Fetcher
-from tests.support.http_server import (
-    Handler,
-    Page,
-    Server,
-    cut,
-    proxying,
-    redirect,
-    serving,
-    stall,
-    status,
-)
+from tests.support.http_server import Handler, Page, Server, cut, proxying, redirect, serving, stall, status
 from tests.unit.images.fetch.fetching import (
     CONTENT,
     DIGEST,

@@ -21,14 +21,7 @@ from tests.support.http_server import (
     status,
     wrong_range,
 )
-from tests.unit.images.fetch.fetching import (
-    CONTENT,
-    IMPATIENT,
-    assert_whole,
-    fetch,
-    left,
-    refusal,
-)
+from tests.unit.images.fetch.fetching import CONTENT, IMPATIENT, assert_whole, fetch, left, refusal
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,8 @@ import pytest
 
 from osprovider.errors import ImageError
 from osprovider.images.sources.fetch import Fetcher, Limits
-from tests.support.http_server import (
-    Page,
-    Server,
-    cut,
-    drip,
-    endless,
-    lie,
-    stall,
-    status,
-    trickle,
-)
-from tests.unit.images.fetch.fetching import (
-    IMPATIENT,
-    LIMIT,
-    left,
-    refusal,
-)
+from tests.support.http_server import Page, Server, cut, drip, endless, lie, stall, status, trickle
+from tests.unit.images.fetch.fetching import IMPATIENT, LIMIT, left, refusal
 
 
 def test_what_declares_to_be_too_large_is_refused_at_once(server: Server, target: Path) -> None:

@@ -11,15 +11,8 @@ from osprovider.config.model import Image
 from osprovider.images.sources.fetch import Fetcher
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
-from tests.support.http_server import (
-    Page,
-    Server,
-    serving,
-)
-from tests.unit.images.sources.obtaining import (
-    CONTENT,
-    QUICK,
-)
+from tests.support.http_server import Page, Server, serving
+from tests.unit.images.sources.obtaining import CONTENT, QUICK
 
 
 @pytest.fixture

@@ -13,25 +13,8 @@ from osprovider.config.model import Image
 from osprovider.errors import ImageError
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
-from tests.support.http_server import (
-    Page,
-    Server,
-    cut,
-    endless,
-    lie,
-    redirect,
-    status,
-)
-from tests.unit.images.sources.obtaining import (
-    CHANGED,
-    CONTENT,
-    SHA256,
-    SHA512,
-    assert_kept,
-    kept,
-    obtain,
-    refusal,
-)
+from tests.support.http_server import Page, Server, cut, endless, lie, redirect, status
+from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, SHA512, assert_kept, kept, obtain, refusal
 
 
 @pytest.mark.parametrize("checksum", [f"sha256:{SHA256}", f"sha512:{SHA512}"])

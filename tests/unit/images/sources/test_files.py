@@ -13,21 +13,8 @@ from osprovider.config.model import Image
 from osprovider.errors import ImageError
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
-from tests.support.http_server import (
-    Handler,
-    Page,
-    Server,
-    ignore_range,
-)
-from tests.unit.images.sources.obtaining import (
-    CHANGED,
-    CONTENT,
-    SHA256,
-    assert_kept,
-    kept,
-    obtain,
-    refusal,
-)
+from tests.support.http_server import Handler, Page, Server, ignore_range
+from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, assert_kept, kept, obtain, refusal
 
 
 def test_a_file_is_read_where_it_is(sources: Sources, local: Image, directories: Directories) -> None:

@@ -17,19 +17,8 @@ from osprovider.images.sources.cache import Pin, SourceCache
 from osprovider.images.sources.fetch import Fetcher
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
-from tests.support.http_server import (
-    Page,
-    Server,
-    proxying,
-)
-from tests.unit.images.sources.obtaining import (
-    CHANGED,
-    CONTENT,
-    QUICK,
-    SHA256,
-    assert_kept,
-    obtain,
-)
+from tests.support.http_server import Page, Server, proxying
+from tests.unit.images.sources.obtaining import CHANGED, CONTENT, QUICK, SHA256, assert_kept, obtain
 
 
 def test_an_image_is_fetched_and_pinned(
