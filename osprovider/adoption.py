@@ -17,7 +17,6 @@ from typing import cast
 
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError
-from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.layout import (
     EXTENDED_TYPES,
     MIB,
@@ -34,6 +33,7 @@ from osprovider.layout import (
     root_limit_bytes,
     too_small,
 )
+from osprovider.manifest import ImagePartition, ImageTable
 
 __all__ = ["adopt", "keeping_uuids", "unused_bytes", "why_unused"]
 

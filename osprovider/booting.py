@@ -12,8 +12,8 @@ from osprovider.config.model import Layout, Variant
 from osprovider.errors import RequestError
 from osprovider.ganeti.hypervisor import has_external_kernel, has_firmware
 from osprovider.ganeti.request import Request
-from osprovider.images.manifest import Manifest
 from osprovider.layout import TablePlan
+from osprovider.manifest import Manifest
 
 __all__ = ["LEGACY_BOOT", "firmware_of", "marked_for", "refuse_unbootable"]
 

@@ -36,9 +36,10 @@ from osprovider.errors import DeviceError, GuestError, HookError, ImageError, Re
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest, mounted_together
 from osprovider.guest.volume import Volume
-from osprovider.images.store import Store, Template
+from osprovider.images.store import Store
 from osprovider.layout import PartitionPlan, TablePlan, copy_rounds
 from osprovider.log import human_bytes, reporter
+from osprovider.manifest import Template
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
 from osprovider.systemdisk import target

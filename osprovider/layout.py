@@ -105,7 +105,7 @@ class PartitionPlan:
         filesystem: what is on it, as blkid(8) has it (``vfat``); None where there is none.
         filesystem_uuid: the file system's new UUID, likewise (``1234-ABCD``); None where it keeps what it has.
         mount: where the guest's fstab(5) mounts it; None where it does not.
-        subvolumes: see :class:`osprovider.images.manifest.Filesystem`.
+        subvolumes: see :class:`osprovider.manifest.Filesystem`.
         source_bytes: where the partition begins in the disk image that its content comes from; None where that is none.
     """
 

@@ -17,8 +17,8 @@ from osprovider.datadisks import DiskPlan, plan_disks
 from osprovider.errors import RequestError
 from osprovider.ganeti import hypervisor
 from osprovider.ganeti.request import Request
-from osprovider.images.manifest import Manifest
 from osprovider.layout import DiskFacts, TablePlan
+from osprovider.manifest import Manifest
 from osprovider.nics import ResolvedNic
 from osprovider.systemdisk import plan_system_disk
 

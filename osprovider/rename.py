@@ -25,9 +25,9 @@ from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
 from osprovider.images.diskimage.contents import find_partitions
-from osprovider.images.manifest import ImagePartition
 from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter
+from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
 from osprovider.plan import make_plan
 from osprovider.systemdisk import target_path

@@ -20,7 +20,6 @@ from osprovider.division import lay_out
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti import hypervisor
 from osprovider.ganeti.request import Disk, Request
-from osprovider.images.manifest import ImageTable, Manifest
 from osprovider.layout import (
     FILLED,
     MIB,
@@ -32,6 +31,7 @@ from osprovider.layout import (
     with_subvolume,
 )
 from osprovider.log import human_bytes
+from osprovider.manifest import ImageTable, Manifest
 from osprovider.rootpath import check_root_path, root_number
 
 __all__ = ["SystemDisk", "plan_system_disk", "target", "target_path"]

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from osprovider.disk.copy import copy_extents, scan_extents
 from osprovider.disk.raw import sync
 from osprovider.ganeti.synthesis import synthesize
-from osprovider.images.manifest import Extent
 from osprovider.layout import Placement
+from osprovider.manifest import Extent
 from tools.timing import Run, asked_runs, new_file, settle, spread, timed, working_directory
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image
 from osprovider.images import history, packages
-from osprovider.images.manifest import Manifest
 from osprovider.images.picture import draw, parts_of
 from osprovider.images.sources.addresses import shown
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, plain
+from osprovider.manifest import Manifest
 from osprovider.paths import Directories
 
 __all__ = ["show_image"]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from osprovider.config.model import Variant
 from osprovider.config.schema import written
 from osprovider.ganeti.request import Instance
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from osprovider.nics import ResolvedNic
 
 __all__ = ["Context", "ContextDisk", "ContextPartition"]

@@ -13,8 +13,8 @@ from osprovider.datadisks import DiskPlan
 from osprovider.errors import RequestError
 from osprovider.ganeti.hypervisor import has_external_kernel
 from osprovider.ganeti.request import Disk, Request
-from osprovider.images.manifest import Manifest
 from osprovider.layout import PartitionPlan
+from osprovider.manifest import Manifest
 from osprovider.paths import Directories
 from osprovider.plan import Plan
 

@@ -40,9 +40,9 @@ from osprovider.disk.raw import (
 )
 from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError, ImageError
-from osprovider.images.manifest import Extent
 from osprovider.layout import Placement
 from osprovider.linux import clone_range
+from osprovider.manifest import Extent
 
 __all__ = ["DamagedTemplate", "copy_extents", "scan_extents", "verify_extents"]
 

@@ -22,9 +22,9 @@ from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.errors import DeviceError, RequestError, ToolError
-from osprovider.images.manifest import Distribution
 from osprovider.layout import FILLED, less_than_said
 from osprovider.log import human_bytes, plain, reporter
+from osprovider.manifest import Distribution
 from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine

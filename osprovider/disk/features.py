@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from osprovider.images.manifest import Distribution
+from osprovider.manifest import Distribution
 
 __all__ = ["unknown_to"]
 

@@ -38,17 +38,16 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.background import background
-from osprovider.disk import features
+from osprovider.disk import features, integrity
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.host import HostGuest, mounted
 from osprovider.guest.resolve import opened
-from osprovider.images import integrity
-from osprovider.images.store import Template
 from osprovider.layout import PartitionPlan
 from osprovider.log import reporter
+from osprovider.manifest import Template
 from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine

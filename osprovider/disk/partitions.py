@@ -17,9 +17,8 @@ from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
 from osprovider.errors import RequestError
 from osprovider.guest.resolve import opened
-from osprovider.images.manifest import Distribution
-from osprovider.images.store import Template
 from osprovider.layout import MIB, TablePlan
+from osprovider.manifest import Distribution, Template
 from osprovider.run import run, running
 from osprovider.sandbox import confine
 

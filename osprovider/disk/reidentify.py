@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable
 from osprovider.disk.renaming import NewNames, Renaming, is_signed
 from osprovider.errors import GuestError
 from osprovider.guest.protocol import Guest
-from osprovider.images.manifest import Manifest
 from osprovider.layout import TablePlan, msdos_partition_uuid
 from osprovider.log import plain, reporter
+from osprovider.manifest import Manifest
 
 __all__ = ["renaming", "rewrite"]
 

@@ -18,18 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from osprovider import linux
+from osprovider.disk import integrity
 from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
 from osprovider.guest.host import mounted
-from osprovider.images import integrity
 from osprovider.images.diskimage import rebuilt_table
-from osprovider.images.manifest import Extent
 from osprovider.images.newfile import is_full, new_file, raw_beside, to_qcow2
-from osprovider.images.store import Template
 from osprovider.layout import Placement
 from osprovider.log import reporter
+from osprovider.manifest import Extent, Template
 from osprovider.paths import Directories
 from osprovider.run import run
 

@@ -18,10 +18,10 @@ from osprovider.images import formats, streams, tree
 from osprovider.images.archive import unpack
 from osprovider.images.detach import detach
 from osprovider.images.diskimage import contents, convert
-from osprovider.images.manifest import Origin
 from osprovider.images.prepare import Job, Made, look, make_tree
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
+from osprovider.manifest import Origin
 
 __all__ = ["take"]
 

@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from osprovider.paths import Directories
 
 __all__ = ["Entry", "entries", "note"]

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from osprovider.images.manifest import Filesystem, Manifest
 from osprovider.layout import EXTENDED_TYPES
 from osprovider.log import human_bytes, plain
+from osprovider.manifest import Filesystem, Manifest
 
 __all__ = ["Part", "draw", "parts_of"]
 
@@ -28,7 +28,7 @@ class Part:
 
     Attributes:
         label: what it is called in the picture: a partition's number, ``-`` for room between partitions.
-        role: see :class:`osprovider.images.manifest.ImagePartition`.
+        role: see :class:`osprovider.manifest.ImagePartition`.
         start_bytes: from the disk's start.
         size_bytes: its length.
         filesystem: what is on it; None where there is none.

@@ -22,8 +22,8 @@ from pathlib import Path
 from osprovider import locks
 from osprovider.errors import ImageError
 from osprovider.images import history
-from osprovider.images.manifest import Manifest, OtherVersion
 from osprovider.log import reporter
+from osprovider.manifest import Manifest, OtherVersion
 from osprovider.paths import Directories
 
 __all__ = ["Fault", "Identity", "Place", "TemplateInfo", "Unusable", "places", "sweep"]

@@ -38,10 +38,10 @@ from osprovider.guest.host import DRIVERS, HostGuest
 from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
 from osprovider.images.builder import bootstrap, reproducible, requirements
-from osprovider.images.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter
+from osprovider.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.paths import Directories
 from osprovider.run import run
 
@@ -88,7 +88,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Made:
-    """A template's file, as far as it is made; see :class:`osprovider.images.manifest.Manifest` for the attributes."""
+    """A template's file, as far as it is made; see :class:`osprovider.manifest.Manifest` for the attributes."""
 
     facts: tree.Facts
     size_bytes: int

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from osprovider import manifest
 from osprovider.config.model import BootstrapBuild, Image, Variant
 from osprovider.errors import ImageError
-from osprovider.images import manifest
 from osprovider.images.builder.distributions import KEYRINGS, distribution
 from osprovider.layout import template_filesystem
 from osprovider.paths import Directories

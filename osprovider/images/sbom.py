@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import osprovider
 from osprovider.errors import ImageError
-from osprovider.images.manifest import Distribution, Manifest
 from osprovider.images.packages import Package
 from osprovider.log import plain
+from osprovider.manifest import Distribution, Manifest
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom

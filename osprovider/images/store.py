@@ -2,7 +2,7 @@
 
 Not for: how a template lies in the cache (:mod:`osprovider.images.place`), what is in it
 (:mod:`osprovider.images.prepare`), what goes when the cache is full (:mod:`osprovider.images.room`), or how damage is
-found (:mod:`osprovider.images.integrity`).
+found (:mod:`osprovider.disk.integrity`).
 """
 
 from __future__ import annotations
@@ -17,32 +17,17 @@ from typing import TYPE_CHECKING
 from osprovider.config.load import load_cache
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ImageError
-from osprovider.images.manifest import Manifest
 from osprovider.images.place import Fault, Identity, Place, TemplateInfo, Unusable, places, sweep
 from osprovider.images.recipe import Recipe
+from osprovider.manifest import Manifest, Template
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
     from osprovider.images.sources.obtain import Obtained, Sources
 
-__all__ = ["Store", "Template", "TemplateInfo", "Unusable", "Verdict"]
+__all__ = ["Store", "TemplateInfo", "Unusable", "Verdict"]
 
 _TRIES = 3  # how often a template may vanish between its making and its use
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A template in use.
-
-    Attributes:
-        manifest: see there.
-        fd: the image, open for reading.
-        path: the image.
-    """
-
-    manifest: Manifest
-    fd: int
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +242,7 @@ class Store:
 
 def _verify(place: Place, name: str | None) -> Verdict | None:
     """Verify a template; None where it is another image's, or gone."""
-    from osprovider.images import integrity  # a warm create checks while it copies
+    from osprovider.disk import integrity  # a warm create checks while it copies
 
     with place.in_use():
         identity = place.identity()

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from osprovider.guest.identity import FORGOTTEN
 from osprovider.guest.protocol import Guest
-from osprovider.images.manifest import Distribution, Kernel
 from osprovider.images.packages import Package
+from osprovider.manifest import Distribution, Kernel
 
 __all__ = ["LEFT_BY_BUILD", "Facts", "clean", "inspect", "version_key"]
 
@@ -72,7 +72,7 @@ _BOOT_LOADERS = (("grub-bios", "/usr/lib/grub/i386-pc"), ("grub-uefi", "/usr/lib
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a manifest says of a tree; see :class:`osprovider.images.manifest.Manifest`.
+    """What a manifest says of a tree; see :class:`osprovider.manifest.Manifest`.
 
     Attributes:
         packages: what is installed; not noted here, but by :func:`osprovider.images.packages.read`.

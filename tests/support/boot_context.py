@@ -16,7 +16,7 @@ from typing import Any
 from osprovider.config.model import Variant
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.ganeti.request import Instance
-from osprovider.images.manifest import Distribution, Filesystem, Kernel
+from osprovider.manifest import Distribution, Filesystem, Kernel
 from tests.support.guests import directory_guest
 from tests.support.manifests import manifest
 

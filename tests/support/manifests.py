@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from osprovider.images.manifest import FORMAT, Distribution, Filesystem, Manifest
+from osprovider.manifest import FORMAT, Distribution, Filesystem, Manifest
 
 __all__ = ["manifest"]
 

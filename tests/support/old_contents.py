@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from osprovider.disk.loop import loop_device
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 
 __all__ = ["assert_files_show_nothing_old", "assert_holes_are_zero", "fill"]
 

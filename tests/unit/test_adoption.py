@@ -10,8 +10,8 @@ import pytest
 from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError, RequestError
-from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.layout import EXTENDED_TYPES, TYPES, DiskFacts, Placement, TablePlan, derived_uuid
+from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -19,7 +19,7 @@ from osprovider.customize.runner import executable_environment
 from osprovider.errors import Problem
 from osprovider.ganeti.request import Instance
 from osprovider.guest.protocol import Guest
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from osprovider.nics import ResolvedNic
 from tests.support.boot_context import boot_context
 from tests.support.documents import CHECKOUT, DOCUMENTS, FILES, RULES, Block, anchors, blocks, commands, prose, table

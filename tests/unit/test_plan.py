@@ -12,8 +12,8 @@ from osprovider.errors import RequestError
 from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Request, Script
 from osprovider.ganeti.synthesis import synthesize
-from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.layout import TYPES, DiskFacts
+from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
 from tests.support.boot_context import boot_context

@@ -15,9 +15,9 @@ from osprovider.errors import ImageError, ToolError
 from osprovider.guest.appliance import appliance
 from osprovider.images.capture.order import Found, Order, naming, take_identity
 from osprovider.images.diskimage import contents
-from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.images.newfile import raw_beside, to_qcow2
 from osprovider.log import reporter
+from osprovider.manifest import ImagePartition, ImageTable
 from osprovider.paths import Directories
 
 __all__ = ["copy_disk", "wanted_ranges"]

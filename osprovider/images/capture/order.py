@@ -15,8 +15,8 @@ from osprovider.errors import GuestError, ImageError
 from osprovider.guest.protocol import Guest
 from osprovider.images import tree
 from osprovider.images.anonymize import anonymize
-from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.log import reporter
+from osprovider.manifest import ImagePartition, ImageTable
 
 __all__ = ["FORMATS", "SUFFIXES", "Format", "Found", "Order", "naming", "take_identity"]
 

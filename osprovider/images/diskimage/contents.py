@@ -26,7 +26,7 @@ from osprovider.guest.protocol import Guest
 from osprovider.guest.volume import Volume
 from osprovider.images.diskimage.places import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
 from osprovider.images.diskimage.table import read_image_table, strip_table
-from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from osprovider.guest import fstab
 from osprovider.guest.appliance import DRIVERS
-from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.layout import msdos_partition_uuid
+from osprovider.manifest import ImagePartition, ImageTable
 
 __all__ = ["ESP", "MOUNTED", "SUBVOLUME", "System", "placed_in", "type_of"]
 

@@ -11,7 +11,7 @@ import uuid
 import zlib
 
 from osprovider.disk.gpt import ENTRY, HEADER, SIGNATURE, Header
-from osprovider.images.manifest import ImageTable
+from osprovider.manifest import ImageTable
 
 __all__ = ["pieces"]
 

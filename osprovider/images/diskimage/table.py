@@ -16,8 +16,8 @@ from pathlib import Path
 from osprovider.disk import msdos
 from osprovider.disk.gpt import ENTRY, SIGNATURE, Gpt, GptError
 from osprovider.errors import ImageError
-from osprovider.images.manifest import ImagePartition, ImageTable
 from osprovider.layout import EXTENDED_TYPES, TYPES
+from osprovider.manifest import ImagePartition, ImageTable
 
 __all__ = ["read_image_table", "strip_table"]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support.leftovers import no_leftovers
 from tests.support.login import Shell, log_in
 from tests.support.old_contents import assert_files_show_nothing_old, assert_holes_are_zero, fill

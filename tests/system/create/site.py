@@ -14,7 +14,7 @@ from uuid import UUID, uuid4, uuid5
 
 from osprovider.ganeti.request import Script
 from osprovider.ganeti.synthesis import synthesize
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support.template import CHECKOUT
 
 _MEASURE = """\

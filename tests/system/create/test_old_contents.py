@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support.old_contents import assert_holes_are_zero, fill
 from tests.system.create.site import Site, attached, sfdisk
 

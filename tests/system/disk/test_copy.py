@@ -14,8 +14,8 @@ from osprovider.disk.device import claim
 from osprovider.disk.raw import sync, write_all
 from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError
-from osprovider.images.manifest import Extent
 from osprovider.layout import Placement
+from osprovider.manifest import Extent
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, python, run_child, used_disk
 
 TEMPLATE_SIZE = 24 * MIB

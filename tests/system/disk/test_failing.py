@@ -19,9 +19,9 @@ from osprovider.disk.device import claim
 from osprovider.disk.raw import sync
 from osprovider.disk.wipe import clear_signatures, wipe
 from osprovider.errors import DeviceError
-from osprovider.images.manifest import Extent
 from osprovider.layout import PartitionPlan, Placement, TablePlan
 from osprovider.linux import Fallocate, fallocate
+from osprovider.manifest import Extent
 from tests.support.served_disks import failing, forgetful
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, used_disk
 

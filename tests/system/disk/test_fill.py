@@ -22,9 +22,8 @@ from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
 from osprovider.division import lay_out
 from osprovider.errors import RequestError
-from osprovider.images.manifest import Distribution, Filesystem, Manifest
-from osprovider.images.store import Template
 from osprovider.layout import DiskFacts, PartitionPlan, with_subvolume
+from osprovider.manifest import Distribution, Filesystem, Manifest, Template
 from tests.support.boot_context import boot_context
 from tests.support.trees import Entry, populate, read_tree, scratch_filesystem
 from tests.system.disk.support import MIB, attached, used_disk

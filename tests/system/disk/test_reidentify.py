@@ -14,8 +14,8 @@ import pytest
 from osprovider.disk.reidentify import renaming, rewrite
 from osprovider.disk.renaming import NewNames, Renaming
 from osprovider.guest.host import HostGuest
-from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable, Kernel, Manifest
 from osprovider.layout import PartitionPlan, TablePlan, TableType
+from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Kernel, Manifest
 from tests.support.guests import directory_guest
 from tests.support.manifests import manifest
 

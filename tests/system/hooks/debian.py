@@ -11,7 +11,7 @@ from pathlib import Path
 
 from osprovider.config.model import User, Variant
 from osprovider.customize.context import Context, ContextDisk
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from osprovider.nics import ResolvedNic
 from tests.support.boot_context import boot_context
 from tests.support.template import CHECKOUT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support.mounts import mounted
 from tests.support.runs import locked
 from tests.system.images.builder import Job, run_job

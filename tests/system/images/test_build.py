@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk import filesystem
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support.mounts import mounted
 from tests.system.images.builder import Job, run_job
 from tests.system.images.conftest import NODE, Built, shared_template

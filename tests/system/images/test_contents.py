@@ -14,7 +14,7 @@ import pytest
 from osprovider.errors import ImageError
 from osprovider.guest.protocol import Guest
 from osprovider.images.diskimage.contents import Contents, examine
-from osprovider.images.manifest import ImagePartition
+from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers
 from tests.system.create.cloud import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support.http_server import serve
 from tests.support.mounts import mounted
 from tests.support.openpgp import making_keys

@@ -17,8 +17,7 @@ from osprovider.disk.filesystem import read_superblock
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.rebuilt_table import pieces
 from osprovider.images.export import Format, export
-from osprovider.images.manifest import Filesystem, ImagePartition, ImageTable
-from osprovider.images.store import Template
+from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Template
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
 

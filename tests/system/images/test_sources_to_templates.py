@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from osprovider.images.manifest import Manifest
+from osprovider.manifest import Manifest
 from tests.support import small_system
 from tests.support.http_server import Page, serving
 from tests.support.image_files import make_tar, template_image

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from osprovider.guest.host import HostGuest
-from osprovider.images.manifest import Kernel
 from osprovider.images.tree import clean, inspect, version_key
+from osprovider.manifest import Kernel
 from tests.support.guests import directory_guest
 
 OS_RELEASE = """\

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from osprovider.disk.features import unknown_to
-from osprovider.images.manifest import Distribution
+from osprovider.manifest import Distribution
 from tests.support.template import CHECKOUT
 
 OLDER_THAN_64BIT = {"metadata_csum", "64bit"}

@@ -9,7 +9,7 @@ import pytest
 
 from osprovider.config.model import Boot, Layout, Variant
 from osprovider.customize.context import Context, ContextPartition
-from osprovider.images.manifest import Kernel
+from osprovider.manifest import Kernel
 from tests.support.boot_context import ROOT_GUID, ROOT_UUID, boot_context, run_hook
 
 MENU = "boot/extlinux/extlinux.conf"

@@ -10,7 +10,7 @@ import pytest
 from osprovider.config.model import Hooks, Layout, Swap, Variant
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.errors import HookError
-from osprovider.images.manifest import ImageTable
+from osprovider.manifest import ImageTable
 from tests.support.boot_context import ROOT_UUID, run_hook
 from tests.unit.hooks.trees import context, snapshot, write_tree
 

@@ -12,7 +12,7 @@ import pytest
 from osprovider.config.model import Boot, Variant
 from osprovider.customize.context import Context, ContextPartition
 from osprovider.customize.debconf import with_answers
-from osprovider.images.manifest import ImageTable, Kernel
+from osprovider.manifest import ImageTable, Kernel
 from tests.support.boot_context import ROOT_GUID, ROOT_UUID, TEMPLATE_UUID, boot_context, run_hook
 
 MENU = "boot/grub/grub.cfg"

@@ -11,8 +11,8 @@ import pytest
 from osprovider.config.model import Layout, Swap, Variant
 from osprovider.customize.context import Context
 from osprovider.disk.raw import data_ranges
-from osprovider.images.manifest import Distribution
 from osprovider.layout import derived_uuid
+from osprovider.manifest import Distribution
 from tests.support.boot_context import run_hook
 from tests.unit.hooks.trees import context, snapshot
 

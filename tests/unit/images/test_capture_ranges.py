@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from osprovider.images.capture.disk import wanted_ranges
-from osprovider.images.manifest import ImagePartition, ImageTable
+from osprovider.manifest import ImagePartition, ImageTable
 
 MIB = 1 << 20
 SIZE = 100 * MIB

@@ -15,7 +15,7 @@ import pytest
 from osprovider.disk.gpt import ENTRY, HEADER, Gpt
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.table import read_image_table, strip_table
-from osprovider.images.manifest import ImageTable
+from osprovider.manifest import ImageTable
 
 MIB = 1 << 20
 SIZE = 16 * MIB

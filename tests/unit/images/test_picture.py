@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from osprovider.images.manifest import Extent, Filesystem, ImagePartition, ImageTable, Manifest
 from osprovider.images.picture import draw, parts_of
 from osprovider.log import plain
+from osprovider.manifest import Extent, Filesystem, ImagePartition, ImageTable, Manifest
 from tests.support.manifests import manifest
 
 MIB = 1 << 20

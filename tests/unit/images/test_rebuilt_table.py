@@ -9,7 +9,7 @@ from pathlib import Path
 
 from osprovider.images.diskimage.rebuilt_table import pieces
 from osprovider.images.diskimage.table import read_image_table, strip_table
-from osprovider.images.manifest import ImagePartition, ImageTable
+from osprovider.manifest import ImagePartition, ImageTable
 
 SIZE = 64 << 20
 ROOT = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"

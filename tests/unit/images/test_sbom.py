@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 
 from osprovider.errors import ImageError
-from osprovider.images.manifest import Distribution, Manifest, Origin
 from osprovider.images.packages import Package
 from osprovider.images.sbom import bill_of_materials
+from osprovider.manifest import Distribution, Manifest, Origin
 from tests.support.manifests import manifest
 
 MANIFEST = manifest(

@@ -18,10 +18,10 @@ import pytest
 from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import ImageError
 from osprovider.images import prepare
-from osprovider.images.manifest import FORMAT, Extent, Filesystem, Manifest
 from osprovider.images.recipe import Recipe
 from osprovider.images.room import prune
 from osprovider.images.store import Store
+from osprovider.manifest import FORMAT, Extent, Filesystem, Manifest
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
 

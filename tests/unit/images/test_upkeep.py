@@ -15,9 +15,9 @@ import pytest
 
 from osprovider.errors import ConfigurationError
 from osprovider.images import history
-from osprovider.images.manifest import Manifest
 from osprovider.images.room import prune
 from osprovider.images.store import Store
+from osprovider.manifest import Manifest
 from osprovider.paths import Directories
 from tests.unit.images.test_store import _FORK, IMAGE, VARIANT, Builder, builder, directories, entries, open_once, store
 

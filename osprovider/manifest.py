@@ -1,5 +1,6 @@
 """What deployment must know of a template, so that it never has to look inside: the template's manifest.
 
+The part that prepares images writes it, and the one that deploys them reads it; neither needs to know the other.
 Not for: making or finding templates (:mod:`osprovider.images.store`).
 """
 
@@ -9,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from osprovider.errors import ImageError
@@ -24,6 +26,7 @@ __all__ = [
     "Manifest",
     "Origin",
     "OtherVersion",
+    "Template",
 ]
 
 FORMAT = 2
@@ -253,6 +256,21 @@ class Manifest:
             return cls(**data)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"not a manifest: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template in use.
+
+    Attributes:
+        manifest: its manifest.
+        fd: its file, open for reading.
+        path: its file.
+    """
+
+    manifest: Manifest
+    fd: int
+    path: Path
 
 
 def _filesystem(data: dict[str, Any]) -> Filesystem:

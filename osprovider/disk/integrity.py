@@ -12,8 +12,8 @@ from pathlib import Path
 
 from osprovider.disk.raw import data_ranges
 from osprovider.errors import ImageError
-from osprovider.images.manifest import Extent, Manifest
 from osprovider.log import reporter
+from osprovider.manifest import Extent, Manifest
 
 __all__ = ["find_damage"]
 
