@@ -1,43 +1,35 @@
-"""Makes a template: whatever an image is, its bits become one sparse file and a manifest.
+"""What is the same for every template: its file, the file system that a tree is made in, and its manifest.
 
-- Packages are installed, and archives unpacked, into a file system made by our own mkfs: a sparse file, mounted through
-  a loop device in a mount namespace of this process, so that file capabilities, ACLs and other attributes stay as they
-  are. Of an archive, that file is the template: trimmed, checked and shrunk, it is small, and grows well. What packages
-  made is packed into another one, the same each time (:mod:`osprovider.disk.pack`).
-- A file system or a disk that somebody else made stays as it is. This machine's kernel never mounts it.
+A file system of ours is a sparse file, mounted through a loop device in a mount namespace of this process, so that file
+capabilities, ACLs and other attributes stay as they are. Trimmed, checked and shrunk, it is small, and grows well.
 
-Not for: where templates lie, and who waits for whom (:mod:`osprovider.images.store`); where sources come from
-(:mod:`osprovider.images.sources.obtain`).
+Not for: what a template is made of (:mod:`osprovider.images.built`, :mod:`osprovider.images.foreign`); where templates
+lie, and who waits for whom (:mod:`osprovider.images.store`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import osprovider
 from osprovider import linux
 from osprovider.background import Task
-from osprovider.config.load import load_cache
 from osprovider.disk import features, filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
-from osprovider.disk.pack import pack
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.guest.host import DRIVERS, HostGuest
 from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
-from osprovider.images.builder import bootstrap, reproducible, requirements
+from osprovider.images.builder.bootstrap import OutOfSpace
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter
@@ -45,13 +37,7 @@ from osprovider.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest
 from osprovider.paths import Directories
 from osprovider.run import run
 
-if TYPE_CHECKING:
-    from osprovider.images.sources.obtain import Obtained
-
-__all__ = ["Job", "Made", "look", "make_tree", "prepare"]
-
-_LARGEST_BUILD = 16 << 30
-"""Of the file system while packages are installed into it; sparse."""
+__all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare"]
 
 _LEAST_FREE = 512 << 20
 """What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
@@ -85,6 +71,11 @@ class Job:
         """The definition's name."""
         return self.recipe.image
 
+    @property
+    def identity(self) -> str:
+        """The UUID of a file system that is made for the template; each instance gets another."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.key))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Made:
@@ -101,7 +92,7 @@ class Made:
 
 
 def prepare(
-    recipe: Recipe, key: str, image: Path, scratch: Path, directories: Directories, obtained: Obtained | None
+    recipe: Recipe, key: str, image: Path, scratch: Path, directories: Directories, make: Callable[[Job], Made]
 ) -> Manifest:
     """Make a template.
 
@@ -111,7 +102,7 @@ def prepare(
         image: the file to make, in ``scratch``.
         scratch: an empty directory; what else is left in it is the caller's to remove.
         directories: the cache directory is named when it is full; the appliance lies in it.
-        obtained: the definition's source, verified; None where packages are installed.
+        make: fills the file: :func:`osprovider.images.built.build`, or :func:`osprovider.images.foreign.take`.
 
     Returns:
         what is in the image.
@@ -121,13 +112,11 @@ def prepare(
     """
     free = _free_bytes(scratch)
     job = Job(recipe, key, image, scratch, directories, free)
-    if obtained is None:
-        requirements.require_tools(recipe)
     if free < _LEAST_FREE:
         raise _too_little_space(job, f"at least {human_bytes(_LEAST_FREE)}")
     image.touch(mode=0o600, exist_ok=False)
     try:
-        made = _build(job) if obtained is None else _take(job, obtained)
+        made = make(job)
     except (GuestError, ImageError, OSError) as error:
         if _free_bytes(scratch) < _NEARLY_FULL:
             raise _too_little_space(job, f"more than {human_bytes(free)}") from error
@@ -186,46 +175,9 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
     )
 
 
-def _build(job: Job) -> Made:
-    """Install packages, and pack the tree: from the same packages comes the same file."""
-    build, began = job.recipe.build, time.time() - 1  # a file's time may be behind the clock's by a tick
-    materials = job.scratch / "materials"
-    materials.mkdir()
-    with _filling(job, job.scratch / "system.img", min(job.free_bytes, _LARGEST_BUILD)) as (guest, root):
-        with reporter.step(f"image {job.name}: {build.suite} by {build.tool}") as detail:
-            proxy = load_cache(job.directories).proxy
-            epoch = bootstrap.install(job.recipe, guest, root, materials, proxy=proxy)
-            facts = look(job, guest)
-            detail(f"{len(facts.packages)} packages")
-        with reporter.step(f"image {job.name}: clean"):
-            tree.clean(guest, (*tree.LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
-            reproducible.settle(guest, root, began=began, epoch=epoch)
-        with reporter.step(f"image {job.name}: pack") as detail:
-            kind = job.recipe.filesystem
-            unknown = features.unknown_to(facts.distribution, kind)
-            pack(root, job.image, kind, identity=_identity(job), epoch=epoch, without=unknown)
-            made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
-            detail(human_bytes(made.size_bytes))
-    tools: dict[str, str] = {build.tool: requirements.tool_version(build.tool)}
-    with reporter.step(f"image {job.name}: digest"), job.image.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools, digest=digest)
-
-
 def look(job: Job, guest: HostGuest) -> tree.Facts:
     """Note what a manifest says of a system, and list its packages."""
     return dataclasses.replace(tree.inspect(guest), packages=packages.read(guest, job.scratch, job.name))
-
-
-def _identity(job: Job) -> str:
-    """The UUID of a file system that is made here; each instance gets another."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, job.key))
-
-
-def _take(job: Job, obtained: Obtained) -> Made:
-    from osprovider.images.foreign import take  # what a build needs not is not imported
-
-    return take(job, obtained)
 
 
 def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.Facts], tools: dict[str, str]) -> Made:
@@ -240,7 +192,7 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
     Raises:
         ImageError: it does not fit, or ``fill`` failed.
     """
-    with _filling(job, job.image, size_bytes) as (guest, root):
+    with filling(job, job.image, size_bytes) as (guest, root):
         with _written_out(root, job.image):
             facts = fill(guest, root)
         with reporter.step(f"image {job.name}: store"):
@@ -255,11 +207,23 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
 
 
 @contextmanager
-def _filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest, Path]]:
-    """Make a file system in a file, and mount it while it is filled."""
+def filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest, Path]]:
+    """Make a file system in a file, and mount it while it is filled.
+
+    Args:
+        job: see there.
+        image: the file.
+        size_bytes: of the file system, at least a certain size that everything needs.
+
+    Yields:
+        the tree, and where it is mounted.
+
+    Raises:
+        ImageError: it is full.
+    """
     kind = job.recipe.filesystem
     size_bytes = max(size_bytes - size_bytes % _BLOCK, _LEAST_FREE)
-    filesystem.make(image, kind, uuid=_identity(job), label="", size_bytes=size_bytes)
+    filesystem.make(image, kind, uuid=job.identity, label="", size_bytes=size_bytes)
     linux.private_mount_namespace()
     root = job.scratch / "root"
     root.mkdir()
@@ -267,7 +231,7 @@ def _filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest
         try:
             yield guest, root
         except (GuestError, ImageError, OSError) as error:
-            if isinstance(error, bootstrap.OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
+            if isinstance(error, OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
                 raise _full(job, size_bytes) from error
             raise
 

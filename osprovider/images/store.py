@@ -8,7 +8,7 @@ found (:mod:`osprovider.disk.integrity`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from osprovider.manifest import Manifest, Template
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
+    from osprovider.images.prepare import Job, Made
     from osprovider.images.sources.obtain import Obtained, Sources
 
 __all__ = ["Store", "TemplateInfo", "Unusable", "Verdict"]
@@ -195,7 +196,7 @@ class Store:
         from osprovider.images.prepare import prepare  # what a warm create needs not is not imported
 
         with place.making() as (scratch, image):
-            place.publish(prepare(recipe, place.key, image, scratch, self._directories, obtained))
+            place.publish(prepare(recipe, place.key, image, scratch, self._directories, _maker(obtained)))
 
     def _make_room(self, recipe: Recipe) -> None:
         """Have what was used least recently go where the cache is too large, but not what was just made."""
@@ -238,6 +239,17 @@ class Store:
         """
         sweep(self._directories)
         return tuple(verdict for place in places(self._directories) if (verdict := _verify(place, name)))
+
+
+def _maker(obtained: Obtained | None) -> Callable[[Job], Made]:
+    """What makes a template of this source, or of packages where there is none."""
+    if obtained is None:
+        from osprovider.images.built import build
+
+        return build
+    from osprovider.images.foreign import take
+
+    return lambda job: take(job, obtained)
 
 
 def _verify(place: Place, name: str | None) -> Verdict | None:

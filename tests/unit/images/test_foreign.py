@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -68,20 +68,19 @@ def test_a_disk_is_no_part_of_a_pair(disk: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("error", "expected"), [(ApplianceError, NodeError), (GuestError, ImageError)])
 def test_what_a_node_cannot_do_is_no_fault_of_the_image(
-    error: type[Exception], expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[Exception], expected: type[Exception], tmp_path: Path
 ) -> None:
     """Which would have what was fetched be fetched anew."""
 
-    def fail(*_: object) -> None:
+    def fail(_job: Job) -> NoReturn:
         raise error("it does not start")
 
     (tmp_path / "disk.raw").write_bytes(bytes(510) + b"\x55\xaa")
-    with obtained_for(Image(source=str(tmp_path / "disk.raw")), tmp_path, 1 << 30) as (job, obtained):
-        monkeypatch.setattr(prepare, "_take", fail)
+    with obtained_for(Image(source=str(tmp_path / "disk.raw")), tmp_path, 1 << 30) as (job, _):
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         with pytest.raises(ImageError, match=r"^image web: it does not start$") as caught:
-            prepare.prepare(job.recipe, job.key, scratch / "image", scratch, job.directories, obtained)
+            prepare.prepare(job.recipe, job.key, scratch / "image", scratch, job.directories, fail)
     assert type(caught.value) is expected
 
 
