@@ -6,8 +6,8 @@ one. A partition only moves where what is on it is known to count from the parti
 and swap do. A BIOS boot partition does not, whose sectors are named by number in the boot sector and in itself (GRUB's
 boot.img and diskboot.img); nor may what nobody knows. What is in front of such a partition stays where it is.
 Sources: UEFI Specification 2.10, section 5.3; the kernel's block/partitions/msdos.c.
-Not for: disks that osprovider divides itself (:mod:`osprovider.layout`), records of logical partitions and boot sectors
-of what has moved (:mod:`osprovider.disk.msdos`, :mod:`osprovider.disk.bootsector`).
+Not for: disks that osprovider divides itself (:mod:`osprovider.division`), records of logical partitions and boot
+sectors of what has moved (:mod:`osprovider.disk.msdos`, :mod:`osprovider.disk.bootsector`).
 """
 
 from __future__ import annotations

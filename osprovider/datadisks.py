@@ -5,7 +5,8 @@ holds a file system is kept, whatever it is, and mounted by the UUID that it has
 ``-O wipe=discard`` asks for a clean start. What looks like anything else is never written over then, but refused. The
 disk that a UEFI firmware has its variables on, which Ganeti puts behind all others, is refused in any case. Disks that
 the variant does not name are left alone.
-Not for: looking at disks or writing to them (:mod:`osprovider.disk.datadisks`), nor disk 0 (:mod:`osprovider.layout`).
+Not for: looking at disks or writing to them (:mod:`osprovider.disk.datadisks`), nor disk 0
+(:mod:`osprovider.systemdisk`).
 """
 
 from __future__ import annotations
@@ -98,9 +99,7 @@ def plan_disks(request: Request, variant: Variant) -> tuple[DiskPlan, ...]:
             points or labels are no good.
         DeviceError: one is too small, or too large for its file system; says both sizes.
     """
-    instance = request.instance
-    if instance is None:
-        raise RequestError("INSTANCE_NAME is not set: this is for an instance")
+    instance = request.require_instance()
     wanted = [(f"disks.{name}", name, spec) for name, spec in variant.disks.items()]
     swap = variant.layout.swap
     keep = request.reinstall and request.parameters.get("wipe") not in _CLEAN_START

@@ -92,24 +92,18 @@ def lay_out(
     partitions = []
     for number, (role, size, kind) in zip(numbers, wanted, strict=False):
         partitions.append(_partition(table, number, role, position, size, kind, instance_uuid))
-        position += -(-size // step) * step
+        position += _rounded_up(size, step)
     end = (facts.size_bytes - MIB) // step * step
     least = position + max(root_bytes, MIB)
     if least > end:
         chosen = sum(part.size_bytes for part in partitions if part.role in ("boot", "swap"))
         of_it = f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
-        raise too_small(facts, -(-least // step) * step + MIB, disk, of_it)
-    size = end - position if layout.grow or not root_bytes else -(-root_bytes // step) * step
-    size = min(size, root_limit_bytes(facts, layout, root_bytes))
-    if layout.table == "msdos" and position + size > MSDOS_LIMIT_SECTORS * facts.sector_size:
-        raise DeviceError(
-            f"disk 0 ({disk}) has {facts.size_bytes >> 30} GiB, and the partitions of an msdos table end at "
-            f"{(MSDOS_LIMIT_SECTORS + 1) * facts.sector_size >> 30} GiB: set layout.table to gpt, or a layout.root_size"
-        )
+        raise too_small(facts, _rounded_up(least, step) + MIB, disk, of_it)
+    size = _root_size_bytes(facts, layout, end - position, root_bytes, step)
     partitions.append(_partition(table, numbers[-1], "root", position, size, filesystem, instance_uuid))
     if layout.table == "msdos":
-        starts = next(index for index, part in enumerate(partitions) if part.role in ("boot", "root"))
-        partitions[starts] = dataclasses.replace(partitions[starts], attributes=_ACTIVE)
+        _refuse_beyond_msdos(facts, position + size, disk)
+        _mark_active(partitions)
     return dataclasses.replace(table, partitions=tuple(partitions))
 
 
@@ -133,11 +127,35 @@ def _undivided(
             raise RequestError(f"layout.table: none leaves no place for {what}: {instead}; or set layout.table to gpt")
     if root_bytes > facts.size_bytes:
         raise too_small(facts, root_bytes, disk)
-    size = facts.size_bytes if layout.grow or not root_bytes else -(-root_bytes // MIB) * MIB
-    size = min(size, facts.size_bytes, root_limit_bytes(facts, layout, root_bytes))
-    table = TablePlan("", facts.sector_size, (), "none")
+    size = _root_size_bytes(facts, layout, facts.size_bytes, root_bytes, MIB)
     size -= size % facts.sector_size
+    table = TablePlan("", facts.sector_size, (), "none")
     return dataclasses.replace(table, partitions=(_partition(table, 0, "root", 0, size, filesystem, instance_uuid),))
+
+
+def _refuse_beyond_msdos(facts: DiskFacts, end_bytes: int, disk: str) -> None:
+    """Refuse a last partition that ends where no entry of an msdos table can say."""
+    if end_bytes > MSDOS_LIMIT_SECTORS * facts.sector_size:
+        raise DeviceError(
+            f"disk 0 ({disk}) has {facts.size_bytes >> 30} GiB, and the partitions of an msdos table end at "
+            f"{(MSDOS_LIMIT_SECTORS + 1) * facts.sector_size >> 30} GiB: set layout.table to gpt, or a layout.root_size"
+        )
+
+
+def _mark_active(partitions: list[PartitionPlan]) -> None:
+    """Set the active flag of the partition that a BIOS's boot code starts from."""
+    starts = next(index for index, part in enumerate(partitions) if part.role in ("boot", "root"))
+    partitions[starts] = dataclasses.replace(partitions[starts], attributes=_ACTIVE)
+
+
+def _root_size_bytes(facts: DiskFacts, layout: Layout, room_bytes: int, needed_bytes: int, step: int) -> int:
+    """What the root takes of its room: all, unless the variant says otherwise and its need is known."""
+    size = room_bytes if layout.grow or not needed_bytes else min(_rounded_up(needed_bytes, step), room_bytes)
+    return min(size, root_limit_bytes(facts, layout, needed_bytes))
+
+
+def _rounded_up(size_bytes: int, step: int) -> int:
+    return -(-size_bytes // step) * step
 
 
 def _wanted(
@@ -150,9 +168,9 @@ def _wanted(
     if "uefi" in firmware:
         wanted.append(("esp", esp_size_bytes(facts.sector_size), "vfat"))
     if layout.boot is not None:
-        wanted.append(("boot", -(-parse_size(layout.boot.size) // MIB) * MIB, layout.boot.filesystem))
+        wanted.append(("boot", _rounded_up(parse_size(layout.boot.size), MIB), layout.boot.filesystem))
     if swap_bytes:
-        wanted.append(("swap", -(-swap_bytes // MIB) * MIB, "swap"))
+        wanted.append(("swap", _rounded_up(swap_bytes, MIB), "swap"))
     return wanted
 
 

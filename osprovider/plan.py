@@ -125,20 +125,7 @@ def make_plan(
         RequestError: the request can't be carried out with this configuration.
         DeviceError: the disk is too small for the image; says both sizes.
     """
-    instance = request.instance
-    if instance is None:
-        raise RequestError("INSTANCE_NAME is not set: this is for an instance")
-    variant = settings.variant
-    nics: tuple[ResolvedNic, ...] = ()
-    if not settings.leave_disk_alone:
-        nics = resolve(
-            request.nics,
-            settings.nics,
-            settings.subnets,
-            variant.network,
-            instance_file=f"instances/{instance.name}.yaml",
-            dns=settings.dns,
-        )
+    instance, variant = request.require_instance(), settings.variant
     system = plan_system_disk(request, settings, facts, manifest)
     if disks is None:
         disks = () if settings.leave_disk_alone else plan_disks(request, variant)
@@ -157,13 +144,27 @@ def make_plan(
         firmware=system.firmware,
         loader=system.loader,
         serial_console=serial_console(request, variant.boot.serial),
-        nics=nics,
+        nics=_nics(request, settings, instance.name),
         hooks=tuple(hooks),
         wipe=variant.wipe,
         isolation=_isolation(variant.isolation, manifest, settings.image_name),
         reinstall=request.reinstall,
         notes=(*_left_out(settings), *system.notes),
         disks=tuple(disks),
+    )
+
+
+def _nics(request: Request, settings: Settings, fqdn: str) -> tuple[ResolvedNic, ...]:
+    """The NICs as the guest will configure them, which nobody does where there is no image."""
+    if settings.leave_disk_alone:
+        return ()
+    return resolve(
+        request.nics,
+        settings.nics,
+        settings.subnets,
+        settings.variant.network,
+        instance_file=f"instances/{fqdn}.yaml",
+        dns=settings.dns,
     )
 
 

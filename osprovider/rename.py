@@ -20,7 +20,6 @@ from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import read_table
-from osprovider.errors import RequestError
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
@@ -46,9 +45,8 @@ def rename(request: Request, directories: Directories) -> None:
         OsproviderError: the disk has no system of ours, or a hook failed. The system keeps its old name then, or the
             part of it that was not written yet.
     """
-    if request.instance is None:
-        raise RequestError("INSTANCE_NAME is not set: rename is for an instance")
-    settings = load(directories, request.variant, instance=request.instance.name, parameters=request.parameters)
+    instance = request.require_instance()
+    settings = load(directories, request.variant, instance=instance.name, parameters=request.parameters)
     plan = make_plan(request, settings, [], None)
     if settings.leave_disk_alone:
         reporter.info(f"{plan.instance}: the disks are left alone, as variant {settings.variant_name} says")
@@ -63,7 +61,7 @@ def rename(request: Request, directories: Directories) -> None:
         disk = ContextDisk(0, device.path, size, system.sector_size, guid, system.partitions)
         context = Context(
             event="rename",
-            instance=request.instance,
+            instance=instance,
             hostname=plan.hostname,
             variant=settings.variant,
             nics=plan.nics,

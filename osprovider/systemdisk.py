@@ -156,7 +156,7 @@ def _table(
     disk: str,
 ) -> TablePlan:
     """The disk's table: the image's own, or one that the variant describes."""
-    uuid = request.instance.uuid if request.instance else ""
+    uuid = request.require_instance().uuid
     swap_file = _swap_file_bytes(layout)
     if manifest is not None and manifest.table is not None:
         return adopt(facts, layout, manifest.table, manifest.size_bytes, uuid, disk)

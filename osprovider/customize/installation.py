@@ -10,7 +10,6 @@ from pathlib import Path
 from osprovider.config.model import Variant
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.datadisks import DiskPlan
-from osprovider.errors import RequestError
 from osprovider.ganeti.hypervisor import has_external_kernel
 from osprovider.ganeti.request import Disk, Request
 from osprovider.layout import PartitionPlan
@@ -37,12 +36,10 @@ def context_of(
     Raises:
         RequestError: the request names no instance.
     """
-    if request.instance is None:
-        raise RequestError("INSTANCE_NAME is not set: hooks are run for an instance")
     others = {disk.index: disk for disk in plan.disks}
     return Context(
         event="create",
-        instance=request.instance,
+        instance=request.require_instance(),
         hostname=plan.hostname,
         variant=variant,
         nics=plan.nics,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from osprovider.errors import RequestError
+
 __all__ = ["Disk", "Instance", "Network", "Nic", "Request", "Script", "Transfer"]
 
 
@@ -159,3 +161,13 @@ class Request:
     old_name: str | None = None
     transfer: Transfer | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def require_instance(self) -> Instance:
+        """The instance, which every script but ``verify`` is called for.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if self.instance is None:
+            raise RequestError(f"INSTANCE_NAME is not set: {self.script.value} is for an instance")
+        return self.instance
