@@ -24,7 +24,8 @@ class Task(Generic[_Result]):
 
     Args:
         name: the thread's.
-        function: what to call. arguments: with what.
+        function: what to call.
+        arguments: with what.
     """
 
     def __init__(self, name: str, function: Callable[..., _Result], *arguments: object) -> None:

@@ -87,7 +87,8 @@ class _System:
     """Where a system is on its disk.
 
     Attributes:
-        guid: the disk's, or an msdos table's signature; empty where there is no table. sector_size: in bytes.
+        guid: the disk's, or an msdos table's signature; empty where there is no table.
+        sector_size: in bytes.
         partitions: of the disk; without a table one of number 0.
         root: the one with the root.
         subvolumes: see :class:`osprovider.guest.volume.Volume`.

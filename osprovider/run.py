@@ -40,7 +40,8 @@ class Completed:
 
     Attributes:
         status: the exit status; negative: the signal that ended it.
-        stdout: all it printed. stderr: likewise.
+        stdout: all it printed.
+        stderr: likewise.
     """
 
     status: int

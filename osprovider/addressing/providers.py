@@ -23,8 +23,12 @@ class Provider:
 
     Attributes:
         name: what people know it by.
-        networks: its prefixes. gateways: at most one of a family. dns: see there. mtu: likewise.
-        link: the link of the NICs that it is for. network: the name of their Ganeti network.
+        networks: its prefixes.
+        gateways: at most one of a family.
+        dns: see there.
+        mtu: likewise.
+        link: the link of the NICs that it is for.
+        network: the name of their Ganeti network.
     """
 
     name: str

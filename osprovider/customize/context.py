@@ -27,7 +27,8 @@ class ContextPartition:
     Attributes:
         number: in the table, 1-based; 0 of what fills the disk.
         role: ``bios_boot``, ``esp``, ``boot``, ``swap``, ``root``, ``data``; of a disk image also ``other``.
-        start_bytes: from the disk's start. size_bytes: its length.
+        start_bytes: from the disk's start.
+        size_bytes: its length.
         guid: the partition's own GUID (PARTUUID), lower case.
         filesystem: ``ext4``, ``vfat`` … or None.
         filesystem_uuid: as blkid(8) writes it (``1234-ABCD`` for vfat), or None.
@@ -70,7 +71,8 @@ class Context:
         hostname: what the guest is called: the FQDN unless the configuration says otherwise.
         reinstall: the instance was installed before.
         old_name: the FQDN before a rename.
-        nics: in Ganeti's order. disks: likewise.
+        nics: in Ganeti's order.
+        disks: likewise.
         variant: the merged configuration.
         manifest: of the template; None at a rename.
         serial_console: the kernel's device and its speed in bits/s (``("ttyS0", 38400)``), None without one.

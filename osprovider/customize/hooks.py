@@ -39,7 +39,8 @@ class Hook:
     Attributes:
         name: its file's name.
         path: its file.
-        after: names of hooks that run before it, where they run. before: names of hooks that run after it, likewise.
+        after: names of hooks that run before it, where they run.
+        before: names of hooks that run after it, likewise.
         events: at which of ``create`` and ``rename`` it runs.
         kind: ``python`` is loaded, ``executable`` is run as a program.
         shipped: it came with osprovider.

@@ -48,7 +48,8 @@ class Device:
     """A disk that is ours until the claim ends.
 
     Attributes:
-        path: as the operator knows it. fd: open for reading, and for writing unless it was claimed to be read.
+        path: as the operator knows it.
+        fd: open for reading, and for writing unless it was claimed to be read.
         facts: its size and sectors.
         is_block: a block device; a plain file otherwise.
         zeroing: makes zeros on it, and knows what it has refused so far.

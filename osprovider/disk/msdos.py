@@ -46,7 +46,8 @@ class Entry:
     Attributes:
         number: 1 to 4, from 5 on a logical one.
         type: two hexadecimal digits.
-        first: from the disk's start. count: its length.
+        first: from the disk's start.
+        count: its length.
         is_active: the BIOS boots it, where the boot code in the first sector asks.
     """
 

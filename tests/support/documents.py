@@ -38,7 +38,8 @@ class Block:
     """A fenced block.
 
     Attributes:
-        document: the file that it is in. line: of its fence, 1-based.
+        document: the file that it is in.
+        line: of its fence, 1-based.
         rule: what stands behind the fence.
         text: between the fences.
     """

@@ -71,7 +71,9 @@ class Part:
         filesystem: ``ext4``, ``xfs``, ``btrfs``, ``vfat``, ``swap``; empty for none.
         files: what is in it, by path; a link where the content begins with ``->``.
         subvolumes: of a btrfs, made first.
-        uuid: the file system's, as blkid(8) has it. guid: the partition's, in a GPT. label: the file system's.
+        uuid: the file system's, as blkid(8) has it.
+        guid: the partition's, in a GPT.
+        label: the file system's.
         content: what is there in place of a file system.
     """
 
@@ -227,7 +229,8 @@ class Found:
     """A partition of an installed disk.
 
     Attributes:
-        uuid: of its file system. label: likewise.
+        uuid: of its file system.
+        label: likewise.
         tree: a copy of its files.
         size_bytes: of its file system, as statfs(2) has it; 0 where it is not mounted.
     """

@@ -32,7 +32,8 @@ class Job:
 
     Attributes:
         base: holds the configuration, the cache and the run directory.
-        source: the definition's. checksums: likewise.
+        source: the definition's.
+        checksums: likewise.
         how: as a create does, or as ``image pull`` does.
     """
 
