@@ -1,8 +1,8 @@
 """What becomes of the disks beside disk 0: swap and data disks, as pure data.
 
 A variant names them by index or by Ganeti's name. At a first install each is made anew. At a reinstall a data disk that
-holds a file system is kept, whatever it is, and mounted by the UUID that it has; unless ``-O wipe=zero`` or
-``-O wipe=discard`` asks for a clean start. What looks like anything else is never written over then, but refused. The
+holds a file system is kept, whatever it is, and mounted by the UUID that it has; unless ``data_disks: renew``
+(``-O data_disks=renew``) says so. What looks like anything else is never written over then, but refused. The
 disk that a UEFI firmware has its variables on, which Ganeti puts behind all others, is refused in any case. Disks that
 the variant does not name are left alone.
 Not for: looking at disks or writing to them (:mod:`osprovider.disk.datadisks`), nor disk 0
@@ -19,6 +19,7 @@ from typing import Literal
 
 from osprovider.config.model import DataDisk, Variant
 from osprovider.errors import DeviceError, RequestError
+from osprovider.ganeti.hypervisor import CONTAINERS
 from osprovider.ganeti.request import Disk, Request
 from osprovider.layout import MIB, derived_uuid
 
@@ -28,7 +29,6 @@ __all__ = ["DiskPlan", "Signature", "plan_disks", "settle"]
 _LEAST_BYTES = {"ext2": 16 * MIB, "ext3": 16 * MIB, "ext4": 16 * MIB, "xfs": 300 * MIB, "btrfs": 128 * MIB, "swap": MIB}
 _MOST_BYTES = dict.fromkeys(("ext2", "ext3"), 4096 * ((1 << 32) - 1))  # mke2fs(8): 2^32 blocks, less one
 _LONGEST_LABEL = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 12, "btrfs": 255}
-_CLEAN_START = frozenset({"zero", "discard"})
 # An empty file system there would hide what the system needs to boot, or what the kernel has there.
 _PROGRAMS = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")  # links to those in /usr, or the other way round
 _SYSTEM = frozenset({*_PROGRAMS, *(f"/usr{path}" for path in _PROGRAMS), "/usr", "/var"})
@@ -96,13 +96,15 @@ def plan_disks(request: Request, variant: Variant) -> tuple[DiskPlan, ...]:
 
     Raises:
         RequestError: the instance has no such disk, two are the same, one is disk 0 or cannot be written, or mount
-            points or labels are no good.
+            points or labels are no good; or the hypervisor gives the guest none of them.
         DeviceError: one is too small, or too large for its file system; says both sizes.
     """
     instance = request.require_instance()
     wanted = [(f"disks.{name}", name, spec) for name, spec in variant.disks.items()]
     swap = variant.layout.swap
-    keep = request.reinstall and request.parameters.get("wipe") not in _CLEAN_START
+    keep = request.reinstall and variant.data_disks == "keep"
+    if instance.hypervisor in CONTAINERS:
+        _refuse_unreachable(instance.hypervisor, variant)
     plans: dict[int, DiskPlan] = {}
     said: dict[int, str] = {}
     for setting, name, spec in [*([("layout.swap", swap.disk or "", None)] if swap.kind == "disk" else []), *wanted]:
@@ -157,7 +159,7 @@ def settle(plan: DiskPlan, size_bytes: int, signatures: Sequence[Signature]) -> 
 def _in_the_way(plan: DiskPlan, what: str) -> DeviceError:
     return DeviceError(
         f"{plan.name}: {what}: take it out of the variant, or have it made anew, and lose what it holds "
-        "(gnt-instance reinstall -O wipe=zero)"
+        "(gnt-instance reinstall -O data_disks=renew)"
     )
 
 
@@ -204,6 +206,20 @@ def _planned(disk: Disk, spec: DataDisk | None, setting: str, *, uuid: str, keep
         options=spec.options if spec else (),
         keep=keep,
     )
+
+
+def _refuse_unreachable(hypervisor: str, variant: Variant) -> None:
+    """A container's guest has disk 0 alone (``StartInstance`` in Ganeti's ``hv_lxc.py`` and ``hv_chroot.py``)."""
+    if variant.layout.swap.kind == "disk":
+        raise RequestError(
+            f"layout.swap: a guest of the hypervisor {hypervisor} swaps to what the node has: set it to none"
+        )
+    for name, spec in variant.disks.items():
+        if spec.mount is not None:
+            raise RequestError(
+                f"disks.{name}.mount: the hypervisor {hypervisor} mounts disk 0 alone, so nothing would be at "
+                f"{spec.mount}: take mount out of the variant, and have the node mount the disk; or take the disk out"
+            )
 
 
 def _refuse_size(plan: DiskPlan) -> None:

@@ -202,6 +202,10 @@ class Variant:
     wipe: Literal["auto", "zero", "discard", "none"] = field(
         default="auto", metadata={"help": "what happens to what was on the disk; auto: zeroed where that is cheap"}
     )
+    data_disks: Literal["keep", "renew"] = field(
+        default="keep",
+        metadata={"help": "what a reinstall does with swap and data disks: keep what they hold, or lose it"},
+    )
     verify_copy: bool = field(
         default=False, metadata={"help": "read back from the disk what was copied, and compare it with the image"}
     )

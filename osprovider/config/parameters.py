@@ -99,6 +99,11 @@ PARAMETERS: Mapping[str, Parameter] = {
         ),
         Parameter("isolation", "where the guest is mounted: auto, host or appliance", ("isolation",)),
         Parameter("wipe", "what happens to the disk's old content: auto, zero, discard or none", ("wipe",)),
+        Parameter(
+            "data_disks",
+            "what a reinstall does with swap and data disks: keep what they hold, or renew",
+            ("data_disks",),
+        ),
         Parameter(OS_IMAGE, "image that Ganeti itself writes to disk 0, which is then left alone", ()),
     )
 }

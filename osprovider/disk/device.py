@@ -151,7 +151,7 @@ def _reason(path: Path, error: OSError) -> str:
         case errno.EROFS:
             return "is read-only: remount the file system that it is on, or make the device writable"
         case errno.EACCES | errno.EPERM:
-            return "may not be written: it is read-only or immutable (blockdev --setrw, lsattr)"
+            return "may not be written: it is read-only or immutable (blockdev --setrw, chattr -i)"
         case errno.ETXTBSY:
             return "is in use by the kernel (swap, or a program that runs from it): end that first"
         case errno.EBUSY:
@@ -218,6 +218,10 @@ def _take_lock(path: Path, lock: Path) -> tuple[int, bool]:
         except BlockingIOError as error:
             owner = os.read(fd, 20).decode().strip() or "?"
             os.close(fd)
+            if owner == str(os.getpid()):
+                raise DeviceError(
+                    f"{path}: is another disk of the instance as well: give each a path of its own (DISK_n_PATH)"
+                ) from error
             raise DeviceError(
                 f"{path}: another osprovider (process {owner}) is at work on it: wait for its end"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ def disk(index: int, **changes: Any) -> Disk:
     return Disk(**{"index": index, "path": Path(f"/dev/drbd{index}"), "size_mib": 4096, **changes})
 
 
-def request(*disks: Disk, reinstall: bool = False, **parameters: str) -> Request:
+def request(*disks: Disk, reinstall: bool = False, hypervisor: str = "kvm", **parameters: str) -> Request:
     return Request(
         Script.CREATE,
         20,
         "osprovider",
-        instance=Instance("web1.example.org", INSTANCE, "osprovider+x", "kvm"),
+        instance=Instance("web1.example.org", INSTANCE, "osprovider+x", hypervisor),
         disks=disks or (disk(0), disk(1), disk(2, name="db")),
         reinstall=reinstall,
         parameters=parameters,
@@ -37,6 +38,10 @@ def request(*disks: Disk, reinstall: bool = False, **parameters: str) -> Request
 
 def variant(swap: Swap | None = None, **disks: DataDisk) -> Variant:
     return Variant(layout=Layout(swap=swap or Swap()), disks={name.lstrip("_"): each for name, each in disks.items()})
+
+
+def renewing(what: Variant) -> Variant:
+    return dataclasses.replace(what, data_disks="renew")
 
 
 def planned(asked: Request, what: Variant) -> DiskPlan:
@@ -149,21 +154,23 @@ def test_all_other_places_are_free(mount: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reinstall", "wipe", "keep"),
+    ("reinstall", "wipe", "renew", "keep"),
     [
-        (False, None, False),
-        (True, None, True),
-        (True, "auto", True),
-        (True, "none", True),
-        (True, "zero", False),
-        (True, "discard", False),
+        (False, None, False, False),
+        (False, None, True, False),
+        (True, None, False, True),
+        (True, "auto", False, True),
+        (True, "zero", False, True),
+        (True, "discard", False, True),
+        (True, None, True, False),
     ],
 )
-def test_what_is_there_is_kept_at_a_reinstall_unless_a_clean_start_is_asked_for(
-    reinstall: bool, wipe: str | None, keep: bool
+def test_what_is_there_is_kept_at_a_reinstall_unless_its_loss_is_asked_for_by_name(
+    reinstall: bool, wipe: str | None, renew: bool, keep: bool
 ) -> None:
     asked = request(reinstall=reinstall, **({"wipe": wipe} if wipe else {}))
-    plan = planned(asked, variant(_1=DataDisk("xfs", "/srv", "new")))
+    what = variant(_1=DataDisk("xfs", "/srv", "new"))
+    plan = planned(asked, renewing(what) if renew else what)
     found = settle(plan, 4096 * MIB, [EXT4])
     assert found.keep is keep
     assert (found.filesystem, found.uuid, found.label) == (
@@ -210,14 +217,14 @@ def test_what_is_no_file_system_is_neither_mounted_nor_lost(signatures: list[Sig
         DeviceError, match=rf"disk 1 .*{holds}: take it out of the variant, or have it made anew"
     ) as told:
         settle(planned(request(reinstall=True), what), 4096 * MIB, signatures)
-    assert "-O wipe=zero" in str(told.value)
-    assert not settle(planned(request(reinstall=True, wipe="zero"), what), 4096 * MIB, signatures).keep
+    assert "-O data_disks=renew" in str(told.value)
+    assert not settle(planned(request(reinstall=True), renewing(what)), 4096 * MIB, signatures).keep
 
 
 @pytest.mark.parametrize("reinstall", [False, True])
 @pytest.mark.parametrize("what", [variant(_1=DataDisk()), variant(Swap("disk", disk="1"))], ids=["data", "swap"])
 def test_the_firmwares_disk_is_never_written(what: Variant, reinstall: bool) -> None:
-    plan = planned(request(reinstall=reinstall, wipe="zero"), what)
+    plan = planned(request(reinstall=reinstall), renewing(what))
     with pytest.raises(DeviceError, match=r"disk 1 .*the variables of the instance's UEFI firmware.*: take it out"):
         settle(plan, 4096 * MIB, [Signature("firmware volume", "firmware")])
 
@@ -228,3 +235,13 @@ def test_swap_is_made_again_and_never_over_data() -> None:
     assert not settle(plan, 4096 * MIB, []).keep
     with pytest.raises(DeviceError, match="is to be swap, and holds ext4: take it out of the variant"):
         settle(plan, 4096 * MIB, [EXT4])
+
+
+@pytest.mark.parametrize("hypervisor", ["lxc", "chroot"])
+def test_a_container_has_no_disk_but_the_first(hypervisor: str) -> None:
+    asked = request(hypervisor=hypervisor)
+    with pytest.raises(RequestError, match=rf"disks\.db\.mount: the hypervisor {hypervisor} mounts disk 0 alone.*/srv"):
+        plan_disks(asked, variant(db=DataDisk(mount="/srv")))
+    with pytest.raises(RequestError, match=rf"layout\.swap: a guest of the hypervisor {hypervisor} swaps to what"):
+        plan_disks(asked, variant(Swap("disk", disk="1")))
+    assert planned(asked, variant(_1=DataDisk())).mount is None  # the node may mount it

@@ -159,9 +159,11 @@ def content(disk: Path, place: Path) -> str | None:
     return inside(disk, place, "test ! -e kept || cat kept") or None
 
 
-@pytest.mark.parametrize("wipe", ["auto", "zero", "discard"])
-def test_a_reinstall_keeps_what_was_stored_unless_a_clean_start_is_asked_for(
-    site: Site, tmp_path: Path, wipe: str
+@pytest.mark.parametrize(
+    ("parameters", "kept"), [({"wipe": "zero"}, True), ({"data_disks": "renew"}, False)], ids=["kept", "lost"]
+)
+def test_a_reinstall_keeps_what_was_stored_unless_its_loss_is_asked_for_by_name(
+    site: Site, tmp_path: Path, parameters: dict[str, str], kept: bool
 ) -> None:
     disks = disks_of(site)
     created(site, disks)
@@ -170,8 +172,7 @@ def test_a_reinstall_keeps_what_was_stored_unless_a_clean_start_is_asked_for(
     theirs = tags(disks[2])["UUID"]
     for index in (1, 2, 3):
         put(disks[index], tmp_path / "place", f"on disk {index}")
-    outcome = created(site, disks, reinstall=True, parameters={} if wipe == "auto" else {"wipe": wipe})
-    kept = wipe == "auto"
+    outcome = created(site, disks, reinstall=True, parameters=parameters)
     found = [content(disk, tmp_path / "place") for disk in disks[1:4]]
     assert found == ([f"on disk {index}" for index in (1, 2, 3)] if kept else [None] * 3)
     assert (re.search(r"disk 2 \(.*\): its ext4 \(their[^\n]+own\) is kept\n", outcome.said) is not None) is kept
@@ -194,6 +195,7 @@ def test_a_reinstall_keeps_what_was_stored_unless_a_clean_start_is_asked_for(
         ("disks: {swap: {filesystem: xfs}}\n", {}, "is too small: it has 64 MiB, and xfs needs 300 MiB"),
         ('disks: {"1": {mount: srv}}\n', {}, "write an absolute path"),
         ('disks: {"1": {mount: /srv}, "3": {mount: /srv}}\n', {}, "are both /srv"),
+        ('disks: {"1": {mount: /srv}}\n', {"hypervisor": "lxc"}, "the hypervisor lxc mounts disk 0 alone"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_write(
@@ -212,6 +214,16 @@ def test_a_disk_in_use_is_named_before_the_first_write(site: Site) -> None:
         outcome = called(site, disks)
     assert outcome.status == 1
     assert f"{disks[3]}: is in use: {loop}; end that first" in outcome.last_line
+    assert [disk.stat().st_blocks for disk in disks] == [0] * 5
+
+
+def test_one_disk_under_two_names_is_refused_before_the_first_write(site: Site) -> None:
+    disks = disks_of(site)
+    link = site.directory / "link"
+    link.symlink_to(disks[0])
+    outcome = called(site, [disks[0], link, *disks[2:]])
+    assert outcome.status == 1
+    assert f"{link}: is another disk of the instance as well: give each a path of its own" in outcome.last_line
     assert [disk.stat().st_blocks for disk in disks] == [0] * 5
 
 

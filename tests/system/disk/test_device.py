@@ -84,7 +84,7 @@ def test_a_link_leads_to_its_disk(disk: Path, scratch: Path, run_dir: Path) -> N
     link.symlink_to(disk)
     with claim(link, run_dir) as device:
         assert device.path == link
-        assert "another osprovider" in refusal(disk, run_dir)
+        assert "is another disk of the instance as well: give each a path of its own" in refusal(disk, run_dir)
 
 
 @pytest.mark.parametrize(

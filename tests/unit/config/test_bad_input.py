@@ -379,6 +379,7 @@ FULL = {
         hooks: {{disable: [grub], order: {{grub: after fstab}}}}
         isolation: auto
         wipe: auto
+        data_disks: keep
         verify_copy: false
         """,
     Image: """

@@ -55,6 +55,7 @@ def test_every_parameter_but_ganetis_own_sets_a_key_of_the_variant() -> None:
         hooks_disable="timezone",
         isolation="host",
         wipe="zero",
+        data_disks="renew",
     )
     assert variant.image == "other"
     assert variant.layout.filesystem == "ext3"
@@ -70,7 +71,8 @@ def test_every_parameter_but_ganetis_own_sets_a_key_of_the_variant() -> None:
     assert variant.hooks.disable == ("timezone",)
     assert variant.isolation == "host"
     assert variant.wipe == "zero"
-    assert len(PARAMETERS) == 14 + 1
+    assert variant.data_disks == "renew"
+    assert len(PARAMETERS) == 15 + 1
 
 
 @pytest.mark.parametrize("value", ["a,b", "a b", "a, b", " a\tb\n", ",a,,b,"])
