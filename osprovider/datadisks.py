@@ -21,13 +21,12 @@ from osprovider.config.model import DataDisk, Variant
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.hypervisor import CONTAINERS
 from osprovider.ganeti.request import Disk, Request
-from osprovider.layout import MIB, derived_uuid
+from osprovider.layout import MIB, derived_uuid, too_large
 
 __all__ = ["DiskPlan", "Signature", "plan_disks", "settle"]
 
 # mkfs.xfs(8) and mkfs.btrfs(8) refuse less; of the others that is the least of use.
 _LEAST_BYTES = {"ext2": 16 * MIB, "ext3": 16 * MIB, "ext4": 16 * MIB, "xfs": 300 * MIB, "btrfs": 128 * MIB, "swap": MIB}
-_MOST_BYTES = dict.fromkeys(("ext2", "ext3"), 4096 * ((1 << 32) - 1))  # mke2fs(8): 2^32 blocks, less one
 _LONGEST_LABEL = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 12, "btrfs": 255}
 # An empty file system there would hide what the system needs to boot, or what the kernel has there.
 _PROGRAMS = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")  # links to those in /usr, or the other way round
@@ -223,14 +222,11 @@ def _refuse_unreachable(hypervisor: str, variant: Variant) -> None:
 
 
 def _refuse_size(plan: DiskPlan) -> None:
-    least, most = _LEAST_BYTES[plan.filesystem], _MOST_BYTES.get(plan.filesystem)
+    least = _LEAST_BYTES[plan.filesystem]
     if plan.size_bytes is None:
         return
-    if most is not None and plan.size_bytes // 4096 * 4096 > most:
-        raise DeviceError(
-            f"{plan.name} is too large: it has {plan.size_bytes >> 40} TiB, and {plan.filesystem} takes less than 16: "
-            "make it ext4, xfs or btrfs"
-        )
+    if refusal := too_large(plan.filesystem, plan.size_bytes):
+        raise DeviceError(f"{plan.name} is too large: it {refusal}: make it ext4, xfs or btrfs")
     if plan.size_bytes < least:
         raise DeviceError(
             f"{plan.name} is too small: it has {plan.size_bytes // MIB} MiB, and {plan.filesystem} needs "

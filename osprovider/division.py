@@ -28,6 +28,7 @@ from osprovider.layout import (
     esp_size_bytes,
     msdos_partition_uuid,
     root_limit_bytes,
+    too_large,
     too_small,
 )
 
@@ -98,8 +99,10 @@ def lay_out(
     if least > end:
         chosen = sum(part.size_bytes for part in partitions if part.role in ("boot", "swap"))
         of_it = f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
+        of_it = of_it if root_bytes else f"{of_it} beside its own files"
         raise too_small(facts, _rounded_up(least, step) + MIB, disk, of_it)
     size = _root_size_bytes(facts, layout, end - position, root_bytes, step)
+    _refuse_too_large(filesystem, size, disk)
     partitions.append(_partition(table, numbers[-1], "root", position, size, filesystem, instance_uuid))
     if layout.table == "msdos":
         _refuse_beyond_msdos(facts, position + size, disk)
@@ -129,8 +132,17 @@ def _undivided(
         raise too_small(facts, root_bytes, disk)
     size = _root_size_bytes(facts, layout, facts.size_bytes, root_bytes, MIB)
     size -= size % facts.sector_size
+    _refuse_too_large(filesystem, size, disk)
     table = TablePlan("", facts.sector_size, (), "none")
     return dataclasses.replace(table, partitions=(_partition(table, 0, "root", 0, size, filesystem, instance_uuid),))
+
+
+def _refuse_too_large(filesystem: str, size_bytes: int, disk: str) -> None:
+    """Refuse a root that its file system cannot fill."""
+    if refusal := too_large(filesystem, size_bytes):
+        raise DeviceError(
+            f"disk 0 ({disk}): its root {refusal}: set layout.filesystem to ext4, xfs or btrfs, or a layout.root_size"
+        )
 
 
 def _refuse_beyond_msdos(facts: DiskFacts, end_bytes: int, disk: str) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "msdos_partition_uuid",
     "root_limit_bytes",
     "template_filesystem",
+    "too_large",
     "too_small",
     "with_subvolume",
 ]
@@ -71,6 +72,7 @@ FILLED = frozenset({"xfs", "btrfs"})
 _SUBVOLUME = "@"
 _LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller
 _FILLED_OVERHEAD = 256 * MIB
+_MOST_BYTES = dict.fromkeys(("ext2", "ext3"), 4096 * ((1 << 32) - 1))  # mke2fs(8): 2^32 blocks, less one
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,14 @@ def less_than_said(index: int, size_bytes: int, said_bytes: int) -> str | None:
     if size_bytes >= said_bytes:
         return None
     return f"disk {index} has {size_bytes // MIB} MiB, and Ganeti says {said_bytes // MIB} MiB (DISK_{index}_SIZE)"
+
+
+def too_large(filesystem: str, size_bytes: int) -> str | None:
+    """What to say where a file system cannot have this many bytes; None where it can."""
+    most = _MOST_BYTES.get(filesystem)
+    if most is None or size_bytes // 4096 * 4096 <= most:
+        return None
+    return f"has {size_bytes >> 40} TiB, and {filesystem} takes less than 16"
 
 
 def too_small(facts: DiskFacts, needed: int, disk: str, of_it: str = "") -> DeviceError:

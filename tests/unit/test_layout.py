@@ -51,6 +51,24 @@ def test_a_disk_too_small_for_an_own_layout_is_refused_with_both_sizes() -> None
         lay_out(DiskFacts(GIB), Layout(), ("bios", "uefi"), GIB, UUID, "/dev/x")
 
 
+def test_a_disk_too_small_for_any_image_is_refused_before_one_is_known() -> None:
+    with pytest.raises(DeviceError, match=r"it has 64 MiB and the image needs 132 MiB beside its own files; give"):
+        lay_out(DiskFacts(64 * MIB), Layout(), ("bios", "uefi"), 0, UUID, "/dev/x")
+
+
+@pytest.mark.parametrize("table", ["gpt", "none"])
+@pytest.mark.parametrize("known", [0, GIB])
+def test_a_root_larger_than_its_file_system_can_be_is_refused(table: Literal["gpt", "none"], known: int) -> None:
+    large, largest = DiskFacts(20 << 40), DiskFacts(16 << 40)
+    with pytest.raises(
+        DeviceError, match=r"disk 0 \(/dev/x\): its root has (19|20) TiB, and ext3 takes less than 16: set"
+    ):
+        lay_out(large, Layout(table=table, filesystem="ext3"), (), known, UUID, "/dev/x")
+    for may in (Layout(table=table), Layout(table=table, filesystem="ext3", root_size="15TiB")):
+        lay_out(large, may, (), known, UUID, "/dev/x")
+    assert lay_out(largest, Layout(filesystem="ext3"), (), known, UUID, "/dev/x").partitions
+
+
 def test_the_root_of_a_btrfs_is_a_subvolume_of_it() -> None:
     def root(filesystem: str) -> PartitionPlan:
         layout = Layout(filesystem=filesystem)  # type: ignore[arg-type]
