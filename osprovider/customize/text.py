@@ -18,6 +18,8 @@ def split_lines(text: str) -> list[str]:
 def with_block(text: str, mark: str, block: str) -> str:
     """``text`` with a block of ours at its end, in the place of the one that an earlier call put there.
 
+    A line of ours that has lost its other half goes; what stands around it is the guest's and stays.
+
     Args:
         text: a file of the guest's own.
         mark: a comment, which with ``: begin`` and ``: end`` behind it stands around the block.
@@ -25,13 +27,14 @@ def with_block(text: str, mark: str, block: str) -> str:
     """
     begin, end = f"{mark}: begin", f"{mark}: end"
     kept: list[str] = []
-    inside = False
+    start: int | None = None  # of a block that has begun, in kept
     for line in split_lines(text):
         if line == begin:
-            inside = True
-        elif line == end:
-            inside = False
-        elif not inside:
+            start = len(kept)
+        elif line != end:
             kept.append(line)
+        elif start is not None:
+            del kept[start:]
+            start = None
     ours = [begin, *split_lines(block), end] if block else []
     return "".join(f"{line}\n" for line in (*kept, *ours))

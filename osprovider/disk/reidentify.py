@@ -57,6 +57,7 @@ _PROGRAMS = (
     *(f"{esp}/EFI/*/*.[eE][fF][iI]" for esp in _ESP),
 )
 _MOST_SAID = 5  # of one file
+_MOST_FILES = 1000  # in one place; a distribution has a hundred where it has most
 _BESIDE_SIGNED = ("shim", "mm", "fb")  # shim, its MokManager and its fallback
 _SEEDS = tuple(f"{esp}/loader/random-seed" for esp in _ESP)
 _SEED_BYTES = 512  # systemd-boot takes from 32 on
@@ -117,9 +118,20 @@ def rewrite(guest: Guest, names: Renaming) -> int:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
+def _glob(guest: Guest, pattern: str) -> list[str]:
+    """The files of a pattern; refused where nobody knows how long it would take to read all of them."""
+    paths = guest.glob(pattern)
+    if len(paths) > _MOST_FILES:
+        raise GuestError(
+            f"{pattern} of the guest: more than {_MOST_FILES} files that may name its file systems; "
+            "remove from the image what does not belong there"
+        )
+    return paths
+
+
 def _found(guest: Guest, *patterns: str) -> list[str]:
     """The files that there are, each once; a link that dangles is none."""
-    paths = dict.fromkeys(path for pattern in patterns for path in guest.glob(pattern))
+    paths = dict.fromkeys(path for pattern in patterns for path in _glob(guest, pattern))
     return [path for path in paths if guest.exists(path) and not guest.is_directory(path)]
 
 
@@ -216,7 +228,7 @@ def _rewrite_units(guest: Guest, names: Renaming) -> int:
 
     A link in a ``.wants`` directory wants what its name says; where it points to does not count.
     """
-    links = [path for kind in ("wants", "requires") for path in guest.glob(f"{_UNITS}/*.{kind}/*")]
+    links = [path for kind in ("wants", "requires") for path in _glob(guest, f"{_UNITS}/*.{kind}/*")]
     own = [path for path in _found(guest, f"{_UNITS}/*", f"{_UNITS}/*.d/*") if not guest.is_symlink(path)]
     changed = _rewrite_each(guest, own, names.unit)
     for path in own:
@@ -229,7 +241,7 @@ def _rewrite_units(guest: Guest, names: Renaming) -> int:
             guest.symlink(f"../{new.rpartition('/')[2]}", new)
             guest.remove(path)
             changed += 1
-    for directory in guest.glob(f"{_UNITS}/dev-*.*"):
+    for directory in _glob(guest, f"{_UNITS}/dev-*.*"):
         if guest.is_directory(directory) and _renamed(directory, names) != directory:
             guest.remove(directory)  # what was in it has moved
     return changed

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import itertools
 import os
 import stat
 import time
@@ -27,10 +28,13 @@ from osprovider.guest.volume import Volume
 from osprovider.linux import MountFlag, Umount
 from osprovider.run import run
 
-__all__ = ["DRIVERS", "READ_LIMIT", "HostGuest", "mounted", "mounted_together", "refuse_unknown"]
+__all__ = ["DRIVERS", "MOST_FOUND", "READ_LIMIT", "HostGuest", "mounted", "mounted_together", "refuse_unknown"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
+
+MOST_FOUND = 100_000
+"""How many files ``glob`` finds at most: a guest may have made any number of them."""
 
 _CHUNK = 1 << 20
 _WAYS_OUT = {
@@ -114,7 +118,12 @@ class HostGuest(Guest):
         with _reported("list", pattern) as inside:
             found = [""]
             for component in filter(None, inside.split("/")):
-                found = [f"{place}/{name}" for place in found for name in self._matches(place, component)]
+                below: list[str] = []
+                for place in found:
+                    below += (f"{place}/{name}" for name in self._matches(place, component))
+                    if len(below) > MOST_FOUND:
+                        raise OSError(errno.E2BIG, f"more than {MOST_FOUND} are there; remove what the guest needs not")
+                found = below
             return sorted(place or "/" for place in found)
 
     def remove(self, path: str) -> None:
@@ -195,18 +204,21 @@ class HostGuest(Guest):
             raise
 
     def _matches(self, directory: str, pattern: str) -> list[str]:
-        """The names in ``directory`` that one component of a pattern matches."""
+        """The names in ``directory`` that one component of a pattern matches: all, or more than may be."""
         if not any(sign in pattern for sign in "*?["):
             return [pattern] if self._kind(f"{directory}/{pattern}", os.O_NOFOLLOW) is not None else []
         try:
-            with opened(open_inside(self._root, directory or "/", os.O_RDONLY | os.O_DIRECTORY)) as found:
-                names = os.listdir(found)  # noqa: PTH208
+            with (
+                opened(open_inside(self._root, directory or "/", os.O_RDONLY | os.O_DIRECTORY)) as found,
+                os.scandir(found) as entries,  # nobody knows how large it is
+            ):
+                names = (each.name for each in entries if pattern.startswith(".") or not each.name.startswith("."))
+                matching = (name for name in names if fnmatch.fnmatchcase(name, pattern))
+                return list(itertools.islice(matching, MOST_FOUND + 1))
         except OSError as error:
             if error.errno in ABSENT:
                 return []
             raise
-        shown = names if pattern.startswith(".") else [name for name in names if not name.startswith(".")]
-        return [name for name in shown if fnmatch.fnmatchcase(name, pattern)]
 
 
 @contextmanager

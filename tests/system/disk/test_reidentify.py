@@ -13,6 +13,7 @@ import pytest
 
 from osprovider.disk.reidentify import renaming, rewrite
 from osprovider.disk.renaming import NewNames, Renaming
+from osprovider.errors import GuestError
 from osprovider.guest.host import HostGuest
 from osprovider.layout import PartitionPlan, TablePlan, TableType
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Kernel, Manifest
@@ -33,6 +34,21 @@ def guest(tmp_path: Path) -> Iterator[HostGuest]:
     """An empty tree at ``tmp_path``."""
     with directory_guest(tmp_path) as guest:
         yield guest
+
+
+@pytest.mark.parametrize("place", ["etc/grub.d", "etc/systemd/system/x.wants"])
+def test_so_many_files_that_nobody_would_wait_for_them_are_refused(
+    guest: HostGuest, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    for number in range(1000):
+        (tmp_path / place / f"{number}.swap").touch()
+    rewrite(guest, NAMES)
+    (tmp_path / place / "1000.swap").touch()
+    with pytest.raises(
+        GuestError, match=rf"/{place[:5]}.* of the guest: more than 1000 files .*; remove from the image"
+    ):
+        rewrite(guest, NAMES)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from osprovider import linux
 from osprovider.errors import GuestError
+from osprovider.guest import host
 from osprovider.guest.host import HostGuest
 from tests.support.guests import directory_guest
 
@@ -81,3 +82,16 @@ def test_glob_matches_as_a_shell_does(guest: HostGuest, tree: Path, pattern: str
     (tree / "etc/.dot").touch()
     (tree / "etc/link").symlink_to("/dangling")
     assert guest.glob(pattern) == matches
+
+
+def test_a_pattern_that_matches_without_end_is_refused(
+    guest: HostGuest, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "MOST_FOUND", 3)
+    for name in ("a", "b", "c"):
+        (tree / "var/a").mkdir(parents=True, exist_ok=True)
+        (tree / "var/a" / name).touch()
+    assert len(guest.glob("/var/*/*")) == 3
+    (tree / "var/a/d").touch()
+    with pytest.raises(GuestError, match=r"cannot list /var/\*/\* in the guest: more than 3 are there; remove"):
+        guest.glob("/var/*/*")
