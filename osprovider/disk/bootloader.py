@@ -75,7 +75,8 @@ def make_boot_code(table: TablePlan, firmware: Sequence[str]) -> BootCode:
         firmware: what the disk must boot under, of ``bios`` and ``uefi``.
 
     Raises:
-        DeviceError: the table has no root. ToolError: grub-mkimage failed, or the node lacks it or its modules.
+        DeviceError: the table has no root.
+        ToolError: grub-mkimage failed, or the node lacks it or its modules.
     """
     root = table.find("root")
     if root is None:

@@ -25,7 +25,6 @@ from osprovider.errors import DeviceError, RequestError, ToolError
 from osprovider.layout import FILLED, less_than_said
 from osprovider.log import human_bytes, plain, reporter
 from osprovider.manifest import Distribution
-from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine
 
@@ -33,7 +32,6 @@ __all__ = ["DataDisk", "claimed", "make"]
 
 _XFS_IN_PROGRESS = 126  # sb_inprogress: mkfs.xfs clears it last; the other mkfs write what tells of them last
 _FIRMWARE_VOLUME = (40, b"_FVH")  # the start of an OVMF_VARS.fd (UEFI PI specification 1.7, volume 3, section 3.2.1)
-_PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +102,8 @@ def make(
 def _require(plans: Sequence[DiskPlan]) -> None:
     """Refuse where this node cannot make a file system."""
     for plan in plans:
-        package = _PACKAGES.get(plan.filesystem)
-        if package is not None and not is_installed(f"mkfs.{plan.filesystem}"):
-            raise RequestError(
-                f"{plan.name} is to have {plan.filesystem}, and this node has no mkfs.{plan.filesystem}: "
-                f"apt install {package}"
-            )
+        if lack := fill.lack_of_tools(plan.filesystem):
+            raise RequestError(f"{plan.name} is to have {plan.filesystem}, and {lack}")
 
 
 def _look(device: Device) -> tuple[Signature, ...]:

@@ -42,6 +42,7 @@ from osprovider.disk import features, integrity
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
+from osprovider.disk.wipe import clear_ends
 from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.host import HostGuest, mounted
 from osprovider.guest.resolve import opened
@@ -52,10 +53,9 @@ from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["fill", "make", "refuse_damaged", "require"]
+__all__ = ["fill", "lack_of_tools", "make", "refuse_damaged", "require"]
 
 _PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
-_ENDS = 1 << 20  # where file systems, RAIDs and volume managers have their signatures
 _SYNC_SECONDS = 0.1
 _XFS_KNOWS_PARENTS = (6, 10)
 _LARGE_XFS = 1 << 40  # whose log, 1/2048 of it to 2 GiB, mkfs.xfs would write with zeros
@@ -71,15 +71,24 @@ def require(filesystem: str) -> None:
     Raises:
         RequestError: says what to install.
     """
-    if not is_installed(f"mkfs.{filesystem}"):
-        package = _PACKAGES[filesystem]
-        raise RequestError(
-            f"layout.filesystem is {filesystem}, and this node has no mkfs.{filesystem}: apt install {package}"
-        )
+    if lack := lack_of_tools(filesystem):
+        raise RequestError(f"layout.filesystem is {filesystem}, and {lack}")
     if not linux.has_filesystem(filesystem):
         raise RequestError(
             f"layout.filesystem is {filesystem}, and this node's kernel cannot mount it: see modprobe {filesystem}"
         )
+
+
+def lack_of_tools(filesystem: str) -> str | None:
+    """What this node lacks to make a file system, as the end of a line; None where it lacks nothing.
+
+    Args:
+        filesystem: any; what is not made here lacks nothing.
+    """
+    package = _PACKAGES.get(filesystem)
+    if package is None or is_installed(f"mkfs.{filesystem}"):
+        return None
+    return f"this node has no mkfs.{filesystem}: apt install {package}"
 
 
 def refuse_damaged(template: Template) -> None:
@@ -113,7 +122,7 @@ def fill(template: Template, device: Device, part: PartitionPlan, run_directory:
         reporter.progress(what, used) as advance,
         loop_device(device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes) as target,
     ):
-        _clear_ends(device, part)
+        clear_ends(device, part)
         unknown = features.unknown_to(template.manifest.distribution, part.filesystem or "")
         make(target, part.filesystem or "", part.filesystem_uuid or "", without=unknown)
         if part.subvolume:
@@ -139,36 +148,39 @@ def make(path: Path, filesystem: str, uuid: str, *, label: str = "", without: Co
     Raises:
         ToolError: mkfs failed.
     """
-    if filesystem == "xfs":
-        version = run(["mkfs.xfs", "-V"]).text
-        newer = ["-i", "exchange=0", "-n", "parent=0"] if _version(version) >= _XFS_KNOWS_PARENTS else []
-        on = {name: int(name not in without) for name in ("inobtcount", "bigtime", "reflink", "sparse")}
-        run(
-            [
-                *("mkfs.xfs", "-q", "-f", "-K", "-b", "size=4096", "-s", "size=4096"),
-                *("-m", f"crc=1,finobt=1,inobtcount={on['inobtcount']},bigtime={on['bigtime']}"),
-                *("-m", f"reflink={on['reflink']},rmapbt=0,uuid={uuid}"),
-                *("-i", f"size=512,sparse={on['sparse']},nrext64=0"),
-                *newer,
-                *(["-l", f"size={_LARGE_XFS_LOG}"] if _size_bytes(path) > _LARGE_XFS else []),
-                *(["-L", label] if label else []),
-                path,
-            ]
-        )
-    else:
-        # By itself it looks at all block devices, for one with this UUID, and refuses where it has seen one lately.
-        space_tree = "^free-space-tree" if "free-space-tree" in without else "free-space-tree"
-        mkfs = confine(
-            [
-                *("mkfs.btrfs", "-q", "-f", "-K", "--sectorsize", "4096", "--nodesize", "16384"),
-                *("--features", "extref,skinny-metadata,^no-holes", "--runtime-features", space_tree),
-                *("--checksum", "crc32c", "--metadata", "dup", "--data", "single", "--uuid", uuid),
-                *(["--label", label] if label else []),
-                path,
-            ],
-            devices=[path],
-        )
-        run(mkfs)
+    makers = {"xfs": _make_xfs, "btrfs": _make_btrfs}
+    makers[filesystem](path, uuid, label, without)
+
+
+def _make_xfs(path: Path, uuid: str, label: str, without: Collection[str]) -> None:
+    version = run(["mkfs.xfs", "-V"]).text
+    newer = ["-i", "exchange=0", "-n", "parent=0"] if _version(version) >= _XFS_KNOWS_PARENTS else []
+    on = {name: int(name not in without) for name in ("inobtcount", "bigtime", "reflink", "sparse")}
+    run(
+        [
+            *("mkfs.xfs", "-q", "-f", "-K", "-b", "size=4096", "-s", "size=4096"),
+            *("-m", f"crc=1,finobt=1,inobtcount={on['inobtcount']},bigtime={on['bigtime']}"),
+            *("-m", f"reflink={on['reflink']},rmapbt=0,uuid={uuid}"),
+            *("-i", f"size=512,sparse={on['sparse']},nrext64=0"),
+            *newer,
+            *(["-l", f"size={_LARGE_XFS_LOG}"] if _size_bytes(path) > _LARGE_XFS else []),
+            *(["-L", label] if label else []),
+            path,
+        ]
+    )
+
+
+def _make_btrfs(path: Path, uuid: str, label: str, without: Collection[str]) -> None:
+    space_tree = "^free-space-tree" if "free-space-tree" in without else "free-space-tree"
+    mkfs: list[str | Path] = [
+        *("mkfs.btrfs", "-q", "-f", "-K", "--sectorsize", "4096", "--nodesize", "16384"),
+        *("--features", "extref,skinny-metadata,^no-holes", "--runtime-features", space_tree),
+        *("--checksum", "crc32c", "--metadata", "dup", "--data", "single", "--uuid", uuid),
+        *(["--label", label] if label else []),
+        path,
+    ]
+    # By itself it looks at all block devices, for one with this UUID, and refuses where it has seen one lately.
+    run(confine(mkfs, devices=[path]))
 
 
 def _make_subvolume(target: Path, name: str, run_directory: Path) -> None:
@@ -191,13 +203,6 @@ def _version(text: str) -> tuple[int, ...]:
     if found is None:
         raise DeviceError(f"mkfs.xfs does not say its version, but: {text}")
     return int(found[1]), int(found[2])
-
-
-def _clear_ends(device: Device, part: PartitionPlan) -> None:
-    """Zero what tells of an old file system, beyond what mkfs does."""
-    size = min(_ENDS, part.size_bytes)
-    device.zeroing.zero(part.start_bytes, size)
-    device.zeroing.zero(part.start_bytes + part.size_bytes - size, size)
 
 
 def _copy(tree: HostGuest, root: HostGuest, advance: Callable[[int], None]) -> None:

@@ -74,7 +74,8 @@ def signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:
         table: the disk's, whose boot partition, or else root, holds GRUB's directory.
 
     Raises:
-        GuestError: they cannot be read. DeviceError: the partition has no UUID to be found by.
+        GuestError: they cannot be read.
+        DeviceError: the partition has no UUID to be found by.
     """
     if not (guest.exists(SHIM) and guest.exists(SIGNED_GRUB)):
         return {}

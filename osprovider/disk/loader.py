@@ -22,7 +22,8 @@ class Loader(Protocol):
         """Make what does not depend on the guest. Touches neither disk nor guest; may run in any thread.
 
         Raises:
-            DeviceError: the disk cannot have it, or the node lacks it. ToolError: a program failed.
+            DeviceError: the disk cannot have it, or the node lacks it.
+            ToolError: a program failed.
         """
 
     def install(self, guest: HostGuest) -> None:

@@ -15,6 +15,7 @@ from osprovider.disk import filesystem
 from osprovider.disk.device import Device
 from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
+from osprovider.disk.wipe import clear_ends
 from osprovider.errors import RequestError
 from osprovider.guest.resolve import opened
 from osprovider.layout import MIB, TablePlan
@@ -24,7 +25,6 @@ from osprovider.sandbox import confine
 
 __all__ = ["boot_bytes", "make_partitions", "refuse_small_boot"]
 
-_ENDS = 1 << 20  # what tells of an old file system lies there
 _PAGE = 4096  # x86's, in which swap is counted
 _BLOCK = 4096
 # By the least size: as osprovider.disk.filesystem has it, and as mke2fs makes it on what is smaller.
@@ -46,14 +46,13 @@ def make_partitions(device: Device, table: TablePlan, distribution: Distribution
         distribution: the guest's, which decides what its file systems may have.
 
     Raises:
-        DeviceError: the disk cannot be written. ToolError: mke2fs or mkswap failed.
+        DeviceError: the disk cannot be written.
+        ToolError: mke2fs or mkswap failed.
     """
     for part in (table.find("boot"), table.find("swap")):
         if part is None:
             continue
-        ends = min(_ENDS, part.size_bytes)
-        device.zeroing.zero(part.start_bytes, ends)
-        device.zeroing.zero(part.start_bytes + part.size_bytes - ends, ends)
+        clear_ends(device, part)
         with loop_device(device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes) as loop:
             uuid = part.filesystem_uuid or ""
             if part.role == "swap":

@@ -11,11 +11,14 @@ from typing import Literal
 from osprovider import linux
 from osprovider.disk.device import Device
 from osprovider.disk.raw import data_ranges, failure, sync, write_all
+from osprovider.layout import PartitionPlan
 from osprovider.log import human_bytes, reporter
 
-__all__ = ["clear_signatures", "wipe"]
+__all__ = ["clear_ends", "clear_signatures", "wipe"]
 
-_ENDS = 1 << 20  # more than a GPT takes at either end: 33 sectors of 512, or 6 of 4096 bytes
+# Where file systems, RAIDs and volume managers have their signatures; and more than a GPT takes at either end: 33
+# sectors of 512, or 6 of 4096 bytes.
+_ENDS = 1 << 20
 _AT_ONCE = 1 << 30  # so that a signal is not kept waiting
 
 
@@ -40,6 +43,17 @@ def clear_signatures(device: Device) -> None:
     finally:  # where one end fails, the other's table would be used
         write_all(device.fd, zeros, size - length)
         sync(device.fd)
+
+
+def clear_ends(device: Device, part: PartitionPlan) -> None:
+    """Zero a partition's first and last MiB, beyond what a mkfs does there: nothing tells of its old content then.
+
+    Raises:
+        DeviceError: the disk cannot be written.
+    """
+    length = min(_ENDS, part.size_bytes)
+    device.zeroing.zero(part.start_bytes, length)
+    device.zeroing.zero(part.start_bytes + part.size_bytes - length, length)
 
 
 def wipe(device: Device, policy: Literal["auto", "zero", "discard", "none"]) -> bool:
