@@ -44,6 +44,7 @@ from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
 from osprovider.disk.wipe import clear_ends
 from osprovider.errors import DeviceError, RequestError
+from osprovider.guest.files import copy_tree
 from osprovider.guest.host import HostGuest, mounted
 from osprovider.guest.resolve import opened
 from osprovider.layout import PartitionPlan
@@ -208,16 +209,7 @@ def _version(text: str) -> tuple[int, ...]:
 def _copy(tree: HostGuest, root: HostGuest, advance: Callable[[int], None]) -> None:
     """Copy a mounted tree into an empty one."""
     with opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root.root_fd)) as own, _written_out(own, advance):
-        run(
-            [
-                *("cp", "--recursive", "--no-dereference", "--one-file-system", "--no-target-directory"),
-                # Unlike --archive, this fails where one of them cannot be kept.
-                *("--preserve=mode,ownership,timestamps,links,xattr", "--sparse=auto"),
-                f"/proc/self/fd/{tree.root_fd}/.",
-                f"/proc/self/fd/{root.root_fd}/.",
-            ],
-            pass_fds=(tree.root_fd, root.root_fd),
-        )
+        copy_tree(tree.root_fd, root.root_fd)
     # mke2fs' own, which neither xfs nor btrfs has.
     status = os.fstat(root.root_fd)
     with suppress(OSError):

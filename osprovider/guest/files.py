@@ -1,4 +1,4 @@
-"""Putting and removing one file in a guest's directory that is open, at once and without following a link.
+"""Putting, copying and removing files in a guest's directories that are open, without ever following a link.
 
 Not for: finding that directory (:mod:`osprovider.guest.resolve`).
 """
@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 
 from osprovider import linux
 from osprovider.guest.resolve import open_inside, opened, reopenable
+from osprovider.run import run
 
-__all__ = ["allocate", "put", "refuse_special", "remove", "renamed_into_place"]
+__all__ = ["allocate", "copy_tree", "put", "refuse_special", "remove", "renamed_into_place"]
 
 _ZEROS = memoryview(bytes(1 << 20))
 _NO_SUCH_CALL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL})
@@ -156,6 +157,27 @@ def _attribute_names(file: int | str) -> list[str]:
         if error.errno == errno.EOPNOTSUPP:
             return []
         raise
+
+
+def copy_tree(source_fd: int, target_fd: int) -> None:
+    """Copy what is in a directory into another, on the same file system or not, with all attributes that cp(1) knows.
+
+    Args:
+        source_fd: the one directory; what is mounted below it is left out.
+        target_fd: the other, empty.
+
+    Raises:
+        ToolError: something could not be copied, or an attribute not kept.
+    """
+    run(
+        [
+            *("cp", "--recursive", "--no-dereference", "--one-file-system", "--no-target-directory"),
+            # Unlike --archive, this fails where one of them cannot be kept.
+            *("--preserve=mode,ownership,timestamps,links,xattr", "--sparse=auto"),
+            *(f"/proc/self/fd/{source_fd}/.", f"/proc/self/fd/{target_fd}/."),
+        ],
+        pass_fds=(source_fd, target_fd),
+    )
 
 
 def remove(parent_fd: int, name: str) -> None:

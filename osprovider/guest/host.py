@@ -26,7 +26,6 @@ from osprovider.guest.protocol import Guest
 from osprovider.guest.resolve import ABSENT, entry, joined, make_directory_at, open_inside, opened, reopenable
 from osprovider.guest.volume import Volume
 from osprovider.linux import MountFlag, Umount
-from osprovider.run import run
 
 __all__ = ["DRIVERS", "MOST_FOUND", "READ_LIMIT", "HostGuest", "mounted", "mounted_together", "refuse_unknown"]
 
@@ -339,14 +338,7 @@ def _move(guest: HostGuest, own: HostGuest, path: str) -> None:
     """Have an empty file system get what is in a directory of the guest's, and nothing stay there."""
     with opened(open_inside(guest.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)) as source:
         try:
-            run(
-                [
-                    *("cp", "--recursive", "--no-dereference", "--one-file-system", "--no-target-directory"),
-                    *("--preserve=mode,ownership,timestamps,links,xattr", "--sparse=auto"),
-                    *(f"/proc/self/fd/{source}/.", f"/proc/self/fd/{own.root_fd}/."),
-                ],
-                pass_fds=(source, own.root_fd),
-            )
+            files.copy_tree(source, own.root_fd)
         except ToolError as error:
             raise GuestError(f"{path} cannot be copied to its own partition: {error}") from error
         for name in os.listdir(source):  # noqa: PTH208
