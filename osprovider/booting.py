@@ -7,6 +7,7 @@ Not for: the loaders themselves (:mod:`osprovider.disk.loader`), what hypervisor
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from osprovider.config.model import Layout, Variant
 from osprovider.errors import RequestError
@@ -15,7 +16,7 @@ from osprovider.ganeti.request import Request
 from osprovider.layout import TablePlan
 from osprovider.manifest import Manifest
 
-__all__ = ["LEGACY_BOOT", "firmware_of", "marked_for", "refuse_unbootable"]
+__all__ = ["LEGACY_BOOT", "boots", "firmware_of", "marked_for", "refuse_unbootable"]
 
 LEGACY_BOOT = 1 << 2
 """The attribute of a GPT's partition that a BIOS's boot code looks for (UEFI 2.10, table 5.8)."""
@@ -66,6 +67,30 @@ def refuse_unbootable(request: Request, variant: Variant, manifest: Manifest | N
         )
     if loader == "extlinux":
         _refuse_extlinux(variant, manifest, has_firmware=has_firmware(request))
+
+
+def boots(
+    request: Request, variant: Variant, firmware: Sequence[str], loader: str | None, *, is_known: bool = True
+) -> str:
+    """How an instance boots, in the words that follow "it boots".
+
+    Args:
+        request: Ganeti's.
+        variant: the merged configuration.
+        firmware: what its disk boots under by itself.
+        loader: the boot loader that it gets; None where it gets none, or brings one.
+        is_known: how the disk is divided.
+    """
+    if not has_firmware(request):
+        return "by what the hypervisor brings"
+    if variant.boot.loader == "none":
+        return "by what the image brings, if anything: boot.loader is none"
+    if not is_known:
+        return "as the image is made, which is known once it is prepared"
+    if not firmware:
+        why = "the image brings no boot loader" if variant.layout.firmware else "layout.firmware is empty"
+        return f"by nothing: {why}"
+    return f"under {' and '.join(firmware)}, by {loader or 'the loader that the image brings'}"
 
 
 def marked_for(loader: str, table: TablePlan) -> TablePlan:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from osprovider.addressing.resolve import resolve
+from osprovider.booting import boots
 from osprovider.config.load import Settings
 from osprovider.datadisks import DiskPlan, plan_disks
 from osprovider.errors import RequestError
@@ -47,6 +48,7 @@ class Plan:
             template's being copied and grown.
         firmware: what the disk boots under by itself; empty with an external kernel.
         loader: which boot loader it gets; None where it gets none, or brings one.
+        boots: what comes of these two, in words.
         serial_console: the kernel's device and its speed in bits/s, None without one.
         nics: as the guest will configure them; none where the disk is left alone.
         hooks: names in the order they run.
@@ -70,6 +72,7 @@ class Plan:
     filled: bool
     firmware: tuple[str, ...]
     loader: str | None
+    boots: str
     serial_console: tuple[str, int] | None
     nics: tuple[ResolvedNic, ...]
     hooks: tuple[str, ...]
@@ -143,6 +146,7 @@ def make_plan(
         filled=system.filled,
         firmware=system.firmware,
         loader=system.loader,
+        boots=boots(request, variant, system.firmware, system.loader, is_known=system.table is not None),
         serial_console=serial_console(request, variant.boot.serial),
         nics=_nics(request, settings, instance.name),
         hooks=tuple(hooks),

@@ -13,6 +13,7 @@ from osprovider.config.model import Cache, Hooks, Image, InstanceFile, Subnet, V
 from osprovider.config.schema import json_schema
 from osprovider.customize.hooks import arrange, discover
 from osprovider.errors import ConfigurationError, Problem
+from osprovider.log import reporter
 from osprovider.paths import Directories
 
 __all__ = ["check", "schema"]
@@ -29,6 +30,8 @@ def check(directories: Directories, json_wanted: bool) -> None:
     Defaults, variants, images, subnets, instance files and cache.yaml are read. Exit status 2 when there is a problem;
     each is said with its file, line and column.
     """
+    if not directories.config.is_dir():
+        reporter.warning(f"there is no {directories.config}: nothing of the site's is checked, but what is shipped")
     problems, files = check_all(directories)
     problems = [*problems, *_hook_problems(directories)]
     if json_wanted:
@@ -60,12 +63,12 @@ def _hook_problems(directories: Directories) -> set[Problem]:
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(sorted(_KINDS)))
+@click.argument("kind", metavar="KIND", type=click.Choice(sorted(_KINDS)))
 def schema(kind: str) -> None:
     """Print the JSON Schema of a KIND of file.
 
-    Editors complete and check files by it. defaults.yaml is a variant in form. With the YAML language server, for
-    example, the first line of a variant may be:
+    KIND is cache, image, instance, subnet or variant. Editors complete and check files by it. defaults.yaml is a
+    variant in form. With the YAML language server, for example, the first line of a variant may be:
 
     \b
     # yaml-language-server: $schema=/usr/share/osprovider/schema/variant.json

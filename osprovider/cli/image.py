@@ -14,9 +14,11 @@ import click
 
 from osprovider import linux
 from osprovider.cli.main import as_json, echo_json, main, require_root
-from osprovider.config.load import image_names, load, load_image, variant_names
+from osprovider.cli.variant import load_variants
+from osprovider.config.load import image_names, load, load_image
 from osprovider.config.model import Image, Variant
-from osprovider.errors import ImageError, UsageError
+from osprovider.config.suggest import quote, suggest
+from osprovider.errors import ImageError, OsproviderError, UsageError
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
@@ -140,7 +142,7 @@ def remove_image(directories: Directories, name: str, json_wanted: bool) -> None
     require_root()
     removed = Store(directories).remove(name)
     if not removed:
-        raise not_prepared(name)
+        raise not_prepared(directories, name)
     if json_wanted:
         echo_json([template_data(info) for info in removed])
         return
@@ -154,8 +156,11 @@ def name_width(names: Iterable[str]) -> int:
     return max(_NAME_WIDTH, *map(len, names), 0)
 
 
-def not_prepared(name: str) -> ImageError:
+def not_prepared(directories: Directories, name: str) -> OsproviderError:
     """What is said where an image's template is asked for and there is none."""
+    names = image_names(directories)
+    if name not in names:
+        return UsageError(f"there is no image {quote(name)}{suggest(name, names)}")
     return ImageError(f"image {name} is not prepared on this node; `osprovider image list` shows what is")
 
 
@@ -181,12 +186,10 @@ def variants_of(directories: Directories, name: str, variant_name: str | None) -
         if settings.image_name != name:
             raise UsageError(f"variant {variant_name} has image {settings.image_name}, and not {name}")
         return [settings.variant]
-    found = []
-    for each in variant_names(directories):
-        settings = load(directories, each, instance=None, parameters={})
-        if settings.image_name == name:
-            found.append(settings.variant)
-    return found or [Variant(image=name)]
+    loaded, broken = load_variants(directories)
+    for each in broken:
+        reporter.warning(f"variant {each} is left out: its configuration has problems (osprovider check)")
+    return [each.variant for each in loaded if each.image_name == name] or [Variant(image=name)]
 
 
 def time_of(seconds: float) -> str:

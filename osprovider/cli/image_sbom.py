@@ -30,6 +30,6 @@ def print_sbom(directories: Directories, name: str, variant_name: str | None) ->
     variant = only_variant(directories, name, definition, variant_name)
     key, manifest = store.look_up(name, definition, variant)
     if key is None or manifest is None:
-        raise not_prepared(name)
+        raise not_prepared(directories, name)
     listed = packages.load(directories.cache / "templates" / key)
     click.echo(bill_of_materials(manifest, listed), nl=False)

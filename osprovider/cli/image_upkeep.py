@@ -30,7 +30,7 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
     require_root()
     verdicts = Store(directories).verify(name)
     if name is not None and not verdicts:
-        raise not_prepared(name)
+        raise not_prepared(directories, name)
     if json_wanted:
         echo_json(
             [
@@ -64,10 +64,14 @@ def _in_words(verdict: Verdict) -> str:
     return f"{'damaged and removed' if verdict.removed else 'damaged, and cannot be removed'}: {verdict.damage}"
 
 
+class _Days(click.FloatRange):
+    """How messages call it."""
+
+    name = "number"
+
+
 @image.command("prune")
-@click.option(
-    "--older-than", "days", type=click.FloatRange(min=0), metavar="DAYS", help="Also what was not used for that long."
-)
+@click.option("--older-than", "days", type=_Days(min=0), metavar="DAYS", help="Also what was not used for that long.")
 @click.option("--all-unused", is_flag=True, help="Also everything else that nobody uses at this moment.")
 @as_json
 @click.pass_obj

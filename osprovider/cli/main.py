@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from osprovider import __version__
+from osprovider.config.suggest import quote, suggest
 from osprovider.errors import UsageError
 from osprovider.ganeti.scripts import guarded
 from osprovider.paths import Directories
@@ -43,9 +44,19 @@ class _Group(click.Group):
                 context = getattr(error, "ctx", None)
                 command = context.command_path if context else "osprovider"
                 said = " ".join(error.format_message().split()).rstrip(".")  # a list of choices has lines of its own
-                raise UsageError(f"{said}; see {command} --help") from error
+                said = said.replace(" Did you mean", "; did you mean").replace(". Choose from: ", ", one of ")
+                raise UsageError(f"{said[:1].lower()}{said[1:]}; see {command} --help") from error
 
         sys.exit(guarded(work, debug=debug))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:  # noqa: ANN401 - as click declares it
+        """The command that the first word names, or what it may be a mistake for; see click's."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {quote(args[0])}{suggest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+_Group.group_class = _Group
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

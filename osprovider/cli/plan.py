@@ -12,11 +12,12 @@ import click
 from osprovider.cli.main import as_json, echo_json, main
 from osprovider.config.load import load, variant_names
 from osprovider.config.parameters import PARAMETERS
+from osprovider.config.suggest import enumerate_words, quote
 from osprovider.customize.hooks import arrange, discover
 from osprovider.datadisks import DiskPlan
 from osprovider.disk.device import probe
 from osprovider.disk.userspace import size_of
-from osprovider.errors import UsageError
+from osprovider.errors import DeviceError, UsageError
 from osprovider.ganeti.environment import parse
 from osprovider.ganeti.request import Disk, Request, Script
 from osprovider.ganeti.synthesis import synthesize
@@ -31,6 +32,7 @@ __all__ = ["plan"]
 
 _MADE_UP = Path("/nonexistent")  # the path of a disk of which only the size is given
 _LARGEST_ENVIRONMENT = 1 << 20  # in bytes
+_HYPERVISORS = ("kvm", "xen-pvm", "xen-hvm", "lxc", "chroot", "fake")
 
 
 @main.command()
@@ -56,7 +58,14 @@ _LARGEST_ENVIRONMENT = 1 << 20  # in bytes
 @click.option(
     "--os-parameter", "-O", "parameters", metavar="NAME=VALUE", multiple=True, help="An OS parameter. Repeat for more."
 )
-@click.option("--hypervisor", metavar="NAME", default="kvm", show_default=True, help="Ganeti's name of the hypervisor.")
+@click.option(
+    "--hypervisor",
+    metavar="NAME",
+    type=click.Choice(_HYPERVISORS),
+    default="kvm",
+    show_default=True,
+    help=f"Ganeti's name of the hypervisor: {enumerate_words(_HYPERVISORS)}.",
+)
 @click.option(
     "--hypervisor-parameter",
     "-H",
@@ -102,10 +111,10 @@ def plan(
             instance,
             variant,
             disks=[_disk(disk) for disk in disks or ["10G"]],
-            nics=[_pairs(nic.split(",")) for nic in nics or [""]],
+            nics=[_pairs(nic.split(","), "--net", "ip=198.51.100.21,link=br0") for nic in nics or [""]],
             hypervisor=hypervisor,
-            hypervisor_parameters=_pairs(hv),
-            parameters=_pairs(parameters),
+            hypervisor_parameters=_pairs(hv, "--hypervisor-parameter", "kernel_path=/boot/vmlinuz"),
+            parameters=_pairs(parameters, "--os-parameter", "wipe=zero"),
             reinstall=reinstall,
         )
     request = parse(Script.CREATE, environ, PARAMETERS)
@@ -126,7 +135,10 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     disk = target(request)
     facts = _facts(disk)
     key, manifest = Store(directories).look_up(settings.image_name, settings.image, settings.variant)
-    result = make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
+    try:
+        result = make_plan(request, settings, hooks, facts, key=key, manifest=manifest)
+    except DeviceError as error:
+        raise DeviceError(str(error).replace(f" ({_MADE_UP})", "")) from error
     disks = tuple(dataclasses.replace(each, path=_known(each.path)) for each in result.disks)
     return dataclasses.replace(result, disk=_known(result.disk), disks=disks)
 
@@ -166,7 +178,7 @@ def describe(plan: Plan) -> list[str]:
         opened = "in the appliance" if plan.isolation == "appliance" else "on the host"
         lines.append(f"  root        UUID={root.filesystem_uuid}{made}, opened {opened}")
     lines += [_other_disk(each) for each in plan.disks]
-    lines.append(f"  boots       {_boots(plan)}")
+    lines.append(f"  boots       {plan.boots}")
     if plan.serial_console:
         lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")
     for nic in plan.nics:
@@ -180,12 +192,6 @@ def describe(plan: Plan) -> list[str]:
 
 def _table(table: TablePlan) -> str:
     return f"{table.type} {table.guid}" if table.guid else "without a partition table"
-
-
-def _boots(plan: Plan) -> str:
-    if not plan.firmware:
-        return "by what the hypervisor brings"
-    return f"under {' and '.join(plan.firmware)}, by {plan.loader or 'the loader that the image brings'}"
 
 
 def _other_disk(disk: DiskPlan) -> str:
@@ -202,17 +208,18 @@ def _read_environment(path: Path) -> dict[str, str]:
         content = file.read(_LARGEST_ENVIRONMENT + 1)
     if len(content) > _LARGEST_ENVIRONMENT or b"\0" in content:
         raise UsageError(f"{path} holds no environment: write lines of NAME=VALUE, less than 1 MiB of them")
-    return _pairs(content.decode("utf-8", "surrogateescape").splitlines())
+    return _pairs(content.decode("utf-8", "surrogateescape").splitlines(), str(path), "OS_API_VERSION=20")
 
 
-def _pairs(words: Sequence[str]) -> dict[str, str]:
-    pairs = {}
+def _pairs(words: Sequence[str], where: str, example: str) -> dict[str, str]:
+    """What NAME=VALUE words say, each at most once of a name; ``where`` they stand is for messages."""
+    pairs: dict[str, str] = {}
     for word in words:
         if not word.strip():
             continue
         name, sign, value = word.partition("=")
         if not sign:
-            raise UsageError(f"{word!r} is not NAME=VALUE")
+            raise UsageError(f"{where}: {quote(word)} is not NAME=VALUE, such as {example}")
         pairs[name.strip()] = value
     return pairs
 
@@ -221,6 +228,11 @@ def _disk(text: str) -> Mapping[str, str | int]:
     """A disk as ``synthesize`` takes it: its path, or its size in MiB."""
     found = re.fullmatch(r"([0-9]+)([KMGT])(i?B)?", text, re.IGNORECASE)
     if found is None:
+        if "/" not in text and not Path(text).exists():
+            raise UsageError(f"--disk: {quote(text)} is neither a size, such as 20G, nor a file or a device")
         return {"path": str(Path(text).absolute())}
     factors = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}
-    return {"path": str(_MADE_UP), "size_mib": int(int(found[1]) * factors[found[2].upper()])}
+    size_mib = int(int(found[1]) * factors[found[2].upper()])
+    if not size_mib:
+        raise UsageError(f"--disk: {text} is less than 1 MiB; write a size such as 20G")
+    return {"path": str(_MADE_UP), "size_mib": size_mib}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from osprovider.cli.main import as_json, echo_json, main
-from osprovider.config.load import load, variant_names
+from osprovider.config.load import Settings, load, variant_names
 from osprovider.config.schema import written
+from osprovider.errors import ConfigurationError
 from osprovider.paths import Directories
 
-__all__ = ["variant"]
+__all__ = ["load_variants", "variant"]
 
 
 @main.group()
@@ -21,16 +22,41 @@ def variant() -> None:
 @as_json
 @click.pass_obj
 def list_variants(directories: Directories, json_wanted: bool) -> None:
-    """List the variants with their images."""
-    rows = []
-    for name in variant_names(directories):
-        settings = load(directories, name, instance=None, parameters={})
-        rows.append({"name": name, "image": settings.image_name, "description": settings.variant.description})
+    """List the variants with their images.
+
+    Where the configuration of some has problems, these are said after the others. The exit status is 2 then.
+    """
+    loaded, broken = load_variants(directories)
+    rows = [
+        {"name": each.variant_name, "image": each.image_name, "description": each.variant.description}
+        for each in loaded
+    ]
     if json_wanted:
         echo_json(rows)
-        return
-    for row in rows:
-        click.echo(f"{row['name']:<20} {row['image'] or 'none':<20} {row['description']}")
+    else:
+        names, images = ([row[key] or "none" for row in rows] for key in ("name", "image"))
+        width, image_width = (max(20, *map(len, words), 0) for words in (names, images))
+        for row, name, image in zip(rows, names, images, strict=True):
+            click.echo(f"{name:<{width}} {image:<{image_width}} {row['description']}".rstrip())
+    if broken:
+        raise ConfigurationError([problem for error in broken.values() for problem in error.problems])
+
+
+def load_variants(directories: Directories) -> tuple[list[Settings], dict[str, ConfigurationError]]:
+    """All variants, and the names of those that have problems.
+
+    Raises:
+        ConfigurationError: all have.
+    """
+    loaded, broken = [], {}
+    for name in variant_names(directories):
+        try:
+            loaded.append(load(directories, name, instance=None, parameters={}))
+        except ConfigurationError as error:
+            broken[name] = error
+    if broken and not loaded:
+        raise ConfigurationError([problem for error in broken.values() for problem in error.problems])
+    return loaded, broken
 
 
 @variant.command("show")

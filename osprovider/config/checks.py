@@ -15,7 +15,6 @@ from osprovider.config.check import Number, Text
 from osprovider.config.suggest import quote
 
 __all__ = [
-    "absolute_path",
     "account",
     "address",
     "boot_partition",
@@ -36,6 +35,7 @@ __all__ = [
     "line",
     "locale",
     "mount_option",
+    "mount_point",
     "mtu",
     "name",
     "package",
@@ -44,6 +44,7 @@ __all__ = [
     "script",
     "seconds",
     "serial",
+    "shell",
     "size",
     "ssh_key",
     "suite",
@@ -236,9 +237,11 @@ locale = Text(
     r"^(C|POSIX|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?$",
     64,
 )
-absolute_path = Text(
-    "an absolute path of letters, digits, '.', '_', '+' and '-', such as /bin/bash",
-    "^(/[A-Za-z0-9._+-]+)+$",
+_ABSOLUTE = "^(/[A-Za-z0-9._+-]+)+$"
+shell = Text("an absolute path of letters, digits, '.', '_', '+' and '-', such as /bin/bash", _ABSOLUTE, 256, _path)
+mount_point = Text(
+    "an absolute path of letters, digits, '.', '_', '+' and '-', such as /srv, without a slash at its end",
+    _ABSOLUTE,
     256,
     _path,
 )

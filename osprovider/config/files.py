@@ -148,7 +148,7 @@ class ConfigurationFiles:
         hooks = tree.at("hooks")
         disable, order = hooks.at("disable"), hooks.at("order")
         named: list[tuple[Value, Mark]] = []
-        if isinstance(disable.value, tuple):
+        if hooks is not tree and isinstance(disable.value, tuple):
             named = [(item.value, item.mark) for item in disable.value]
         for name, node in order.value.items() if order is not hooks and isinstance(order.value, dict) else ():
             words = node.value.split()[1:] if isinstance(node.value, str) else []

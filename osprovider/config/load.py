@@ -66,7 +66,7 @@ def load_image(directories: Directories, name: str) -> Image:
         ConfigurationError: there is none of this name, or it has problems.
     """
     files = ConfigurationFiles(directories)
-    image = files.image(name, Mark(ascii(name)))
+    image = files.image(name, Mark("NAME"))
     if image is None:
         raise ConfigurationError(files.problems)
     return image

@@ -79,7 +79,7 @@ class DataDisk:
     filesystem: Literal["ext4", "ext3", "ext2", "xfs", "btrfs"] = field(
         default="ext4", metadata={"help": "its file system, which fills it"}
     )
-    mount: Annotated[str, checks.absolute_path] | None = field(
+    mount: Annotated[str, checks.mount_point] | None = field(
         default=None, metadata={"help": "where the guest has it; without it no line of fstab"}
     )
     label: Annotated[str, checks.label] | None = field(default=None, metadata={"help": "the file system's label"})
@@ -156,7 +156,7 @@ class User:
         default=(), metadata={"help": "public keys, one line each, as in authorized_keys"}
     )
     groups: tuple[Annotated[str, checks.account], ...] = field(default=(), metadata={"help": "supplementary groups"})
-    shell: Annotated[str, checks.absolute_path] = field(default="/bin/bash", metadata={"help": "the login shell"})
+    shell: Annotated[str, checks.shell] = field(default="/bin/bash", metadata={"help": "the login shell"})
     comment: Annotated[str, checks.gecos] = field(default="", metadata={"help": "the GECOS field, often the full name"})
     sudo: Literal["none", "password", "nopasswd"] = field(
         default="none", metadata={"help": "may the user become root by sudo, and does sudo ask for the password"}

@@ -16,7 +16,7 @@ from osprovider.paths import Directories
 from osprovider.process import settled
 from osprovider.signals import terminable
 
-__all__ = ["guarded", "main", "show_error"]
+__all__ = ["guarded", "main"]
 
 # Ganeti shows the last 20 lines of a failed script's log (InstanceOsAdd in lib/backend.py): the cause has to be there.
 _MOST_LINES = 18
@@ -54,18 +54,19 @@ def main(name: str, arguments: Sequence[str] | None = None, environ: Mapping[str
         rest = [word for word in words if word not in options]
         if rest != expected:
             words_said, words_wanted = (" ".join(each) or "none" for each in (rest, expected))
-            raise UsageError(f"{_usage(script)}\nwrong arguments: {words_said}; write: {words_wanted}")
+            raise UsageError(f"wrong arguments: {words_said}; write: {words_wanted} ({script.value} --help tells more)")
         _carry_out(script, dict(os.environ if environ is None else environ), preserve="--preserve-on-error" in words)
 
-    return guarded(work, debug="--debug" in words)
+    return guarded(work, debug="--debug" in words, most_lines=_MOST_LINES)
 
 
-def guarded(work: Callable[[], None], *, debug: bool) -> int:
+def guarded(work: Callable[[], None], *, debug: bool, most_lines: int = sys.maxsize) -> int:
     """Call ``work`` so that signals unwind it and errors become a message and an exit status.
 
     Args:
         work: a function without arguments.
         debug: say what is run, and show a traceback when it fails.
+        most_lines: of an error.
     """
     reporter.verbose = debug
     # Threads that copy ask for Python's lock after each system call; while another imports, that took them 5 ms a time.
@@ -81,11 +82,11 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
                 import traceback
 
                 traceback.print_exc(file=reporter.stream)
-            return show_error(error)
+            return _show_error(error, most_lines)
     return 0
 
 
-def show_error(error: BaseException) -> int:
+def _show_error(error: BaseException, most_lines: int) -> int:
     """Say why the work ended, in a few lines with the cause last.
 
     Returns:
@@ -96,9 +97,9 @@ def show_error(error: BaseException) -> int:
         return 1
     if isinstance(error, OsproviderError):
         lines = str(error).splitlines()
-        if len(lines) > _MOST_LINES:
-            reporter.error(f"{len(lines)} problems, the first {_MOST_LINES} of them:")
-        for line in lines[:_MOST_LINES]:
+        if len(lines) > most_lines:
+            reporter.error(f"{len(lines)} problems, the first {most_lines} of them (osprovider check says all):")
+        for line in lines[:most_lines]:
             reporter.error(line)
         return error.exit_code
     if isinstance(error, OSError) and error.strerror:

@@ -84,7 +84,97 @@ def test_a_disk_that_is_given_by_its_path_is_looked_at(command: Command) -> None
 
 
 def test_a_path_where_no_disk_is_is_refused(command: Command) -> None:
-    assert "20Q: does not exist" in command.refusal(*PLAN, "--disk", "20Q")
+    assert "20Q: does not exist" in command.refusal(*PLAN, "--disk", "./20Q")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--disk", "20Q"), '--disk: "20Q" is neither a size, such as 20G, nor a file or a device'),
+        (("--disk", "20"), '--disk: "20" is neither a size, such as 20G, nor a file or a device'),
+        (("--disk", "1K"), "--disk: 1K is less than 1 MiB; write a size such as 20G"),
+        (("--net", "198.51.100.21"), '--net: "198.51.100.21" is not NAME=VALUE, such as ip=198.51.100.21,link=br0'),
+        (("-O", "wipe"), '--os-parameter: "wipe" is not NAME=VALUE, such as wipe=zero'),
+        (("-H", "acpi"), '--hypervisor-parameter: "acpi" is not NAME=VALUE, such as kernel_path=/boot/vmlinuz'),
+        (("--hypervisor", "kmv"), "invalid value for '--hypervisor': 'kmv' is not one of 'kvm', 'xen-pvm', "),
+    ],
+)
+def test_a_word_that_says_nothing_is_told_with_its_option(command: Command, words: tuple[str, ...], said: str) -> None:
+    assert command.refusal(*PLAN, *words).startswith(f"osprovider: {said}")
+
+
+def test_a_disk_of_which_the_size_is_given_is_refused_by_its_size(command: Command) -> None:
+    said = command.refusal(*PLAN, "--disk", "100M")
+    assert said.startswith("osprovider: disk 0 is too small: it has 100 MiB and the image needs 132 MiB beside its own")
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "how"),
+    [
+        ("image: debian-12\n", (), "under bios and uefi, by grub"),
+        ("image: debian-12\nlayout: {table: none}\n", ("--hypervisor", "lxc"), "by what the hypervisor brings"),
+        ("image: debian-12\nboot: {loader: none}\n", (), "by what the image brings, if anything: boot.loader is none"),
+        ("image: debian-12\nlayout: {firmware: []}\n", (), "by nothing: layout.firmware is empty"),
+        ("image: debian-12-cloud\n", (), "as the image is made, which is known once it is prepared"),
+    ],
+)
+def test_a_plan_says_how_the_instance_boots(command: Command, variant: str, options: tuple[str, ...], how: str) -> None:
+    command.write("variants/own.yaml", variant)
+    assert f"  boots       {how}\n" in command.answer(*PLAN[:2], "--variant", "own", *options)
+
+
+BROKEN = "".join(f"key{number}: 1\n" for number in range(30))
+
+
+def test_check_says_all_problems(command: Command) -> None:
+    command.write("variants/broken.yaml", f"image: debian-12\n{BROKEN}")
+    done = command.run("check")
+    assert done.returncode == 2
+    assert done.stderr.count("there is no key") == 30
+    assert done.stderr.count("\n") == 30
+
+
+def test_a_broken_variant_does_not_hide_the_others(command: Command) -> None:
+    command.write("variants/broken.yaml", "image: debian-12\nkey: 1\n")
+    command.write("variants/a-name-longer-than-its-column.yaml", "image: debian-12\n")
+    done = command.run("variant", "list")
+    assert done.returncode == 2
+    assert "a-name-longer-than-its-column debian-12\n" in done.stdout
+    assert 'broken.yaml:2:1: there is no key "key" here' in done.stderr
+    listed = json.loads(command.run("variant", "list", "--json").stdout)
+    assert {"name": "debian-12", "image": "debian-12"}.items() <= next(
+        each for each in listed if each["name"] == "debian-12"
+    ).items()
+    command.write("defaults.yaml", "key: 1\n")
+    assert command.run("variant", "list").stderr.count("there is no key") == 2
+
+
+def test_a_list_in_place_of_a_map_is_one_problem(command: Command) -> None:
+    command.write("variants/list.yaml", "- image\n")
+    assert "etc/variants/list.yaml:1:1: must be a map, not a list" in command.refusal("check")
+
+
+def test_check_warns_where_there_is_no_configuration_of_the_sites(command: Command) -> None:
+    command.config.rmdir()
+    done = command.run("check")
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"warning: there is no {command.config}: nothing of the site's is checked, but what is shipped\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("chekc",), 'there is no command "chekc"; did you mean check?; see osprovider --help\n'),
+        (("image", "biuld"), 'there is no command "biuld"; did you mean build?; see osprovider image --help\n'),
+        (("schema", "x"), "invalid value for 'KIND': 'x' is not one of 'cache', 'image', 'instance', "),
+        (("image", "prune", "--older-than", "x"), "invalid value for '--older-than': 'x' is not a valid number; see "),
+        (("image", "list", "--jsno"), "no such option: --jsno; did you mean --json?; see osprovider image list --help"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_the_right_one(command: Command, words: tuple[str, ...], said: str) -> None:
+    assert command.refusal(*words).startswith(f"osprovider: {said}")
 
 
 @pytest.mark.parametrize("content", [b"A=\xff\nB", b"\0" * 100, b"A=" + b"x" * (2 << 20)])
@@ -139,5 +229,18 @@ def test_a_name_that_no_host_can_have_is_refused(command: Command) -> None:
 def test_a_choice_that_is_missing_is_told_in_one_line(command: Command) -> None:
     said = command.refusal("image", "export", "debian-12", "x.raw")
     assert said == (
-        "osprovider: Missing option '--format'. Choose from: raw, qcow2, tar; see osprovider image export --help\n"
+        "osprovider: missing option '--format', one of raw, qcow2, tar; see osprovider image export --help\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("create", "x"), "wrong arguments: x; write: none (create --help tells more)"),
+        (("verify",), "wrong arguments: none; write: parameters (verify --help tells more)"),
+    ],
+)
+def test_a_script_tells_of_a_wrong_argument_in_one_line(words: tuple[str, ...], said: str) -> None:
+    script = CHECKOUT / "scripts" / words[0]
+    done = subprocess.run([script, *words[1:]], env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"osprovider: {said}\n")

@@ -13,6 +13,8 @@ import tarfile
 import pytest
 import yaml
 
+from osprovider.cli.image import not_prepared
+from osprovider.paths import Directories
 from tests.unit.test_cli import CHECKOUT, Command, command
 
 __all__ = ["command"]  # the fixture
@@ -28,7 +30,7 @@ def test_a_list_of_commands_says_what_each_does_to_the_end_of_the_sentence(comma
 
 def test_a_name_that_is_none_is_refused_in_a_line_that_can_be_read(command: Command) -> None:
     said = command.refusal("image", "build", "xyz")
-    assert said.startswith("osprovider: 'xyz': there is no image \"xyz\" in etc/images or ")
+    assert said.startswith('osprovider: NAME: there is no image "xyz" in etc/images or ')
     assert re.search(r"; there is almalinux-10, (\S+, ){14}\S+ and \d+ more\n$", said), said
     assert "did you mean debian-12?" in command.refusal("image", "build", "debian12")
 
@@ -154,11 +156,11 @@ def test_more_is_said_wherever_debug_stands(command: Command, words: list[str]) 
     done = command.run(*words)
     assert done.returncode == 2
     assert done.stderr.startswith("Traceback")
-    assert done.stderr.splitlines()[-1].startswith("osprovider: 'x': there is no image \"x\"")
+    assert done.stderr.splitlines()[-1].startswith('osprovider: NAME: there is no image "x"')
 
 
 def test_what_comes_after_two_dashes_is_no_option(command: Command) -> None:
-    assert command.refusal("image", "show", "--", "--debug").startswith("osprovider: '--debug': there is no image ")
+    assert command.refusal("image", "show", "--", "--debug").startswith('osprovider: NAME: there is no image "--debug"')
 
 
 # -- output -----------------------------------------------------------------------------------------------------------
@@ -232,3 +234,16 @@ def test_a_variant_without_an_image_is_not_said_to_have_one(command: Command) ->
     assert command.refusal("image", "build", "debian-12", "--variant", "debian-13") == (
         "osprovider: variant debian-13 has image debian-13, and not debian-12\n"
     )
+
+
+def test_a_broken_variant_does_not_keep_images_from_being_used(command: Command) -> None:
+    command.write("variants/broken.yaml", "image: debian-12\nkey: 1\n")
+    assert command.run("image", "sbom", "debian-12").stderr == (
+        "warning: variant broken is left out: its configuration has problems (osprovider check)\n"
+        "osprovider: image debian-12 is not prepared on this node; `osprovider image list` shows what is\n"
+    )
+
+
+def test_a_name_that_is_none_is_not_said_to_be_prepared_on_another_node(command: Command) -> None:
+    directories = Directories.from_environment(command.environment)
+    assert str(not_prepared(directories, "debain-12")) == 'there is no image "debain-12"; did you mean debian-12?'

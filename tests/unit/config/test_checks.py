@@ -49,7 +49,7 @@ GOOD: list[tuple[Check, list[str]]] = [
     (checks.hostname, ["fqdn", "short", "web1", "web1.example.org", "1a", "a" * 63, "4pm.example"]),
     (checks.timezone, ["Etc/UTC", "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "GMT-0"]),
     (checks.locale, ["C", "POSIX", "C.UTF-8", "de_DE.UTF-8", "en_US.utf8", "ca_ES.UTF-8@valencia", "ast_ES.UTF-8"]),
-    (checks.absolute_path, ["/bin/bash", "/usr/bin/x86_64-linux-gnu.sh", "/bin/..sh"]),
+    (checks.shell, ["/bin/bash", "/usr/bin/x86_64-linux-gnu.sh", "/bin/..sh"]),
     (
         checks.password_hash,
         [YESCRYPT, GOST, SCRYPT, BCRYPT, SHA512, SHA512.replace("$6$", "$6$rounds=5000$"), SHA256],
@@ -109,7 +109,7 @@ BAD: list[tuple[Check, list[str]]] = [
     (checks.hostname, ["", ".", "a..b", "-a", "a-", "a_b", "a.", "198.51.100.1", "12", "a" * 64, "a.b" * 22, "a b"]),
     (checks.timezone, ["", "/etc/passwd", "../UTC", "Europe/../UTC", "Europe/", "Europe Berlin", "a//b"]),
     (checks.locale, ["", "german", "de_DE.UTF-8\nA=b", "de_de", "$(id)", "C;id"]),
-    (checks.absolute_path, ["", "/", "bash", "/bin/", "/bin//sh", "/bin/../sh", "/./sh", "/a:b", "/a b"]),
+    (checks.shell, ["", "/", "bash", "/bin/", "/bin//sh", "/bin/../sh", "/./sh", "/a:b", "/a b"]),
     (
         checks.password_hash,
         [
