@@ -20,8 +20,8 @@ import click
 from osprovider import __version__
 from osprovider.cli import main as command_line
 from osprovider.ganeti.request import Script
-from osprovider.ganeti.scripts import main as os_script
 from osprovider.paths import Directories
+from osprovider.scripts import main as os_script
 
 __all__ = ["pages"]
 

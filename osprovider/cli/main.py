@@ -16,8 +16,8 @@ import click
 from osprovider import __version__
 from osprovider.config.suggest import quote, suggest
 from osprovider.errors import UsageError
-from osprovider.ganeti.scripts import guarded
 from osprovider.paths import Directories
+from osprovider.scripts import guarded
 
 __all__ = ["as_json", "echo_json", "main", "require_root"]
 

@@ -1,1 +1,1 @@
-"""The Ganeti OS interface: from the environment of a script to a typed request, and what each script owes Ganeti."""
+"""The Ganeti OS interface: from the environment of a script to a typed request and back, and what hypervisors do."""

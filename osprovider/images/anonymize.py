@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from osprovider.customize.text import split_lines
 from osprovider.guest.identity import without_this_host
 from osprovider.guest.protocol import Guest
+from osprovider.guest.text import split_lines
 from osprovider.images import tree
 
 __all__ = ["REMOVED", "REMOVED_FROM_HOMES", "anonymize"]

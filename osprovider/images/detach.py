@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 
-from osprovider.customize.text import split_lines
 from osprovider.guest.protocol import Guest
+from osprovider.guest.text import split_lines
 
 __all__ = ["detach"]
 

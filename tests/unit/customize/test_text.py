@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from osprovider.customize.text import with_block
+from osprovider.guest.text import with_block
 
 MARK = "# ours"
 
