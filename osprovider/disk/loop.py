@@ -23,7 +23,7 @@ from pathlib import Path
 from osprovider.disk.users import find_users, openers
 from osprovider.errors import DeviceError
 from osprovider.linux import sector_size as logical_sector_size
-from osprovider.log import reporter
+from osprovider.log import human_bytes, reporter
 
 __all__ = ["loop_device"]
 
@@ -40,6 +40,7 @@ _CONFIG = struct.Struct("=II QQQ QQ IIII 64s64s32s2Q 8Q")
 
 _ATTACH_TRIES = 100
 _DETACH_SECONDS = 5.0  # how long somebody who only takes a look (blkid, losetup) may keep a device busy
+_FULL = 32 << 20  # more than what an ext4 without room keeps to itself and calls free: 4096 blocks (sysfs-fs-ext4)
 
 
 @contextmanager
@@ -66,7 +67,8 @@ def loop_device(
         the device's node (``/dev/loop3``).
 
     Raises:
-        DeviceError: it cannot be attached, writing through it failed, or something still uses it at the end (named).
+        DeviceError: it cannot be attached, writing through it failed, or may have, since its file had no room left; or
+            something still uses it at the end (named).
     """
     fd, number = _attach(path, offset_bytes, size_bytes or 0, read_only=read_only, sector_size=sector_size)
     node = Path(f"/dev/loop{number}")
@@ -163,6 +165,25 @@ def _sync(fd: int, node: Path, path: Path) -> None:
         os.fsync(fd)
     except OSError as error:
         raise DeviceError(f"{path}: what was written through {node} could not be stored: {error.strerror}") from error
+    _refuse_full(node, path)
+
+
+def _refuse_full(node: Path, path: Path) -> None:
+    """See that nothing can have been lost for want of room in the file system that a sparse file lies on.
+
+    A kernel may call a write done of which the file took the beginning alone (``lo_complete_rq`` in Linux 6.18's
+    drivers/block/loop.c); no later fsync(2) fails for it either.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_blocks * 512 >= status.st_size:
+        return
+    found = os.statvfs(path)
+    free = found.f_bfree * found.f_frsize  # what is reserved for root is there for loop devices as well
+    if found.f_blocks and free < _FULL:
+        raise DeviceError(
+            f"{path}: its file system is full ({human_bytes(free)} are free), and what was written through {node} may "
+            "be lost: make room there, and do it again"
+        )
 
 
 def _sequence(number: int) -> str | None:

@@ -25,7 +25,7 @@ from osprovider.background import Task
 from osprovider.disk import features, filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
-from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
+from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError
 from osprovider.guest.host import DRIVERS, HostGuest
 from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
@@ -117,7 +117,7 @@ def prepare(
     image.touch(mode=0o600, exist_ok=False)
     try:
         made = make(job)
-    except (GuestError, ImageError, OSError) as error:
+    except (DeviceError, GuestError, ImageError, OSError) as error:
         if _free_bytes(scratch) < _NEARLY_FULL:
             raise _too_little_space(job, f"more than {human_bytes(free)}") from error
         if isinstance(error, OSError):

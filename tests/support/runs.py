@@ -172,6 +172,9 @@ def _sweep() -> None:
             subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
     for device, backing in loop_devices().items():
         if not _is_alive(backing):
+            queue = Path("/sys/block", device, "queue")
+            with suppress(OSError):  # what served_disks.device_on has made small; it outlives the attachment
+                (queue / "max_sectors_kb").write_text((queue / "max_hw_sectors_kb").read_text())
             subprocess.run(["losetup", "--detach", f"/dev/{device}"], check=False, capture_output=True)
     for directory in PARENT.glob("osprovider-test-*"):
         if not _is_alive(directory.name) and not directory.is_symlink():

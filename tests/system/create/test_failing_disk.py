@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served_disks import failing, forgetful
+from tests.support.served_disks import device_on, failing, forgetful
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -39,7 +39,7 @@ def _create_with_room(site: Site, size: int, *, as_device: bool) -> tuple[Outcom
         with file.open("wb") as opened:
             opened.truncate(3 * GIB)
         subprocess.run(["sfdisk", "--quiet", file], input=b"label: gpt\nsize=64MiB\n", check=True)
-        disk = stack.enter_context(attached(file)) if as_device else file
+        disk = stack.enter_context(device_on(file)) if as_device else file
         outcome = site.create(disk)
         looks_installed = subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
         assert looks_installed is (outcome.status == 0), outcome.said
@@ -85,7 +85,7 @@ def test_an_io_error_is_told_with_its_byte_and_the_next_run_works(site: Site, at
     subprocess.run(["sfdisk", "--quiet", backing], input=b"label: gpt\nsize=64MiB\n", check=True)
     with ExitStack() as stack:
         disk = stack.enter_context(failing(backing, site.directory / "disk", at=at))
-        target = stack.enter_context(attached(disk)) if as_device else disk
+        target = stack.enter_context(device_on(disk)) if as_device else disk
         outcome = site.create(target)
     assert outcome.status == 1
     assert str(target) in outcome.last_line

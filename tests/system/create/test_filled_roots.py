@@ -19,6 +19,7 @@ import pytest
 
 from osprovider.layout import derived_uuid
 from tests.support.runs import loop_devices
+from tests.support.served_disks import device_on
 from tests.system.create.site import Site, attached, sfdisk
 
 GIB = 1 << 30
@@ -156,7 +157,7 @@ def test_a_disk_that_stops_taking_writes_is_named_and_has_no_table(
     try:
         file = site.disk(3 * GIB, name="small/disk")
         subprocess.run(["sfdisk", "--quiet", file], input=b"label: gpt\nsize=64MiB\n", check=True)
-        with attached(file) if as_device else nullcontext(file) as disk:
+        with device_on(file) if as_device else nullcontext(file) as disk:
             outcome = site.create(disk, variant=variant)
             installed = subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
     finally:

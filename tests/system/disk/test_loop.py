@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from tests.system.disk.support import DISK_SIZE, MIB, attached, python, used_dis
 
 ATTACH_AND_WAIT = """
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from osprovider.disk.loop import loop_device
 with loop_device(Path(sys.argv[1]), offset_bytes=1 << 20) as loop:
@@ -129,3 +134,59 @@ def test_a_missing_file_is_named(scratch: Path) -> None:
         loop_device(scratch / "nothing"),
     ):
         pass
+
+
+@contextmanager
+def tmpfs(place: Path, size: int) -> Iterator[Path]:
+    """A file system with room for ``size`` bytes."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def write_directly(device: Path, size: int, offset: int = 0) -> None:
+    """Write to a block device past the page cache, in one go, and store it."""
+    fd = os.open(device, os.O_WRONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, size) as buffer:
+            buffer.write(b"z" * size)
+            assert os.pwrite(fd, buffer, offset) == size
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def test_what_a_full_file_system_has_lost_is_told(scratch: Path) -> None:
+    with tmpfs(scratch / "full", 2 * MIB + 64 * 1024) as full:
+        disk = used_disk(full / "disk", 2 * MIB)
+        os.truncate(disk, 8 * MIB)
+        # Either the write fails, or the kernel takes it for done, though half of it is lost.
+        with pytest.raises((DeviceError, OSError)) as caught, loop_device(disk) as loop:
+            write_directly(loop, 128 * 1024, 4 * MIB)
+        assert "full" in str(caught.value) or "No space left" in str(caught.value)
+        assert loops_on(disk) == []
+
+
+def test_a_file_that_is_whole_needs_no_room(scratch: Path) -> None:
+    with tmpfs(scratch / "full", 8 * MIB) as full:
+        disk = used_disk(full / "disk", 8 * MIB)
+        with loop_device(disk) as loop:
+            write_directly(loop, MIB)
+        assert disk.read_bytes() == b"z" * MIB + b"\xa5" * 7 * MIB
+
+
+def test_a_file_system_that_does_not_say_what_room_it_has_is_no_full_one(scratch: Path) -> None:
+    place = scratch / "ramfs"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", place], check=True)
+    try:
+        (disk := place / "disk").touch()
+        os.truncate(disk, 8 * MIB)
+        with loop_device(disk) as loop:
+            write_directly(loop, MIB)
+        assert disk.read_bytes() == b"z" * MIB + bytes(7 * MIB)
+    finally:
+        subprocess.run(["umount", place], check=True)
