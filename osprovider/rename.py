@@ -20,6 +20,7 @@ from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import read_table
+from osprovider.errors import DeviceError, ImageError, NodeError
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.guest.volume import Volume
@@ -109,7 +110,12 @@ def _by_type(device: Device, request: Request) -> _System:
 
 def _by_looking(device: Device, directories: Directories) -> _System:
     """The system is found in the appliance: any image's layout may have become of it, or of its owner's making."""
-    table, parts = find_partitions(device.path, str(device.path), directories)
+    try:
+        table, parts = find_partitions(device.path, str(device.path), directories)
+    except NodeError:
+        raise
+    except ImageError as error:  # it is an instance's here
+        raise DeviceError(str(error).removeprefix("image ")) from error
     root = next(part for part in parts if part.role == "root")
     subvolumes = root.filesystem.subvolumes if root.filesystem else ()
     guid, sector_size = (table.id, table.sector_size) if table else ("", device.facts.sector_size)

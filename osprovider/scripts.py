@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from osprovider.errors import ConfigurationError, OsproviderError, Problem, Terminated, UsageError
+from osprovider.errors import OsproviderError, Terminated, UsageError
 from osprovider.ganeti.request import Request, Script
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -150,9 +150,5 @@ def _verify(request: Request, directories: Directories) -> None:
     Ganeti calls ``verify`` with the variant but without an instance (``OSCoreEnv``), on every node that may run it.
     """
     from osprovider.config.load import load
-    from osprovider.config.parameters import verify_parameters
 
-    problems: list[Problem] = verify_parameters(request.parameters)
-    if problems:
-        raise ConfigurationError(problems)
     load(directories, request.variant, instance=None, parameters=request.parameters)

@@ -148,7 +148,7 @@ def _disk(value: str) -> None:
 
 boot_partition = Text("none, or a map such as {size: 1GiB, filesystem: ext4}", "^none$", 4)
 swap = Text(
-    "none, memory, a size such as 2GiB, or a map: {disk: 1}, {disk: NAME} or {file: 1GiB}",
+    "none, memory, a size such as 2GiB, or a map, in a file alone: {disk: 1}, {disk: NAME} or {file: 1GiB}",
     f"^(none|memory|{_SIZE})$",
     12,
 )

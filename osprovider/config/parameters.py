@@ -16,12 +16,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from osprovider.config.document import Mark, Node, merge
-from osprovider.config.model import Variant
-from osprovider.config.schema import bind
 from osprovider.config.suggest import quote, suggest
 from osprovider.errors import Problem
 
-__all__ = ["OS_IMAGE", "PARAMETERS", "Parameter", "parameter_tree", "parameters_list", "variable", "verify_parameters"]
+__all__ = ["OS_IMAGE", "PARAMETERS", "Parameter", "parameter_tree", "parameters_list", "variable"]
 
 OS_IMAGE = "os-image"
 """Ganeti's own parameter: it has written an image to disk 0 itself, so the disk is left alone."""
@@ -143,17 +141,3 @@ def parameter_tree(parameters: Mapping[str, str], problems: list[Problem]) -> No
             node = Node({key: node}, mark, {key: mark})
         tree = merge(tree, node)
     return tree
-
-
-def verify_parameters(parameters: Mapping[str, str]) -> list[Problem]:
-    """Check the values alone; whether an image exists is for ``load`` to say.
-
-    Args:
-        parameters: by name as in ``parameters.list``.
-
-    Returns:
-        What is wrong; ``file`` is the variable's name.
-    """
-    problems: list[Problem] = []
-    bind(Variant, parameter_tree(parameters, problems), problems)
-    return sorted(problems)

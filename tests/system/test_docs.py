@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.config.parameters import verify_parameters
+from osprovider.config.model import Variant
+from osprovider.config.parameters import parameter_tree
+from osprovider.config.schema import bind
+from osprovider.errors import Problem
 from tests.support.documents import CHECKOUT, DOCUMENTS, Block, Command, blocks, commands
 from tests.support.leftovers import no_leftovers
 from tests.support.template import shared_cache
@@ -102,7 +105,9 @@ def _run_ganeti(site: Site, block: Block, command: Command) -> None:
     for name in os_names:
         assert re.fullmatch(r"osprovider\+[\w.-]+", name), f"{block}: {name}"
     parameters = [pair for text in getattr(given, "O", []) for pair in re.split(r"(?<!\\),", text)]
-    assert not verify_parameters(dict(pair.split("=", 1) for pair in parameters)), str(block)
+    problems: list[Problem] = []
+    bind(Variant, parameter_tree(dict(pair.split("=", 1) for pair in parameters), problems), problems)
+    assert not problems, str(block)
     if action == "add":
         nics = [re.sub(r"^\d+:", "", nic).replace("ip=pool", POOL) for nic in given.net]
         plan = [given.names[0], "--variant", os_names[0].partition("+")[2], "--disk", given.s[0]]

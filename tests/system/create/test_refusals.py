@@ -177,8 +177,9 @@ def _verify(site: Site, **parameters: str) -> Outcome:
 
 def test_verify_checks_values(site: Site) -> None:
     assert _verify(site, filesystem="ext4", dns_servers="198.51.100.53").status == 0
-    outcome = _verify(site, filesystem="ext5", dns_servers="nowhere", wipe="zero")
+    outcome = _verify(site, filesystem="ext5", dns_servers="nowhere", wipe="zero", hooks_disable="nosuch")
     assert outcome.status == 2
+    assert 'OSP_HOOKS_DISABLE: there is no hook "nosuch"' in outcome.said
     assert "OSP_FILESYSTEM" in outcome.said
     assert "OSP_DNS_SERVERS" in outcome.said
     assert "OSP_WIPE" not in outcome.said

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from osprovider.config.model import Swap, Variant
-from osprovider.config.parameters import PARAMETERS, parameter_tree, parameters_list, variable, verify_parameters
+from osprovider.config.parameters import PARAMETERS, parameter_tree, parameters_list, variable
 from osprovider.config.schema import bind
 from osprovider.errors import Problem
 
@@ -21,6 +21,12 @@ def _variant(**parameters: str) -> Variant:
     assert problems == []
     assert variant is not None
     return variant
+
+
+def _problems(**parameters: str) -> list[Problem]:
+    problems: list[Problem] = []
+    bind(Variant, parameter_tree(parameters, problems), problems)
+    return sorted(problems)
 
 
 def test_the_list_is_what_ganeti_can_read() -> None:
@@ -106,7 +112,11 @@ def test_ganetis_own_parameter_sets_nothing() -> None:
             'OSP_FILESYSTEM: layout.filesystem: "ext5" is not known here; write ext4, ext3, ext2, xfs or btrfs',
         ),
         ("layout", "image", 'OSP_LAYOUT: layout.table: "image" is not known here; write gpt, msdos or none'),
-        ("swap", "2G", 'OSP_SWAP: layout.swap: "2G" does not fit; write none, memory, a size such as 2GiB, or a map:'),
+        (
+            "swap",
+            "2G",
+            'OSP_SWAP: layout.swap: "2G" does not fit; write none, memory, a size such as 2GiB, or a map, in',
+        ),
         ("kernel_args", 'quiet "x', "OSP_KERNEL_ARGS: boot.kernel_args[1]: "),
         ("hostname", "a_b", 'OSP_HOSTNAME: system.hostname: "a_b" does not fit; write fqdn, short, or'),
         ("timezone", "/etc/passwd", "OSP_TIMEZONE: system.timezone: "),
@@ -120,15 +130,15 @@ def test_ganetis_own_parameter_sets_nothing() -> None:
     ],
 )
 def test_verify_names_the_variable(name: str, value: str, expected: str) -> None:
-    (problem,) = verify_parameters({name: value})
+    (problem,) = _problems(**{name: value})
     assert str(problem).startswith(expected)
 
 
 def test_verify_says_all_at_once_and_nothing_of_what_is_right() -> None:
-    problems = verify_parameters({"wipe": "x", "isolation": "y", "hostname": "fqdn", "os-image": "/srv/x"})
+    problems = _problems(**{"wipe": "x", "isolation": "y", "hostname": "fqdn", "os-image": "/srv/x"})
     assert [problem.file for problem in problems] == ["OSP_ISOLATION", "OSP_WIPE"]
 
 
 def test_verify_does_not_repeat_secrets() -> None:
-    (problem,) = verify_parameters({"root_password_hash": "hunter2"})
+    (problem,) = _problems(root_password_hash="hunter2")
     assert "hunter2" not in str(problem)
