@@ -1,8 +1,9 @@
 """A program, run in the sandbox: inflates what ``dump -z`` or ``dump -j`` compressed, from standard input to output.
 
 The first write of such a dump is not compressed. Each one after it begins with 32 bits: whether it is compressed (1),
-how (3), and its length (28). None depends on another, so all cores inflate. Called with the bytes of a write; standard
-input is just behind the dump's first record.
+how (3), and its length (28). None depends on another, so all cores inflate, in processes: a write is of 10 KiB, and
+threads would take longer to hand Python's lock on than to inflate it. Called with the bytes of a write; standard input
+is just behind the dump's first record.
 Source: protocols/dumprestore.h of dump(8), ``struct tapebuf``.
 Not for: what the records mean (:mod:`osprovider.images.archive.dump`). It has nothing but Python's own library.
 """
@@ -10,21 +11,24 @@ Not for: what the records mean (:mod:`osprovider.images.archive.dump`). It has n
 from __future__ import annotations
 
 import bz2
+import mmap
 import os
+import struct
 import sys
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
 
 __all__: list[str] = []
 
 _RECORD = 1024
+_PREFIX = 4
 _ZLIB, _BZIP2, _LZO = 0, 1, 2
-_AT_ONCE = 1 << 20  # bytes that one thread makes before it is given more
-_MOST_THREADS = 8
+_AT_ONCE = 1 << 20  # bytes that one process makes before it is given more
+_MOST_PROCESSES = 8
+_NUMBERS = struct.Struct("QQ")
 
 
 class _BadDumpError(Exception):
@@ -32,85 +36,139 @@ class _BadDumpError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Write:
-    """What dump(8) wrote at once, and where."""
+class _Batch:
+    """Some whole writes, each with its prefix, and where the first of them is."""
 
     position: int
-    how: int | None
     data: bytes
 
 
 def main(write_bytes: int, source: IO[bytes], target: IO[bytes]) -> str | None:
     """Inflate a dump; returns what is wrong with it."""
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    pending: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for batch in _batches(_writes(write_bytes, source), write_bytes):
-                pending.append(pool.submit(_inflated, batch, write_bytes))
-                if len(pending) > 2 * threads:
-                    target.write(pending.popleft().result())
-            while pending:
-                target.write(pending.popleft().result())
-        except _BadDumpError as error:
-            pool.shutdown(cancel_futures=True)
-            return str(error)
+    workers = [_Worker(write_bytes) for _ in range(min(os.cpu_count() or 1, _MOST_PROCESSES))]
+    idle, busy = deque(workers), deque[_Worker]()
+    try:
+        target.write(source.read(write_bytes - _RECORD))
+        for batch in _batches(write_bytes, source):
+            if not idle:
+                idle.append(busy.popleft())
+                target.write(idle[0].result())
+            idle[0].start(batch)
+            busy.append(idle.popleft())
+        for worker in busy:
+            target.write(worker.result())
+    except _BadDumpError as error:
+        return str(error)
     return None
 
 
-def _batches(writes: Iterator[_Write], write_bytes: int) -> Iterator[list[_Write]]:
-    batch: list[_Write] = []
-    size = 0
-    for write in writes:
-        batch.append(write)
-        size += max(write_bytes, len(write.data))
-        if size > _AT_ONCE:
-            yield batch
-            batch, size = [], 0
-    yield batch
+class _Worker:
+    """A process that inflates a batch at a time, in memory that is its own and ours; it ends with us."""
+
+    def __init__(self, write_bytes: int) -> None:
+        self._write_bytes = write_bytes
+        self._memory = mmap.mmap(-1, _AT_ONCE + 2 * (_PREFIX + write_bytes))
+        asked, self._ask = os.pipe()
+        self._answered, answer = os.pipe()
+        if os.fork() == 0:
+            os.close(self._ask)
+            os.close(self._answered)
+            try:
+                self._serve(asked, answer)
+            finally:  # whatever happened: the rest is not its own to do
+                os._exit(0)
+        os.close(asked)
+        os.close(answer)
+
+    def start(self, batch: _Batch) -> None:
+        """Have it inflate; it has nothing else to do."""
+        self._memory[: len(batch.data)] = batch.data
+        os.write(self._ask, _NUMBERS.pack(batch.position, len(batch.data)))
+
+    def result(self) -> memoryview:
+        """Wait for what it inflated, which is there until it is given more.
+
+        Raises:
+            _BadDumpError: what is wrong.
+        """
+        if not (answer := os.read(self._answered, _NUMBERS.size)):
+            raise _BadDumpError("a process that inflates it was ended; is memory short?")
+        is_good, length = _NUMBERS.unpack(answer)
+        if not is_good:
+            raise _BadDumpError(self._memory[:length].decode())
+        return memoryview(self._memory)[:length]
+
+    def _serve(self, asked: int, answer: int) -> None:
+        """In the process: inflate what comes until there is no more."""
+        while numbers := os.read(asked, _NUMBERS.size):
+            position, length = _NUMBERS.unpack(numbers)
+            try:
+                data, is_good = _inflated(_Batch(position, self._memory[:length]), self._write_bytes), True
+            except _BadDumpError as error:
+                data, is_good = str(error).encode(), False
+            self._memory[: len(data)] = data
+            os.write(answer, _NUMBERS.pack(is_good, len(data)))
 
 
-def _writes(write_bytes: int, source: IO[bytes]) -> Iterator[_Write]:
-    """Read a dump's writes, behind its first record."""
-    position = _RECORD
-    data = source.read(write_bytes - _RECORD)
-    yield _Write(position, None, data)
-    position += len(data)
-    while prefix := source.read(4):
-        word = int.from_bytes(prefix, "little")
-        is_compressed, how, length = word & 1, word >> 1 & 7, word >> 4
+def _batches(write_bytes: int, source: IO[bytes]) -> Iterator[_Batch]:
+    """Read a dump's writes, behind the first."""
+    begin = position = write_bytes
+    pieces: list[bytes] = []
+    size = 0  # that they have, or will have
+    while prefix := source.read(_PREFIX):
+        is_compressed, how, length = _parsed(prefix)
         if length > 2 * write_bytes or (not is_compressed and length > write_bytes):
             raise _BadDumpError(
                 f"byte {position}: damaged: a write of {length} bytes, where dump(8) writes {write_bytes}"
             )
         data = source.read(length)
-        if len(prefix) < 4 or len(data) < length:
+        if len(prefix) < _PREFIX or len(data) < length:
             raise _BadDumpError(f"cut off at byte {position + len(prefix) + len(data)}: it has no end")
         if is_compressed and how not in (_ZLIB, _BZIP2):
             kind = "LZO (dump -y)" if how == _LZO else f"method {how}, which dump(8) has not"
             raise _BadDumpError(
                 f"byte {position}: compressed by {kind}; make it with dump -z or -j, or compress the whole dump"
             )
-        yield _Write(position, how if is_compressed else None, data)
-        position += 4 + length
+        pieces += (prefix, data)
+        size += max(write_bytes, _PREFIX + length)
+        position += _PREFIX + length
+        if size >= _AT_ONCE:
+            yield _Batch(begin, b"".join(pieces))
+            begin, pieces, size = position, [], 0
+    if pieces:
+        yield _Batch(begin, b"".join(pieces))
 
 
-def _inflated(batch: list[_Write], write_bytes: int) -> bytes:
+def _parsed(prefix: bytes) -> tuple[bool, int, int]:
+    """What a prefix says: whether the write is compressed, how, and its length in bytes."""
+    word = int.from_bytes(prefix, "little")
+    return bool(word & 1), word >> 1 & 7, word >> 4
+
+
+def _inflated(batch: _Batch, write_bytes: int) -> bytes:
     """What writes were before they were compressed."""
-    return b"".join(write.data if write.how is None else _inflate(write, write_bytes) for write in batch)
+    pieces = []
+    begin = 0
+    while begin < len(batch.data):
+        is_compressed, how, length = _parsed(batch.data[begin : begin + _PREFIX])
+        end = begin + _PREFIX + length
+        data = batch.data[begin + _PREFIX : end]
+        pieces.append(_inflate(how, data, write_bytes, batch.position + begin) if is_compressed else data)
+        begin = end
+    return b"".join(pieces)
 
 
-def _inflate(write: _Write, most: int) -> bytes:
-    decompressor = zlib.decompressobj() if write.how == _ZLIB else bz2.BZ2Decompressor()
+def _inflate(how: int, data: bytes, most: int, position: int) -> bytes:
+    decompressor = zlib.decompressobj() if how == _ZLIB else bz2.BZ2Decompressor()
     try:
-        inflated = decompressor.decompress(write.data, most + 1)
+        inflated = decompressor.decompress(data, most + 1)
     except (OSError, zlib.error) as error:
-        raise _BadDumpError(f"byte {write.position}: damaged: {error}") from error
+        raise _BadDumpError(f"byte {position}: damaged: {error}") from error
     if not decompressor.eof or decompressor.unused_data or len(inflated) > most:
-        raise _BadDumpError(f"byte {write.position}: damaged: compressed data without an end")
+        raise _BadDumpError(f"byte {position}: damaged: compressed data without an end")
     return inflated
 
 
 if __name__ == "__main__":
-    with sys.stdout.buffer as output:
-        sys.exit(main(int(sys.argv[1]), sys.stdin.buffer, output))
+    with open(0, "rb", buffering=_AT_ONCE) as origin, sys.stdout.buffer as output:
+        sys.exit(main(int(sys.argv[1]), origin, output))
