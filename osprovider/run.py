@@ -32,6 +32,7 @@ BASE_ENVIRONMENT: Mapping[str, str] = {
 """What every program sees, and nothing of what we were called with."""
 
 _TAIL_BYTES = 8192
+_PIPE_BYTES = 1 << 20  # as much as anybody may ask for (pipe-max-size of proc_sys_fs(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,9 @@ def running(
     Raises:
         ToolError: it could not be started.
     """
-    with _program(argv, env=None, cwd=None, stdin=stdin, stderr=stderr, stdout=stdout) as process:
+    with _program(
+        argv, env=None, cwd=None, stdin=stdin, stderr=stderr, stdout=stdout, pipe_bytes=_PIPE_BYTES
+    ) as process:
         yield process
 
 
@@ -180,6 +183,7 @@ def _program(
     stderr: int,
     stdout: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
+    pipe_bytes: int = -1,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program that was started; whatever happens, it is gone afterwards and its pipes are closed."""
     words = [str(word) for word in argv]
@@ -193,6 +197,7 @@ def _program(
             stderr=stderr,
             cwd=cwd or "/",
             pass_fds=pass_fds,
+            pipesize=pipe_bytes,
             start_new_session=True,
         )
     except OSError as error:
