@@ -88,7 +88,7 @@ class PipeReader:
 
     def passed(self) -> bytes:
         """All that was taken since the last time."""
-        data = bytes(self._data[: self._used])
+        data = bytes(memoryview(self._data)[: self._used])
         del self._data[: self._used]
         self._before += self._used
         self._used = 0
