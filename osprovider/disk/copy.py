@@ -70,17 +70,20 @@ def scan_extents(fd: int, size_bytes: int) -> tuple[Extent, ...]:
     """
     if size_bytes % BLOCK:
         raise ImageError(f"{name_of(fd)}: {size_bytes} bytes are not a multiple of {BLOCK}: pad the image")
-    extents = []
-    buffer = bytearray(_LARGEST_EXTENT)
-    for offset, length in _largest_extents(fd, size_bytes):
-        data = memoryview(buffer)[:length]
+    extents: list[Extent] = []
+
+    def scan(piece: Extent, buffer: memoryview) -> None:
+        data = buffer[: piece.length]
         try:
-            read_all(fd, data, offset)
+            read_all(fd, data, piece.offset)
         except OSError as error:
-            raise ImageError(f"{name_of(fd)}: cannot be read at byte {offset}: {error.strerror}") from error
-        for start, end in _without_zeros(buffer, length):
-            extents.append(Extent(offset + start, end - start, zlib.crc32(data[start:end])))
-    return tuple(extents)
+            raise ImageError(f"{name_of(fd)}: cannot be read at byte {piece.offset}: {error.strerror}") from error
+        for start, end in _without_zeros(data):
+            extents.append(Extent(piece.offset + start, end - start, zlib.crc32(data[start:end])))
+
+    with _Crew(scan, _largest_extents(fd, size_bytes), _THREADS):
+        pass
+    return tuple(sorted(extents, key=_offset))
 
 
 def copy_extents(
@@ -177,7 +180,7 @@ def verify_extents(
         gaps = _checkable_gaps(fd, placements, extents)
         all_gaps = sum(length for _start, length, _place in _placed_gaps(extents, placements))
         advance(all_gaps - sum(gap.length for gap in gaps))
-        with _Crew(verify, sorted([*extents, *gaps], key=lambda piece: piece.offset), _THREADS):
+        with _Crew(verify, sorted([*extents, *gaps], key=_offset), _THREADS):
             pass
 
 
@@ -323,6 +326,10 @@ def _placed(offset: int, length: int, placements: Iterable[Placement]) -> Iterat
             yield start, end - start, each.target_bytes + start - each.source_bytes
 
 
+def _offset(piece: Extent) -> int:
+    return piece.offset
+
+
 def _placed_gaps(extents: Iterable[Extent], placements: Sequence[Placement]) -> Iterator[tuple[int, int, int]]:
     """The parts that no extent covers, likewise."""
     end = max(each.source_bytes + each.size_bytes for each in placements)
@@ -341,28 +348,28 @@ def _gaps(extents: Iterable[Extent], size_bytes: int) -> Iterator[tuple[int, int
         yield position, size_bytes - position
 
 
-def _largest_extents(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Ranges (offset and length) of a file that are not holes, cut at multiples of the largest extent's size."""
+def _largest_extents(fd: int, size_bytes: int) -> Iterator[Extent]:
+    """What of a file are not holes, cut at multiples of the largest extent's size; without checksums."""
     for start, length in data_ranges(fd, 0, size_bytes):
         position, end = start, start + length
         while position < end:
             part = min(end, (position // _LARGEST_EXTENT + 1) * _LARGEST_EXTENT) - position
-            yield position, part
+            yield Extent(position, part, 0)
             position += part
 
 
-def _without_zeros(buffer: bytearray, length: int) -> Iterator[tuple[int, int]]:
-    """The parts (start and end) of a buffer that are worth copying: runs of 64 KiB steps that are not all zeros."""
+def _without_zeros(data: memoryview) -> Iterator[tuple[int, int]]:
+    """The parts (start and end) that are worth copying: runs of 64 KiB steps that are not all zeros."""
     step = 1 << 16
     zeros = bytes(step)
     start: int | None = None
-    for position in range(0, length, step):
-        end = min(position + step, length)
-        is_zero = buffer[position:end] == zeros[: end - position]
+    for position in range(0, len(data), step):
+        part = data[position : position + step]
+        is_zero = part[0] == 0 and part.tobytes() == zeros[: len(part)]
         if is_zero and start is not None:
             yield start, position
             start = None
         elif not is_zero and start is None:
             start = position
     if start is not None:
-        yield start, length
+        yield start, len(data)
