@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +16,10 @@ import click
 from osprovider import linux
 from osprovider.cli.main import as_json, echo_json, main, require_root
 from osprovider.cli.variant import load_variants
-from osprovider.config.load import image_names, load, load_image
+from osprovider.config.load import Settings, image_names, load, load_image
 from osprovider.config.model import Image, Variant
 from osprovider.config.suggest import quote, suggest
-from osprovider.errors import ImageError, OsproviderError, UsageError
+from osprovider.errors import ConfigurationError, ImageError, OsproviderError, UsageError
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
@@ -46,7 +47,11 @@ def image() -> None:
 @as_json
 @click.pass_obj
 def list_images(directories: Directories, json_wanted: bool) -> None:
-    """List the image definitions and their templates on this node."""
+    """List the image definitions and their templates on this node.
+
+    A template that is ready is what the next instance is made of. One that no variant has any use for, since a
+    definition or a variant has changed, is a former one.
+    """
     store = Store(directories)
     defined = image_names(directories)
     ready: dict[str, list[TemplateInfo]] = {name: [] for name in defined}
@@ -54,10 +59,16 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
         ready.setdefault(info.manifest.image, []).append(info)
     for left in store.unusable():
         reporter.warning(f"{left.directory} cannot be used: {left.reason}; osprovider image prune removes it")
+    current = _current_keys(directories, store, [name for name in defined if ready[name]])
     if json_wanted:
         echo_json(
             [
-                {"name": name, "defined": name in defined, "templates": [template_data(info) for info in infos]}
+                {
+                    "name": name,
+                    "defined": name in defined,
+                    "templates": [template_data(info) for info in infos],
+                    "current": sorted({info.manifest.key for info in infos} & current),
+                }
                 for name, infos in sorted(ready.items())
             ]
         )
@@ -67,11 +78,26 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
         for info in infos:
             manifest, size = info.manifest, human_bytes(info.occupied_bytes)
             click.echo(
-                f"{name:<{width}} ready  {manifest.created}  {manifest.filesystem.type:<5}  {size:>8}  "
-                f"used {time_of(info.used)}"
+                f"{name:<{width}} {'ready' if manifest.key in current else 'former':<6} {manifest.created}  "
+                f"{manifest.filesystem.type:<5}  {size:>8}  used {time_of(info.used)}"
             )
         if not infos:
             click.echo(f"{name:<{width}} not prepared")
+
+
+def _current_keys(directories: Directories, store: Store, names: Iterable[str]) -> set[str | None]:
+    """The keys of the templates that instances of these images would be made of now."""
+    names = list(names)
+    variants: list[Settings] = []
+    with suppress(ConfigurationError):  # of all: the images are as good as before
+        variants = load_variants(directories)[0] if names else []
+    current = set()
+    for name in names:
+        with suppress(ConfigurationError):  # nothing is made of it until that is mended
+            definition = load_image(directories, name)
+            uses = [each.variant for each in variants if each.image_name == name] or [Variant(image=name)]
+            current |= {store.look_up(name, definition, variant)[0] for variant in uses}
+    return current
 
 
 @image.command("build")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_a_template_is_the_same_data_in_every_command(site: Site) -> None:
     assert built["filesystem"]["type"] == "ext4"
     assert data(site, "pull", "small") == [built]
     (listed,) = [each for each in data(site, "list") if each["name"] == "small"]
-    assert (listed["defined"], listed["templates"]) == (True, [built])
+    assert (listed["defined"], listed["templates"], listed["current"]) == (True, [built], [built["key"]])
     (shown,) = data(site, "show", "small")["templates"]
     assert {key: shown[key] for key in SHORT} == built
     sound = {"damage": None, "outdated": None, "removed": False}
@@ -100,6 +101,15 @@ def test_names_of_any_length_are_listed_in_columns(site: Site) -> None:
     answer(site, "build", "small")
     lines = answer(site, "list").splitlines()
     assert {line.index(" not prepared") if "not prepared" in line else line.index(" ready ") for line in lines} == {44}
+
+
+def test_a_template_that_no_instance_would_be_made_of_is_a_former_one(site: Site) -> None:
+    definition = (site.config / "images/small.yaml").read_text()
+    answer(site, "build", "small")
+    site.write("images/small.yaml", "source: /nowhere\n")
+    assert re.search(r"^small +former ", answer(site, "list"), re.MULTILINE)
+    site.write("images/small.yaml", definition)
+    assert re.search(r"^small +ready ", answer(site, "list"), re.MULTILINE)
 
 
 def test_a_file_that_was_exported_is_told(site: Site, tmp_path: Path) -> None:
