@@ -62,7 +62,9 @@ def _mmdebstrap(build: Build) -> None:
 def _default_mirrors(build: Build) -> tuple[str, str | None]:
     """Mmdebstrap's mirror for the suite, and where that has security updates. Nothing is fetched."""
     probe = build.scratch / "probe"
-    quickly = ["--mode=root", "--format=directory", "--variant=custom", "--skip=update", "--skip=cleanup"]
+    # Else gpg, in a directory in /tmp, looks for the suite's keys, and lines say so where the node's apt has none.
+    skipped = ["--skip=update", "--skip=cleanup", "--skip=check/signed-by"]
+    quickly = ["--mode=root", "--format=directory", "--variant=custom", *skipped]
     run_isolated(["mmdebstrap", *quickly, build.recipe.build.suite, probe], build.watch.line)
     found = archives.mirrors_of((probe / SOURCES_LIST[1:]).read_text(), build.recipe.build.suite)
     shutil.rmtree(probe)
