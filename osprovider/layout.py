@@ -21,6 +21,7 @@ __all__ = [
     "MIB",
     "MSDOS_LIMIT_SECTORS",
     "MSDOS_TYPES",
+    "SWAP_FILE",
     "TYPES",
     "DiskFacts",
     "PartitionPlan",
@@ -68,6 +69,9 @@ EXTENDED_TYPES = frozenset({"05", "0f", "85"})
 
 FILLED = frozenset({"xfs", "btrfs"})
 """File systems of a root that are made at their final size and filled, in place of copied from a template and grown."""
+
+SWAP_FILE = "/swapfile"
+"""Where the guest has the file that it swaps to, if it has one."""
 
 _SUBVOLUME = "@"
 _LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 from osprovider.customize.context import Context
 
-__all__ = ["arguments", "changed", "console_arguments", "inside_boot", "root_argument", "root_flags"]
+__all__ = ["MARK", "arguments", "changed", "console_arguments", "inside_boot", "root_argument", "root_flags"]
+
+MARK = "# Made by osprovider"
+"""How a boot loader's file begins that is ours to write again, and not the guest's own."""
 
 
 def console_arguments(serial: tuple[str, int] | None) -> tuple[str, ...]:
