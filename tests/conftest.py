@@ -31,3 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def run_directory(pytestconfig: pytest.Config) -> Path:
     """The directory of the run, removed at its end."""
     return pytestconfig.stash[_DIRECTORY]
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """Osprovider's Debian package, as `make deb` builds it."""
+    packages = list((Path(__file__).resolve().parents[1] / "dist").glob("osprovider_*.deb"))
+    assert len(packages) == 1, f"{packages}: `make deb` makes the one package that is tested"
+    return packages[0]

@@ -11,8 +11,6 @@ import pytest
 from tests.e2e.tree import NodeTree, shared_node_tree
 from tests.support.leftovers import no_leftovers
 
-_ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -32,14 +30,6 @@ def own_directory(run_directory: Path, request: pytest.FixtureRequest) -> Path:
     directory = run_directory / str(os.getpid()) / request.path.stem
     directory.mkdir(parents=True)
     return directory
-
-
-@pytest.fixture(scope="session")
-def package() -> Path:
-    """Osprovider's Debian package, as `make deb` builds it."""
-    packages = list((_ROOT / "dist").glob("osprovider_*.deb"))
-    assert len(packages) == 1, f"{packages}: `make deb` makes the one package that is tested"
-    return packages[0]
 
 
 @pytest.fixture(scope="session")

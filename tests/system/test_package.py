@@ -87,14 +87,6 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """The package that `make deb` has made."""
-    packages = list((CHECKOUT / "dist").glob("osprovider_*.deb"))
-    assert len(packages) == 1, f"{packages}: `make deb` makes the one package that is tested"
-    return packages[0]
-
-
-@pytest.fixture(scope="session")
 def tree(run_directory: Path, package: Path) -> Path:
     """A minimal Debian with the package, installed by apt with what it depends on."""
     root = run_directory / "package-tree"

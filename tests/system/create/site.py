@@ -23,7 +23,7 @@ subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
-__all__ = ["Outcome", "Site", "attached", "debugfs", "sfdisk"]
+__all__ = ["Outcome", "Site", "attached", "debugfs", "root_of", "sfdisk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,20 @@ class Site:
         said, _ = process.communicate()
         return Outcome(process.returncode, said)
 
+    def create_without(self, directory: str, disk: Path, **changes: Any) -> Outcome:
+        """Run ``create`` where this directory of the node's is empty."""
+        hidden = f'mount -t tmpfs none {directory} && exec "$0"'
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", hidden, CHECKOUT / "scripts" / "create"],
+            env={"PATH": "/sbin:/bin:/usr/sbin:/usr/bin", **self.environment(disk, **changes)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout)
+
     def peak_kib(self, script: str, environment: Mapping[str, str]) -> int:
         """Run a script, which has to succeed; its largest process's resident memory in KiB.
 
@@ -200,6 +214,20 @@ def debugfs(disk: Path, command: str) -> str:
 def attached(path: Path, sector_size: int = 512) -> Iterator[Path]:
     """A loop device on a file, as a block device for an instance."""
     words = ["losetup", "--show", "--find", "--sector-size", str(sector_size), str(path)]
+    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@contextmanager
+def root_of(disk: Path) -> Iterator[Path]:
+    """A loop device on the root partition, the last one, for reading."""
+    table = sfdisk(disk)
+    root, sector = table["partitions"][-1], table.get("sectorsize", 512)
+    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(root["start"] * sector)]
+    words += ["--sizelimit", str(root["size"] * sector), str(disk)]
     device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     try:
         yield Path(device)

@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from osprovider.layout import derived_uuid
 from tests.support.runs import loop_devices
 from tests.system.create.cloud import ROOT, Part, read_partition, system
 from tests.system.create.published import Published
-from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
+from tests.system.create.site import Outcome, Site, attached, debugfs, root_of, sfdisk
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -85,18 +85,6 @@ def inside(disk: Path, place: Path, script: str, *words: str) -> str:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
-@contextmanager
-def root_of(disk: Path) -> Iterator[Path]:
-    """A loop device on the root partition, the last one."""
-    start = sfdisk(disk)["partitions"][-1]["start"] * 512
-    words = ["losetup", "--show", "--find", "--offset", str(start), str(disk)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
-
-
 @pytest.mark.parametrize("kind", ["files", "loop-512", "loop-4096"])
 def test_each_is_made_as_the_variant_says_over_whatever_was_there(site: Site, kind: str) -> None:
     files = disks_of(site, fill=b"\xa5")
@@ -117,7 +105,7 @@ def test_each_is_made_as_the_variant_says_over_whatever_was_there(site: Site, ki
 
 
 _IN_THE_GUEST = """set -e
-mount "$1" "$2"
+mount --read-only "$1" "$2"
 mount --rbind /dev "$2/dev"
 mount --types proc proc "$2/proc"
 mount --types sysfs sysfs "$2/sys"

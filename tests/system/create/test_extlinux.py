@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.template import CHECKOUT
 from tests.system.create.site import Site, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -76,16 +74,7 @@ def test_what_it_cannot_boot_is_refused_before_the_disk_is_touched(site: Site, v
 def test_a_node_without_it_refuses_before_the_disk_is_touched(site: Site) -> None:
     disk = site.disk(3 * GIB)
     site.write("variants/extlinux.yaml", VARIANT)
-    hidden = 'mount -t tmpfs none /usr/lib/EXTLINUX && exec "$0"'
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", hidden, CHECKOUT / "scripts" / "create"],
-        env={"PATH": "/sbin:/bin:/usr/sbin:/usr/bin", **site.environment(disk, variant="extlinux")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 2, said
-    assert "this node does not have it: apt install extlinux" in said.splitlines()[-1]
+    outcome = site.create_without("/usr/lib/EXTLINUX", disk, variant="extlinux")
+    assert outcome.status == 2, outcome.said
+    assert "this node does not have it: apt install extlinux" in outcome.last_line
     assert disk.stat().st_blocks == 0

@@ -11,8 +11,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ import pytest
 from osprovider.layout import derived_uuid
 from tests.support.runs import loop_devices
 from tests.support.served_disks import device_on
-from tests.system.create.site import Site, attached, sfdisk
+from tests.system.create.site import Site, attached, root_of
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -33,20 +32,6 @@ def variant_of(site: Site, kind: str, **changes: str) -> str:
     further = "".join(f"{key}: {value}\n" for key, value in changes.items())
     site.write(f"variants/{kind}.yaml", f"image: debian-12\nlayout: {{filesystem: {kind}}}\n{further}")
     return kind
-
-
-@contextmanager
-def root_of(disk: Path) -> Iterator[Path]:
-    """A loop device on the root partition, the last one."""
-    table = sfdisk(disk)
-    root, sector = table["partitions"][-1], table.get("sectorsize", 512)
-    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(root["start"] * sector)]
-    words += ["--sizelimit", str(root["size"] * sector), str(disk)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def tags(device: Path) -> dict[str, str]:

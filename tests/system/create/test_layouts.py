@@ -79,16 +79,6 @@ def check(path: Path, offset: int) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def planned(site: Site, environment: dict[str, str]) -> dict[str, Any]:
-    """The plan for an instance."""
-    variables = site.directory / "environment"
-    variables.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-    outcome = site.command("plan", "--json", "--environment", str(variables))
-    assert outcome.status == 0, outcome.said
-    plan: dict[str, Any] = json.loads(outcome.said)
-    return plan
-
-
 def used(site: Site, size: int) -> Path:
     """A disk full of something else."""
     disk = site.disk(size)
@@ -105,7 +95,7 @@ def test_an_msdos_table_has_an_active_root(place: Site, hypervisor: str, sector_
     file = used(place, 512 * MIB)
     with attached(file, sector_size) if sector_size else nullcontext(file) as disk:
         environment = place.environment(disk, variant="small", hypervisor=hypervisor)
-        (part,) = planned(place, environment)["table"]["partitions"]
+        (part,) = place.plan(environment)["table"]["partitions"]
         outcome = place.call("create", environment)
         assert outcome.status == 0, outcome.said
     with attached(file, seen) as disk:
@@ -140,7 +130,7 @@ def test_without_a_table_the_root_fills_the_disk(place: Site, sector_size: int |
     file = used(place, 512 * MIB)
     with attached(file, sector_size) if sector_size else nullcontext(file) as disk:
         environment = place.environment(disk, variant="small", hypervisor="xen-pvm")
-        (part,) = planned(place, environment)["table"]["partitions"]
+        (part,) = place.plan(environment)["table"]["partitions"]
         outcome = place.call("create", environment)
     assert outcome.status == 0, outcome.said
     found = probed(file)
@@ -220,7 +210,7 @@ def test_a_disk_goes_from_any_layout_to_any_other(place: Site) -> None:
     for count, layout in enumerate(order):
         lay_out(place, LAYOUTS[layout])
         environment = place.environment(disk, variant="small", reinstall=count > 0, **MEMORY)
-        plan = planned(place, environment)
+        plan = place.plan(environment)
         outcome = place.call("create", environment)
         assert outcome.status == 0, outcome.said
         assert_installed(disk, plan, layout)
@@ -234,7 +224,7 @@ def test_large_sectors_have_a_boot_partition_and_swap_as_well(place: Site) -> No
     file = used(place, 768 * MIB)
     with attached(file, 4096) as disk:
         environment = place.environment(disk, variant="small", hypervisor="xen-hvm")
-        plan = planned(place, environment)
+        plan = place.plan(environment)
         outcome = place.call("create", environment)
         assert outcome.status == 0, outcome.said
         found = [(each["start"] * 4096, each["size"] * 4096, each["type"]) for each in sfdisk(disk)["partitions"]]
@@ -338,7 +328,7 @@ def test_killed_in_the_middle_the_next_run_succeeds(place: Site, layout: str, si
     if sign is signal.SIGTERM or layout != "none":  # see osprovider.disk.table of what holds without a table
         assert signatures(disk) == set()
     (place.config / "hooks/waiting").unlink()
-    plan = planned(place, environment)
+    plan = place.plan(environment)
     outcome = place.call("create", environment)
     assert outcome.status == 0, outcome.said
     assert_installed(disk, plan, layout)
@@ -349,7 +339,7 @@ def test_rename_on_the_host_finds_the_root_of_each_layout(place: Site, layout: s
     lay_out(place, LAYOUTS[layout], isolation="host")
     disk = place.disk(SIZE)
     environment = place.environment(disk, variant="small", **MEMORY)
-    root = planned(place, environment)["table"]["partitions"][-1]["start_bytes"]
+    root = place.plan(environment)["table"]["partitions"][-1]["start_bytes"]
     assert place.call("create", environment).status == 0
     outcome = place.renamed(disk, "web1.example.org", "shop.example.org", variant="small", **MEMORY)
     assert outcome.status == 0, outcome.said
@@ -370,7 +360,7 @@ def test_the_appliance_fills_a_boot_partition_and_rename_finds_the_root_behind_i
     lay_out(place, LAYOUTS[layout], isolation="appliance")
     disk = used(place, SIZE)
     environment = place.environment(disk, variant="small", **MEMORY)
-    plan = planned(place, environment)
+    plan = place.plan(environment)
     outcome = place.call("create", environment)
     assert outcome.status == 0, outcome.said
     assert_installed(disk, plan, layout)

@@ -189,10 +189,15 @@ def test_a_menu_of_ours_is_made_again(root: Path) -> None:
     assert (root / MENU).read_text() == GOLDEN_MENU
 
 
-def test_a_menu_of_the_guests_own_is_kept_and_follows_the_root_to_its_new_uuid(root: Path) -> None:
+def put_own_menu(root: Path, *, kernel: str) -> None:
+    """A guest's own menu with a kernel that it calls so, and that kernel."""
     (root / MENU).parent.mkdir(parents=True)
     (root / "boot/vmlinuz-5.10").touch()
-    (root / MENU).write_text(OWN_MENU.format(uuid=TEMPLATE_UUID, root="/dev/vda1", kernel="/boot/vmlinuz-5.10"))
+    (root / MENU).write_text(OWN_MENU.format(uuid=TEMPLATE_UUID, root="/dev/vda1", kernel=kernel))
+
+
+def test_a_menu_of_the_guests_own_is_kept_and_follows_the_root_to_its_new_uuid(root: Path) -> None:
+    put_own_menu(root, kernel="/boot/vmlinuz-5.10")
     run_hook("grub", root, boot_context())
     expected = OWN_MENU.format(uuid=ROOT_UUID, root=f"UUID={ROOT_UUID}", kernel="/boot/vmlinuz-5.10")
     assert (root / MENU).read_text() == expected
@@ -201,17 +206,13 @@ def test_a_menu_of_the_guests_own_is_kept_and_follows_the_root_to_its_new_uuid(r
 
 def test_a_menu_for_another_division_of_the_disk_makes_way(root: Path) -> None:
     """As in a dump of a system that had a file system for /boot, where the instance has none."""
-    (root / MENU).parent.mkdir(parents=True)
-    (root / "boot/vmlinuz-5.10").touch()
-    (root / MENU).write_text(OWN_MENU.format(uuid=TEMPLATE_UUID, root="/dev/vda1", kernel="/vmlinuz-5.10"))
+    put_own_menu(root, kernel="/vmlinuz-5.10")
     run_hook("grub", root, boot_context(kernels=TWO_KERNELS))
     assert (root / MENU).read_text() == GOLDEN_MENU
 
 
 def test_a_menu_on_a_boot_partition_follows_that_one(root: Path) -> None:
-    (root / MENU).parent.mkdir(parents=True)
-    (root / "boot/vmlinuz-5.10").touch()
-    (root / MENU).write_text(OWN_MENU.format(uuid=TEMPLATE_UUID, root="/dev/vda1", kernel="/vmlinuz-5.10"))
+    put_own_menu(root, kernel="/vmlinuz-5.10")
     boot = ContextPartition(2, "boot", 1 << 20, 1 << 30, "b" * 36, "ext4", BOOT_UUID)
     run_hook("grub", root, with_partitions(boot_context(), boot))
     expected = OWN_MENU.format(uuid=BOOT_UUID, root=f"UUID={ROOT_UUID}", kernel="/vmlinuz-5.10")
