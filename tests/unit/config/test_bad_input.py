@@ -6,25 +6,12 @@ refuses, binding refuses, and whatever binding takes, it takes.
 
 from __future__ import annotations
 
-import json
-import textwrap
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jsonschema
 import pytest
 
-from osprovider.config.document import Node, parse
-from osprovider.config.model import Cache, Image, InstanceFile, Subnet, Swap, Variant
-from osprovider.config.schema import bind, json_schema, written
-from osprovider.errors import Problem
-
-CLASSES = (Variant, Image, Subnet, InstanceFile, Cache)
-ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJL+jXQD5j1m+rJrMItbsnP/UKz9kzfaHoA9E9Umewmg"
-YESCRYPT = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$GmcwIgvdUC9qLWcKCi6gklUa1dM3ziD43YxYNURLKy0"
-SHIPPED = Path(__file__).parents[3]
+from osprovider.config.model import Cache, Image, InstanceFile, Subnet, Variant
+from tests.unit.config.binding import bound, plain, validator
 
 
 class Bad(NamedTuple):
@@ -312,33 +299,9 @@ GOOD = [
 ]
 
 
-def _bind(cls: type, text: str) -> tuple[Node, object, list[str]]:
-    problems: list[Problem] = []
-    node = parse(text.encode(), "f.yaml", problems)
-    assert node is not None
-    value = bind(cls, node, problems)
-    return node, value, [str(problem) for problem in sorted(problems)]
-
-
-def _plain(node: Node) -> object:
-    """What a reader of YAML 1.2 hands to a validator."""
-    if isinstance(node.value, dict):
-        return {key: _plain(item) for key, item in node.value.items()}
-    if isinstance(node.value, tuple):
-        return [_plain(item) for item in node.value]
-    return (
-        (int(node.text) if node.text.isdigit() else float(node.text)) if isinstance(node.value, float) else node.value
-    )
-
-
-@cache
-def _validator(cls: type) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json_schema(cls))
-
-
 @pytest.mark.parametrize("bad", TABLE, ids=lambda bad: f"{bad.cls.__name__}: {bad.text[:40]}")
 def test_a_mistake_is_named_at_its_place_with_what_to_write_instead(bad: Bad) -> None:
-    _, value, problems = _bind(bad.cls, bad.text)
+    _, value, problems = bound(bad.cls, bad.text)
     assert value is None
     assert len(problems) == len(bad.expected), problems
     for problem, expected in zip(problems, bad.expected, strict=True):
@@ -348,238 +311,13 @@ def test_a_mistake_is_named_at_its_place_with_what_to_write_instead(bad: Bad) ->
 
 @pytest.mark.parametrize("bad", TABLE, ids=lambda bad: f"{bad.cls.__name__}: {bad.text[:40]}")
 def test_json_schema_refuses_what_it_can_see(bad: Bad) -> None:
-    node, _, _ = _bind(bad.cls, bad.text)
-    assert _validator(bad.cls).is_valid(_plain(node)) is not bad.seen
+    node, _, _ = bound(bad.cls, bad.text)
+    assert validator(bad.cls).is_valid(plain(node)) is not bad.seen
 
 
 @pytest.mark.parametrize(("cls", "text"), GOOD)
 def test_what_is_right_passes_both(cls: type, text: str) -> None:
-    node, value, problems = _bind(cls, text)
+    node, value, problems = bound(cls, text)
     assert problems == []
     assert isinstance(value, cls)
-    _validator(cls).validate(_plain(node))
-
-
-FULL = {
-    Variant: f"""
-        description: x
-        image: debian-12
-        layout:
-          {{table: gpt, firmware: [bios], filesystem: ext4, boot: {{size: 1GiB, filesystem: ext4}}, swap: {{disk: 1}},
-           grow: true, root_size: 20GiB}}
-        disks: {{data: {{filesystem: xfs, mount: /srv, label: data, options: [noatime]}}}}
-        boot: {{loader: grub, serial: auto, kernel_args: [quiet], timeout: 1}}
-        network: {{renderer: auto, default: dhcp, dns: {{servers: [198.51.100.53], search: [example.org]}}}}
-        system: {{hostname: fqdn, timezone: Etc/UTC, locale: C.UTF-8}}
-        users:
-          admin:
-            {{password_hash: ~, groups: [sudo], shell: /bin/sh, comment: x, sudo: none,
-             ssh_authorized_keys: [{ED25519}]}}
-        packages: [vim]
-        hooks: {{disable: [grub], order: {{grub: after fstab}}}}
-        isolation: auto
-        wipe: auto
-        data_disks: keep
-        verify_copy: false
-        """,
-    Image: """
-        description: x
-        build: {tool: mmdebstrap, suite: x, mirror: ~, components: [main], packages: [vim], arch: amd64}
-        source: https://images.example.org/x.qcow2
-        checksums: SHA512SUMS
-        signature: SHA512SUMS.sign
-        keyring: x.gpg
-        format: auto
-        arch: amd64
-        max_size: 64GiB
-        """,
-    Cache: """
-        max_size: 50GiB
-        proxy: http://proxy.example.org:3128
-        """,
-    Subnet: """
-        networks: [198.51.100.0/24]
-        gateways: [198.51.100.1]
-        dns: {servers: [198.51.100.53], search: [example.org]}
-        mtu: 1500
-        match: {link: br0, network: prod}
-        """,
-    InstanceFile: """
-        nics:
-          - {subnet: prod, addresses: [198.51.100.1], gateways: [198.51.100.1], dhcp: true, slaac: true, dns: {},
-             mtu: 1500}
-        """,
-}
-
-SUBSTITUTES = [
-    *(
-        "~",
-        "true",
-        "0",
-        "1",
-        "-1",
-        "70000",
-        "1.5",
-        "{}",
-        "[]",
-        "[[]]",
-        "[~]",
-        "''",
-        "' '",
-        "x",
-        "none",
-        "auto",
-        "yes",
-        "a b",
-    ),
-    *(
-        "fqdn",
-        "a.b",
-        "A",
-        "a:b",
-        "a/b",
-        "../x",
-        "/bin/sh",
-        "/..",
-        "ext3",
-        "bios",
-        "dhcp",
-        "after x",
-        "C",
-        "Etc/GMT+1",
-        "root=x",
-    ),
-    *(
-        "198.51.100.9",
-        "198.51.100.0/24",
-        "198.51.100.9/24",
-        "'::'",
-        "'2001:db8::1/64'",
-        "ttyS0,9600",
-        "http://h/",
-        "file:///x",
-    ),
-    *('"a\\nb"', '"a\\n"', '"\\e[0m"', '"\\u2028"', "ä", "🙂", "'" + "x" * 300 + "'"),
-    f"'{ED25519} a@b'",
-    f"'{YESCRYPT}'",
-]
-
-
-def _places(node: Node, *path: str | int) -> Iterator[tuple[str | int, ...]]:
-    yield path
-    if isinstance(node.value, dict):
-        for key, item in node.value.items():
-            yield from _places(item, *path, key)
-    if isinstance(node.value, tuple):
-        for index, item in enumerate(node.value):
-            yield from _places(item, *path, index)
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-def test_whatever_binding_takes_in_any_place_the_schema_takes_too(cls: type) -> None:
-    text = textwrap.dedent(FULL[cls])
-    accepted = 0
-    for path in _places(_bind(cls, text)[0]):
-        for substitute in SUBSTITUTES:
-            node = _bind(cls, text)[0]
-            other = _bind(cls, f"x: {substitute}")[0].at("x")
-            place = node.at(*path)
-            place.value, place.text, place.keys = other.value, other.text, other.keys
-            problems: list[Problem] = []
-            if bind(cls, node, problems) is not None:
-                accepted += 1
-                _validator(cls).validate(_plain(node))
-            else:
-                assert problems
-    assert accepted >= 5
-
-
-def test_the_full_files_have_every_key() -> None:
-    inherited = json_schema(Variant)["properties"].keys()
-    for cls, text in FULL.items():
-        node, _, problems = _bind(cls, textwrap.dedent(text))
-        assert problems == []
-        assert node.keys.keys() == json_schema(cls)["properties"].keys() - (inherited if cls is InstanceFile else set())
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_published_schema_is_valid_and_describes_every_key(cls: type) -> None:
-    schema = json_schema(cls)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    assert json.loads(json.dumps(schema)) == schema
-    for place in (schema, *schema["$defs"].values()):
-        assert place["description"].endswith(".")
-        for name, entry in place["properties"].items():
-            assert entry.get("description") or "$ref" in entry, name
-
-
-@pytest.mark.parametrize(
-    ("cls", "path"),
-    [(Variant, path) for path in sorted((SHIPPED / "variants").glob("*.yaml"))]
-    + [(Image, path) for path in sorted((SHIPPED / "images").glob("*.yaml"))],
-)
-def test_the_shipped_files_pass_both(cls: type, path: Path) -> None:
-    node, _, problems = _bind(cls, path.read_text())
-    assert problems == []
-    _validator(cls).validate(_plain(node))
-
-
-@pytest.mark.parametrize("cls", [Variant, Subnet, InstanceFile])
-def test_the_built_in_defaults_pass_their_own_schema(cls: type) -> None:
-    def defaults(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-        result = {}
-        for name, entry in schema["properties"].items():
-            if "$ref" in entry:
-                result[name] = defaults(definitions[entry["$ref"].rpartition("/")[2]], definitions)
-            elif "default" in entry:
-                result[name] = entry["default"]
-        return result
-
-    schema = json_schema(cls)
-    _validator(cls).validate(defaults(schema, schema["$defs"]))
-
-
-def test_a_value_keeps_what_was_written() -> None:
-    text = "layout: {firmware: [uefi], grow: false}\nboot: {timeout: 3}\nusers: {admin: {groups: [sudo, adm]}}\n"
-    _, value, _ = _bind(Variant, text)
-    assert isinstance(value, Variant)
-    assert value.layout.firmware == ("uefi",)
-    assert value.layout.grow is False
-    assert value.boot.timeout == 3
-    assert value.users["admin"].groups == ("sudo", "adm")
-    assert value.boot.kernel_args == Variant().boot.kernel_args
-
-
-SWAPS = {
-    "none": Swap(),
-    "memory": Swap("memory"),
-    "2GiB": Swap("partition", size="2GiB"),
-    "{disk: 1}": Swap("disk", disk="1"),
-    "{disk: swap, file: ~}": Swap("disk", disk="swap"),
-    "{file: 1GiB}": Swap("file", size="1GiB"),
-}
-
-
-@pytest.mark.parametrize("text", SWAPS)
-def test_swap_is_a_word_a_size_or_a_map(text: str) -> None:
-    _, value, problems = _bind(Variant, f"layout: {{swap: {text}}}")
-    assert problems == []
-    assert isinstance(value, Variant)
-    assert value.layout.swap == SWAPS[text]
-
-
-@pytest.mark.parametrize("boot", ["none", "{}", "{size: 512MiB, filesystem: ext2}"])
-@pytest.mark.parametrize("swap", SWAPS)
-def test_what_was_bound_is_written_as_it_may_be_read_again(swap: str, boot: str) -> None:
-    text = f"layout: {{swap: {swap}, boot: {boot}}}\ndisks: {{data: {{options: [noatime]}}}}\n"
-    _, value, _ = _bind(Variant, text)
-    again = json.dumps(written(value))
-    assert _bind(Variant, again)[1] == value
-    _validator(Variant).validate(json.loads(again))
-
-
-def test_a_password_hash_is_not_in_the_representation() -> None:
-    _, value, _ = _bind(Variant, "users: {root: {password_hash: '$5$abc$" + "x" * 43 + "'}}")
-    assert isinstance(value, Variant)
-    assert value.users["root"].password_hash is not None
-    assert "$5$" not in repr(value)
+    validator(cls).validate(plain(node))
