@@ -10,6 +10,7 @@ Not for: deciding (:mod:`osprovider.plan`).
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
-from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, loader, partitions, reidentify, wipe
+from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, loader, partitions, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import DataDisk
 from osprovider.disk.device import Device, claim
@@ -198,6 +199,8 @@ def _install(job: _Job) -> None:
                 partitions.make_partitions(device, table, template.manifest.distribution)
         with _naming(device), _opened_guest(job, table) as (guest, devices):
             if not template.manifest.built_here:
+                from osprovider.disk import reidentify  # what was built here needs none
+
                 with reporter.step("names of file systems") as detail:
                     changed = reidentify.rewrite(guest, reidentify.renaming(template.manifest, table))
                     detail(f"{changed} files")
@@ -277,7 +280,13 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, dict
                 continue
             if manifest.table is None and part.role not in ("root", "boot"):
                 continue  # an EFI system partition of ours is made later, and swap has no files
-            is_new = manifest.table is None and part.role == "boot"
+            is_empty = manifest.table is None and part.role == "boot"
+            uuid = None if is_empty or job.plan.filled else part.filesystem_uuid
+            if uuid is not None and job.plan.isolation == "host":
+                with reporter.step("file system: new UUID"):
+                    place = Path(f"/proc/{os.getpid()}/fd/{job.device.fd}")
+                    filesystem.set_uuid(place, uuid, offset_bytes=part.start_bytes)
+                uuid = None
             loop = loop_device(job.device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes)
             size = sizes.get(part.number, manifest.size_bytes)
             volumes.append(
@@ -285,9 +294,10 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, dict
                     device=stack.enter_context(loop),
                     filesystem=part.filesystem,
                     mount=mount,
-                    uuid=None if is_new or job.plan.filled else part.filesystem_uuid,
-                    grow=part.size_bytes > size and not (is_new or job.plan.filled),
-                    fill=is_new,
+                    uuid=uuid,
+                    grow=part.size_bytes > size and not (is_empty or job.plan.filled),
+                    is_new=True,
+                    fill=is_empty,
                     subvolumes=part.subvolumes,
                 )
             )
@@ -310,18 +320,15 @@ def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories
     """A guest's file systems, changed as their volumes say, and opened where they may be.
 
     Args:
-        volumes: the root first; on the host the others only take their places in it.
+        volumes: the root first; on the host the others only take their places in it, and each has its UUID.
         isolation: ``host`` or ``appliance``.
         directories: where mount points and the appliance lie.
     """
     root = volumes[0]
     if isolation == "host":
-        if root.uuid is not None or root.grow:
-            with reporter.step("file system: new UUID and size") as detail:
-                if root.uuid is not None:
-                    filesystem.set_uuid(root.device, root.uuid)
-                if root.grow:
-                    filesystem.grow(root.device)
+        if root.grow:
+            with reporter.step("file system: new size") as detail:
+                filesystem.grow(root.device)
                 detail(human_bytes(filesystem.read_superblock(root.device).size_bytes))
         with mounted_together(volumes, directories.run) as guest:
             yield guest

@@ -5,6 +5,7 @@ The scripts in ``scripts/`` call :func:`main`; what they do is in :mod:`osprovid
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ __all__ = ["guarded", "main"]
 # Ganeti shows the last 20 lines of a failed script's log (InstanceOsAdd in lib/backend.py): the cause has to be there.
 _MOST_LINES = 18
 _SWITCH_SECONDS = 0.0005
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 _USAGE = {
     Script.CREATE: "create [--debug] [--preserve-on-error]: install the instance that the environment describes",
@@ -71,6 +73,8 @@ def guarded(work: Callable[[], None], *, debug: bool, most_lines: int = sys.maxs
     reporter.verbose = debug
     # Threads that copy ask for Python's lock after each system call; while another imports, that took them 5 ms a time.
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # Importing makes many objects and no garbage: looking for some all the time took 5 ms.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     with settled():
         try:
             with terminable():

@@ -37,7 +37,7 @@ _LAYOUTS = {
     "msdos": "layout: {table: msdos, firmware: [bios]}",
     "gpt, boot, swap": "layout: {boot: {size: 512MiB}, swap: 512MiB}",
 }
-_STEPS = ("file system: new UUID and size", "grub for", "sync", "partition table")
+_STEPS = ("file system: new UUID", "file system: new size", "grub for", "sync", "partition table")
 
 
 def main() -> int:

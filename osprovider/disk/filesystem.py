@@ -147,18 +147,24 @@ def _features(type: str, without: Collection[str]) -> str:  # noqa: A002
     return ",".join([*names, *([_BEFORE_METADATA_CSUM] if "metadata_csum" in without else [])])
 
 
-def set_uuid(path: Path, uuid: str) -> None:
+def set_uuid(path: Path, uuid: str, *, offset_bytes: int = 0) -> None:
     """Give a file system a new UUID.
 
     One that was mounted since its last :func:`check` is checked now, its journal replayed.
+
+    Args:
+        path: what it lies on; without a ``?``, which e2fsprogs would take for the begin of options.
+        uuid: as blkid(8) writes it.
+        offset_bytes: where on ``path`` it begins. Reaching it so is twice as fast as through a loop device.
 
     Raises:
         DeviceError: it is broken beyond repair.
         ToolError: tune2fs failed.
     """
-    words: list[str | Path] = ["tune2fs", "-U", uuid, path]
+    place = Path(f"{path}?offset={offset_bytes}") if offset_bytes else path
+    words: list[str | Path] = ["tune2fs", "-U", uuid, place]
     if run(words, check=False).status:  # it wants some of them "freshly checked"
-        check(path)
+        check(place)
         run(words)
 
 

@@ -131,7 +131,7 @@ def fill(template: Template, device: Device, part: PartitionPlan, run_directory:
         with (
             loop_device(template.path, read_only=True) as source,
             mounted(source, template.manifest.filesystem.type, run_directory, read_only=True, place="template") as tree,
-            mounted(target, part.filesystem or "", run_directory) as root,
+            mounted(target, part.filesystem or "", run_directory, is_new=True) as root,
         ):
             _copy(tree, root, advance)
 
@@ -186,7 +186,7 @@ def _make_btrfs(path: Path, uuid: str, label: str, without: Collection[str]) -> 
 
 def _make_subvolume(target: Path, name: str, run_directory: Path) -> None:
     """Make a subvolume that is mounted from now on where nobody asks for another one."""
-    with mounted(target, "btrfs", run_directory) as top:
+    with mounted(target, "btrfs", run_directory, is_new=True) as top:
         place = f"/proc/self/fd/{top.root_fd}/{name}"
         run(["btrfs", "subvolume", "create", place], pass_fds=[top.root_fd])
         run(["btrfs", "subvolume", "set-default", place], pass_fds=[top.root_fd])

@@ -6,10 +6,11 @@ Not for: what is written (:mod:`osprovider.disk.copy`, :mod:`osprovider.disk.zer
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from osprovider.errors import DeviceError, ImageError
@@ -33,26 +34,41 @@ BLOCK = 4096
 
 
 @contextmanager
-def directly(fd: int) -> Iterator[int]:
-    """A descriptor that writes and reads past the page cache, where ``fd`` is a block device; else ``fd`` itself.
+def directly(fd: int, granularity: int = 1) -> Iterator[int]:
+    """A descriptor that writes and reads past the page cache (``O_DIRECT``) where that can be; else ``fd`` itself.
 
-    Memory has to be aligned, and offsets and lengths to be multiples of the device's sectors.
+    That is on a block device, and on a file whose file system shows that it can, whole blocks of 4096 bytes at a time.
+
+    Args:
+        fd: the disk.
+        granularity: what all offsets and lengths will be multiples of, in bytes; a block device is always used in whole
+            sectors. Memory has to be aligned to pages.
+
+    Raises:
+        DeviceError: it cannot be opened again.
     """
     try:
         is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
-    except OSError as error:
-        raise failure(fd, "cannot be looked at", error) from error
-    if not is_block:
-        yield fd
-        return
-    try:
-        direct = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+        direct = None
+        if is_block or granularity % BLOCK == 0:
+            with nullcontext() if is_block else suppress(OSError):
+                direct = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:
         raise failure(fd, "cannot be opened again", error) from error
     try:
-        yield direct
+        yield fd if direct is None or not (is_block or _reads_blocks(direct)) else direct
     finally:
-        os.close(direct)
+        if direct is not None:
+            os.close(direct)
+
+
+def _reads_blocks(fd: int) -> bool:
+    """Can a file that was opened with ``O_DIRECT`` be used so: some file systems refuse only that, or want more."""
+    try:
+        os.preadv(fd, [mmap.mmap(-1, BLOCK)], BLOCK)
+    except OSError:
+        return False
+    return True
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

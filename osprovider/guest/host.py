@@ -50,6 +50,8 @@ _XFS = ("xfs", "nouuid,allocsize=4096")
 DRIVERS = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": _XFS, "btrfs": ("btrfs", "")}
 """What a guest's root file system may be, and how each is mounted: by which driver, with which options."""
 
+# No journal is written, and nothing waits for the disk.
+_NEW = {"ext4": "noload,nobarrier", "xfs": "", "btrfs": "nobarrier"}
 _NO_REPLAY = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
 
 _FLAGS = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC | MountFlag.NOATIME
@@ -244,7 +246,7 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def mounted(
-    device: Path, filesystem: str, run: Path, *, read_only: bool = False, place: str = "mnt"
+    device: Path, filesystem: str, run: Path, *, read_only: bool = False, is_new: bool = False, place: str = "mnt"
 ) -> Iterator[HostGuest]:
     """Mount a guest's root file system, ``nosuid,nodev,noexec,noatime``, as long as the body runs.
 
@@ -256,6 +258,8 @@ def mounted(
         filesystem: what is on it, never guessed; of :data:`DRIVERS`.
         run: where the mount point is made (``Directories.run``).
         read_only: nothing is written to the device, and a journal is not replayed.
+        is_new: it was unmounted well, and is lost if the node crashes meanwhile: there is no journal, and nothing that
+            is written waits for the disk itself.
         place: the mount point's name.
 
     Raises:
@@ -263,8 +267,8 @@ def mounted(
     """
     refuse_unknown(device, filesystem)
     driver, options = DRIVERS[filesystem]
-    if read_only:
-        options = ",".join(filter(None, (options, _NO_REPLAY[driver])))
+    if read_only or is_new:
+        options = ",".join(filter(None, (options, (_NO_REPLAY if read_only else _NEW)[driver])))
     mountpoint = run / place
     mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = _FLAGS | MountFlag.RDONLY if read_only else _FLAGS
@@ -299,11 +303,13 @@ def mounted_together(volumes: Sequence[Volume], run_directory: Path) -> Iterator
     """
     root, *others = volumes
     with ExitStack() as stack:
-        guest = stack.enter_context(mounted(root.device, root.filesystem, run_directory))
+        guest = stack.enter_context(mounted(root.device, root.filesystem, run_directory, is_new=root.is_new))
         for number, volume in enumerate(sorted(others, key=lambda each: each.mount or "")):
             if volume.mount is not None:
                 place = f"mnt{number + 1}"
-                own = stack.enter_context(mounted(volume.device, volume.filesystem, run_directory, place=place))
+                own = stack.enter_context(
+                    mounted(volume.device, volume.filesystem, run_directory, is_new=volume.is_new, place=place)
+                )
                 stack.enter_context(_inside(guest, own, volume))
         yield guest
 

@@ -21,6 +21,7 @@ class Volume:
         mount: where the guest has it; None where it is only given its UUID.
         uuid: what it gets before it is mounted, as blkid(8) writes it; None to leave it.
         grow: it is to fill its device.
+        is_new: nothing in it has to outlive a crash yet: nothing that is written to it waits for the disk.
         fill: it is empty, and gets what the root has in ``mount``, which is empty then.
         subvolumes: of a btrfs, in place of ``mount``: where the guest has which of them, the root first; the one
             without a name is the default one.
@@ -31,5 +32,6 @@ class Volume:
     mount: str | None = "/"
     uuid: str | None = None
     grow: bool = False
+    is_new: bool = False
     fill: bool = False
     subvolumes: tuple[tuple[str, str], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 from pathlib import Path
 
@@ -35,12 +36,14 @@ def template(scratch: Path) -> Path:
     return path
 
 
-def copy(template: Path, fd: int, *, gaps_are_zero: bool = False, size: int = TEMPLATE_SIZE) -> int:
+def copy(
+    template: Path, fd: int, *, gaps_are_zero: bool = False, size: int = TEMPLATE_SIZE, offset: int = OFFSET
+) -> int:
     """Copy a template as deployment does, and return how much `advance` was told."""
     told: list[int] = []
     with template.open("rb") as source:
         extents = scan_extents(source.fileno(), size)
-        whole, zeroing = [Placement(0, size, OFFSET)], None if gaps_are_zero else Zeroing(fd)
+        whole, zeroing = [Placement(0, size, offset)], None if gaps_are_zero else Zeroing(fd)
         copy_extents(source.fileno(), fd, whole, extents, told.append, zeroing=zeroing)
     sync(fd)
     assert sum(told) == sum(extent.length for extent in extents)
@@ -175,6 +178,55 @@ def test_an_error_in_between_stops_the_copy_and_is_the_one_that_is_shown(scratch
             copy_extents(source.fileno(), target.fileno(), WHOLE, extents, interrupt, zeroing=zeroing)
 
 
+def on_small_ext4(code: str, scratch: Path, *arguments: str | Path) -> str:
+    """Run Python with ``place``, the top of a new ext4 of 48 MiB, and the arguments from ``sys.argv[3]`` on."""
+    ext4, place = scratch / "ext4", scratch / "small"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", ext4, "48m"], check=True)
+    place.mkdir()
+    before = "from pathlib import Path\nimport os\nplace = Path(sys.argv[1])\n"
+    return in_mount_namespace('mount -o loop "$2" "$1"', before + code, place, ext4, *arguments)
+
+
+def test_a_file_without_room_for_all_is_refused_before_the_first_write(scratch: Path, template: Path) -> None:
+    code = """
+from osprovider.errors import DeviceError
+from tests.system.disk.test_copy import copy
+disk = place / "disk"
+disk.touch()
+os.truncate(disk, 64 << 20)
+(place / "other").write_bytes(bytes(30 << 20))
+try:
+    copy(Path(sys.argv[3]), os.open(disk, os.O_RDWR), gaps_are_zero=True)
+except DeviceError as error:
+    print(error)
+print(any(disk.read_bytes()))
+"""
+    message, is_written = on_small_ext4(code, scratch, template).splitlines()
+    assert re.search(r"/disk: has no room for \d+ bytes at byte \d+: No space left on device; .*make room", message)
+    assert is_written == "False"
+
+
+@pytest.mark.parametrize("odd", [0, 512])
+def test_what_is_copied_into_a_file_in_whole_blocks_takes_none_of_the_nodes_memory(
+    scratch: Path, template: Path, odd: int
+) -> None:
+    code = """
+import subprocess
+from tests.system.disk.test_copy import OFFSET, copy
+disk, template, offset = place / "disk", Path(sys.argv[3]), OFFSET + int(sys.argv[4])
+disk.write_bytes(bytes(28 << 20))
+fd = os.open(disk, os.O_RDWR)
+os.fsync(fd)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+copy(template, fd, offset=offset)
+print(subprocess.check_output(["fincore", "--bytes", "--noheadings", "--output=RES", disk], text=True))
+data = disk.read_bytes()
+assert data == bytes(offset) + template.read_bytes() + bytes((28 << 20) - offset - (24 << 20))
+"""
+    resident = int(on_small_ext4(code, scratch, template, str(odd)))
+    assert resident > 8 * MIB if odd else resident == 0
+
+
 def test_a_full_file_system_is_told_with_the_disk_and_the_byte(scratch: Path, template: Path) -> None:
     place = scratch / "small"
     place.mkdir()
@@ -187,7 +239,7 @@ disk = Path(sys.argv[1]) / "disk"
 disk.touch()
 os.truncate(disk, 64 << 20)
 try:
-    copy(Path(sys.argv[2]), os.open(disk, os.O_RDWR))
+    copy(Path(sys.argv[2]), os.open(disk, os.O_RDWR), offset=OFFSET + 512)
 except DeviceError as error:
     print(error)
 """

@@ -183,6 +183,28 @@ def test_an_instances_copy_gets_its_uuid_and_size_without_a_check(made: Path, sc
         assert contents(loop, scratch) == kept
 
 
+def test_a_uuid_is_given_without_a_loop_device_where_the_file_system_begins_within_a_disk(
+    made: Path, scratch: Path
+) -> None:
+    kept = (scratch / "kept").read_bytes()
+    filesystem.shrink(made)
+    disk, identity = used_disk(scratch / "disk", 3 * MIB), str(uuid.uuid4())
+    with disk.open("r+b") as target:
+        target.seek(MIB)
+        target.write(made.read_bytes())
+        target.write(b"\xa5" * MIB)
+    filesystem.set_uuid(disk, identity, offset_bytes=MIB)
+    assert disk.stat().st_size == made.stat().st_size + 2 * MIB
+    with disk.open("rb") as file:
+        assert file.read(MIB) == b"\xa5" * MIB
+        file.seek(-MIB, os.SEEK_END)
+        assert file.read() == b"\xa5" * MIB
+    with loop_device(disk, offset_bytes=MIB, size_bytes=made.stat().st_size) as loop:
+        assert filesystem.read_superblock(loop).uuid == identity
+        assert filesystem.check(loop) is True
+        assert contents(loop, scratch) == kept
+
+
 def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
     path = scratch / "root.img"
     filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB)
