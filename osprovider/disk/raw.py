@@ -45,7 +45,7 @@ def directly(fd: int, granularity: int = 1) -> Iterator[int]:
             sectors. Memory has to be aligned to pages.
 
     Raises:
-        DeviceError: it cannot be opened again.
+        DeviceError: it cannot be opened again, or what was written could not be stored when it was closed (close(2)).
     """
     try:
         is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
@@ -55,11 +55,19 @@ def directly(fd: int, granularity: int = 1) -> Iterator[int]:
                 direct = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:
         raise failure(fd, "cannot be opened again", error) from error
+    if direct is None:
+        yield fd
+        return
     try:
-        yield fd if direct is None or not (is_block or _reads_blocks(direct)) else direct
-    finally:
-        if direct is not None:
+        yield direct if is_block or _reads_blocks(direct) else fd
+    except BaseException:
+        with suppress(OSError):  # the first error is the one that counts
             os.close(direct)
+        raise
+    try:
+        os.close(direct)
+    except OSError as error:
+        raise _not_stored(fd, error) from error
 
 
 def _reads_blocks(fd: int) -> bool:
@@ -113,7 +121,11 @@ def sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        raise failure(fd, "what was written could not be stored", error) from error
+        raise _not_stored(fd, error) from error
+
+
+def _not_stored(fd: int, error: OSError) -> DeviceError:
+    return failure(fd, "what was written could not be stored", error)
 
 
 def start_writing(fd: int, offset: int, length: int) -> None:

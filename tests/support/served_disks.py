@@ -49,6 +49,7 @@ def served(place: Path, node: Mapping[str, Any]) -> Iterator[Path]:
                 assert daemon.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.01)
+            _one_at_a_time(place)
             yield place
         finally:
             # Not by SIGTERM: QEMU 7.2's only notes it, and where that is between looking at the note and poll(2), waits
@@ -59,6 +60,22 @@ def served(place: Path, node: Mapping[str, Any]) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", place], check=False, stderr=subprocess.DEVNULL)
             pid_file.unlink(missing_ok=True)
             place.unlink()
+
+
+def _one_at_a_time(disk: Path) -> None:
+    """Have the kernel send a large direct write's parts one after the other.
+
+    QEMU 7.2's export takes a request in while it works on another, into the same buffer, and so writes what belongs
+    elsewhere.
+    """
+    control = disk.with_name(f"{disk.name}.control")
+    control.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "none", control], check=True)
+    try:
+        (control / str(os.minor(disk.stat().st_dev)) / "max_background").write_text("1")
+    finally:
+        subprocess.run(["umount", control], check=True)
+        control.rmdir()
 
 
 @contextmanager
