@@ -14,6 +14,7 @@ from osprovider.config.model import Layout
 from osprovider.config.sizes import parse_size
 from osprovider.errors import DeviceError, RequestError
 from osprovider.layout import (
+    ACTIVE,
     MIB,
     MSDOS_LIMIT_SECTORS,
     MSDOS_TYPES,
@@ -34,7 +35,6 @@ from osprovider.layout import (
 
 __all__ = ["lay_out"]
 
-_ACTIVE = 1 << 7
 _MOST_NUMBER = {"gpt": 128, "msdos": 4}
 _NAMES: dict[Role, str] = {
     "bios_boot": "BIOS boot partition",
@@ -157,7 +157,7 @@ def _refuse_beyond_msdos(facts: DiskFacts, end_bytes: int, disk: str) -> None:
 def _mark_active(partitions: list[PartitionPlan]) -> None:
     """Set the active flag of the partition that a BIOS's boot code starts from."""
     starts = next(index for index, part in enumerate(partitions) if part.role in ("boot", "root"))
-    partitions[starts] = dataclasses.replace(partitions[starts], attributes=_ACTIVE)
+    partitions[starts] = dataclasses.replace(partitions[starts], attributes=ACTIVE)
 
 
 def _root_size_bytes(facts: DiskFacts, layout: Layout, room_bytes: int, needed_bytes: int, step: int) -> int:

@@ -16,6 +16,8 @@ from osprovider.config.sizes import parse_size
 from osprovider.errors import DeviceError, RequestError
 
 __all__ = [
+    "ACTIVE",
+    "BOOT_CODE_BYTES",
     "EXTENDED_TYPES",
     "FILLED",
     "MIB",
@@ -64,6 +66,12 @@ MSDOS_TYPES: dict[Role, str] = {"esp": "ef", "root": "83", "boot": "83", "swap":
 MSDOS_LIMIT_SECTORS = (1 << 32) - 1
 """Where the last partition of an msdos table ends at most: its entries count in 32 bits."""
 
+ACTIVE = 1 << 7
+"""The attribute that stands for an msdos table's active flag: the BIOS's boot code starts from this partition."""
+
+BOOT_CODE_BYTES = 440
+"""Of LBA 0, boot code; behind it are the disk's signature and an msdos or protective table (UEFI 2.10, 5.2.1)."""
+
 EXTENDED_TYPES = frozenset({"05", "0f", "85"})
 """Types of the partition of an msdos table that holds the logical ones."""
 
@@ -107,7 +115,7 @@ class PartitionPlan:
             PARTUUID of blkid(8) either way; empty where there is no table.
         name: the GPT's partition name; empty in an msdos table.
         type: the GPT's type GUID, lower case; the type of an msdos table as two hexadecimal digits.
-        attributes: the GPT's attribute bits; 1 << 7 alone, or 0, for the active flag of an msdos table.
+        attributes: the GPT's attribute bits; of an msdos table :data:`ACTIVE`, or 0.
         filesystem: what is on it, as blkid(8) has it (``vfat``); None where there is none.
         filesystem_uuid: the file system's new UUID, likewise (``1234-ABCD``); None where it keeps what it has.
         mount: where the guest's fstab(5) mounts it; None where it does not.

@@ -99,7 +99,7 @@ class ImagePartition:
             extended partition is listed like the logical ones in it.
         guid: its own GUID, lower case; empty in an msdos table.
         name: the GPT's partition name; empty in an msdos table.
-        attributes: the GPT's attribute bits; 1 << 7 alone, or 0, for the active flag of an msdos table.
+        attributes: the GPT's attribute bits; of an msdos table :data:`osprovider.layout.ACTIVE`, or 0.
         filesystem: what is on it; None where there is none.
         mount: where the image's fstab(5) mounts it (``/boot/efi``); None where it says nothing.
     """

@@ -20,13 +20,10 @@ from pathlib import Path
 
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError
-from osprovider.layout import TablePlan, bios_refusal
+from osprovider.layout import BOOT_CODE_BYTES, TablePlan, bios_refusal
 from osprovider.run import run
 
 __all__ = ["BootCode", "make_boot_code", "write_bios"]
-
-BOOT_IMAGE_BYTES = 440
-"""Of LBA 0, the boot code; behind it lie the disk's signature and the partition table (UEFI 2.10, 5.2.1)."""
 
 _BOOT_IMG = Path("/usr/lib/grub/i386-pc/boot.img")
 
@@ -137,7 +134,7 @@ def _read_boot_image() -> bytes:
         image = _BOOT_IMG.read_bytes()
     except OSError as error:
         raise DeviceError(f"{_BOOT_IMG}: {error.strerror}; install grub-pc-bin on this node") from error
-    return image[:BOOT_IMAGE_BYTES]
+    return image[:BOOT_CODE_BYTES]
 
 
 def _make_image(platform: str, prefix: str) -> bytes:

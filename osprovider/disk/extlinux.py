@@ -20,7 +20,7 @@ from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.host import HostGuest
 from osprovider.guest.resolve import open_inside, opened
-from osprovider.layout import TablePlan, bios_refusal
+from osprovider.layout import BOOT_CODE_BYTES, TablePlan, bios_refusal
 from osprovider.programs import is_installed
 from osprovider.run import run
 
@@ -29,7 +29,6 @@ __all__ = ["DIRECTORY", "Extlinux", "require"]
 DIRECTORY = "/boot/extlinux"
 
 _BOOT_CODE = {"msdos": Path("/usr/lib/EXTLINUX/mbr.bin"), "gpt": Path("/usr/lib/EXTLINUX/gptmbr.bin")}
-_BOOT_CODE_BYTES = 440
 _LOADER_FILES = ("ldlinux.sys", "ldlinux.c32")
 
 
@@ -64,8 +63,8 @@ class Extlinux:
             self._boot_code = path.read_bytes()
         except OSError as error:
             raise DeviceError(f"{path}: {error.strerror}; install extlinux on this node") from error
-        if len(self._boot_code) > _BOOT_CODE_BYTES:
-            raise DeviceError(f"{path}: has {len(self._boot_code)} bytes, and a disk has room for {_BOOT_CODE_BYTES}")
+        if len(self._boot_code) > BOOT_CODE_BYTES:
+            raise DeviceError(f"{path}: has {len(self._boot_code)} bytes, and a disk has room for {BOOT_CODE_BYTES}")
 
     def install(self, guest: HostGuest) -> None:
         if guest.mountpoint is None:

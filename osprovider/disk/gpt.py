@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from osprovider.disk.raw import write_all
 
-__all__ = ["ENTRY", "HEADER", "NO_TYPE", "SIGNATURE", "Entry", "Gpt", "GptError", "Header"]
+__all__ = ["ENTRY", "HEADER", "SIGNATURE", "Entry", "Gpt", "GptError", "Header"]
 
 HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 ENTRY = struct.Struct("<16s16sQQQ72s")
 SIGNATURE = b"EFI PART"
-NO_TYPE = bytes(16)
+_NO_TYPE = bytes(16)
 
 _MOST_ENTRIES = 1024
 _ENTRY_SIZES = (128, 256, 512, 1024, 2048, 4096)
@@ -117,7 +117,7 @@ class Gpt:
         for number in range(1, self.header.entry_count + 1):
             place = (number - 1) * self.header.entry_size
             kind, guid, first, last, attributes, name = ENTRY.unpack_from(self.entries, place)
-            if kind != NO_TYPE:
+            if kind != _NO_TYPE:
                 yield Entry(
                     number=number,
                     type=str(uuid.UUID(bytes_le=kind)),

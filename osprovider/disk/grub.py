@@ -21,10 +21,10 @@ from osprovider.errors import DeviceError
 from osprovider.guest.protocol import Guest
 from osprovider.layout import TablePlan
 
-__all__ = ["Grub", "signed_files"]
+__all__ = ["Grub"]
 
-SHIM = "/usr/lib/shim/shimx64.efi.signed"
-SIGNED_GRUB = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+_SHIM = "/usr/lib/shim/shimx64.efi.signed"
+_SIGNED_GRUB = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 
 _PREFIX = re.compile(rb"\0/(EFI/[A-Za-z0-9._-]+)\0")
 
@@ -49,7 +49,7 @@ class Grub:
             self._esp = self._make_esp({REMOVABLE_PATH: self._code.efi_image})
 
     def install(self, guest: Guest) -> None:
-        if self._esp is not None and (files := signed_files(guest, self._table)):
+        if self._esp is not None and (files := _signed_files(guest, self._table)):
             self._esp = self._make_esp(files)
 
     def write(self, device: Device) -> None:
@@ -66,7 +66,7 @@ class Grub:
         return make_esp(partition, self._table.sector_size, files, volume_id)
 
 
-def signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:
+def _signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:
     """What an ESP has for the guest's signed shim and GRUB, by path; nothing where the guest lacks one of them.
 
     Args:
@@ -77,9 +77,9 @@ def signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:
         GuestError: they cannot be read.
         DeviceError: the partition has no UUID to be found by.
     """
-    if not (guest.exists(SHIM) and guest.exists(SIGNED_GRUB)):
+    if not (guest.exists(_SHIM) and guest.exists(_SIGNED_GRUB)):
         return {}
-    image = guest.read(SIGNED_GRUB)
+    image = guest.read(_SIGNED_GRUB)
     baked_in = _PREFIX.search(image)
     if baked_in is None:
         return {}
@@ -92,7 +92,7 @@ def signed_files(guest: Guest, table: TablePlan) -> dict[str, bytes]:
         f"search.fs_uuid {home.filesystem_uuid} root\nset prefix=($root)'{directory}'\nconfigfile $prefix/grub.cfg\n"
     )
     return {
-        REMOVABLE_PATH: guest.read(SHIM),
+        REMOVABLE_PATH: guest.read(_SHIM),
         "EFI/BOOT/grubx64.efi": image,
         f"{baked_in[1].decode()}/grub.cfg": redirect.encode(),
     }

@@ -32,14 +32,23 @@ from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync, write_all
 from osprovider.errors import DeviceError
-from osprovider.layout import MSDOS_TYPES, TYPES, DiskFacts, PartitionPlan, Role, TablePlan, msdos_partition_uuid
+from osprovider.layout import (
+    ACTIVE,
+    BOOT_CODE_BYTES,
+    MSDOS_TYPES,
+    TYPES,
+    DiskFacts,
+    PartitionPlan,
+    Role,
+    TablePlan,
+    msdos_partition_uuid,
+)
 
 __all__ = ["NewTable", "make_table", "read_table", "write_table"]
 
 _ROLES: dict[str, Role] = {guid: role for role, guid in TYPES.items()}
 _MSDOS_ROLES: dict[str, Role] = {"ef": "esp", "82": "swap", "83": "root"}
 
-_BOOT_CODE_SIZE = 440  # of LBA 0; the protective MBR's disk signature and entries follow
 _MBR_SIZE = 512
 _SECTOR_SIZES = (512, 4096)
 
@@ -77,7 +86,7 @@ def make_table(device: Device, table: TablePlan) -> NewTable:
     try:
         os.ftruncate(fd, device.facts.size_bytes)
         _make(fd, device.path, table)
-        mbr = os.pread(fd, _MBR_SIZE, 0)[_BOOT_CODE_SIZE:]
+        mbr = os.pread(fd, _MBR_SIZE, 0)[BOOT_CODE_BYTES:]
         primary, backup = (_identified(gpt, table) for gpt in _both(fd, device, table.sector_size))
     finally:
         os.close(fd)
@@ -109,7 +118,7 @@ def _write_gpt(device: Device, table: TablePlan, primary: Gpt, backup: Gpt, mbr:
     primary.write(device.fd, sector_size)
     # Whole sectors only: a disk of 4096-byte sectors reads the rest in first otherwise.
     first = bytearray(os.pread(device.fd, sector_size, 0))
-    first[_BOOT_CODE_SIZE:_MBR_SIZE] = mbr
+    first[BOOT_CODE_BYTES:_MBR_SIZE] = mbr
     write_all(device.fd, bytes(first), 0)
     sync(device.fd)
     _forget_cached(device)
@@ -256,7 +265,7 @@ def _read_msdos(fd: int, path: Path, sector_size: int) -> TablePlan | None:
                 guid=msdos_partition_uuid(found.signature, entry.number),
                 name="",
                 type=entry.type,
-                attributes=int(entry.is_active) << 7,
+                attributes=ACTIVE if entry.is_active else 0,
             )
             for entry in found.entries
         ),

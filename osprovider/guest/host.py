@@ -27,7 +27,7 @@ from osprovider.guest.resolve import ABSENT, entry, joined, make_directory_at, o
 from osprovider.guest.volume import Volume
 from osprovider.linux import MountFlag, Umount
 
-__all__ = ["DRIVERS", "MOST_FOUND", "READ_LIMIT", "HostGuest", "mounted", "mounted_together", "refuse_unknown"]
+__all__ = ["DRIVERS", "MOST_FOUND", "READ_LIMIT", "HostGuest", "mounted", "mounted_together"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -265,7 +265,7 @@ def mounted(
     Raises:
         GuestError: it cannot be mounted, what was written could not be stored, or it cannot be unmounted.
     """
-    refuse_unknown(device, filesystem)
+    _refuse_unknown(device, filesystem)
     driver, options = DRIVERS[filesystem]
     if read_only or is_new:
         options = ",".join(filter(None, (options, (_NO_REPLAY if read_only else _NEW)[driver])))
@@ -351,7 +351,7 @@ def _move(guest: HostGuest, own: HostGuest, path: str) -> None:
             guest.remove(f"{path}/{name}")
 
 
-def refuse_unknown(device: Path, filesystem: str) -> None:
+def _refuse_unknown(device: Path, filesystem: str) -> None:
     """Raise a :class:`GuestError` where a file system is none that may be mounted."""
     if filesystem not in DRIVERS:
         raise GuestError(f"cannot mount {device}: its file system, {filesystem}, is none of {', '.join(DRIVERS)}")

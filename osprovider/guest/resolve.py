@@ -20,7 +20,6 @@ __all__ = [
     "ABSENT",
     "entry",
     "joined",
-    "make_directories",
     "make_directory_at",
     "open_inside",
     "opened",
@@ -103,7 +102,7 @@ def reopenable(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
 
 
-def make_directories(root_fd: int, path: str) -> None:
+def _make_directories(root_fd: int, path: str) -> None:
     """Make the directory ``path`` and its missing parents, root's and 0755, also those that dangling links point to.
 
     Raises:
@@ -176,7 +175,7 @@ def _open_parent(root_fd: int, path: str, *, make: bool) -> int:
     except FileNotFoundError:
         if not make:
             raise
-    make_directories(root_fd, path)
+    _make_directories(root_fd, path)
     return open_inside(root_fd, path, flags)
 
 

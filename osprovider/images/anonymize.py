@@ -15,11 +15,11 @@ from osprovider.guest.protocol import Guest
 from osprovider.guest.text import split_lines
 from osprovider.images import tree
 
-__all__ = ["REMOVED", "REMOVED_FROM_HOMES", "anonymize"]
+__all__ = ["anonymize"]
 
 _ROTATED = ("*.gz", "*.xz", "*.zst", "*.bz2", "*.old", "*.[0-9]", "*.[0-9][0-9]", "*-[0-9][0-9][0-9][0-9]*")
 
-REMOVED: dict[str, tuple[str, ...]] = {
+_REMOVED: dict[str, tuple[str, ...]] = {
     "network": (
         "/etc/systemd/network/10-osprovider-*",
         "/etc/cloud/cloud.cfg.d/99-osprovider-network.cfg",
@@ -66,7 +66,7 @@ REMOVED: dict[str, tuple[str, ...]] = {
 }
 """Patterns of what goes, by what it is, beyond what :func:`osprovider.images.tree.clean` takes from every template."""
 
-REMOVED_FROM_HOMES = (
+_REMOVED_FROM_HOMES = (
     ".ssh/authorized_keys",
     ".ssh/authorized_keys2",
     ".ssh/id_*",
@@ -108,8 +108,8 @@ def anonymize(guest: Guest, *, keep: Iterable[str] = (), remove: Iterable[str] =
         GuestError: the file system refuses.
     """
     names = _names(guest)
-    patterns = [pattern for group in REMOVED.values() for pattern in group]
-    homes = [f"{home}/{name}" for home in _homes(guest) for name in REMOVED_FROM_HOMES]
+    patterns = [pattern for group in _REMOVED.values() for pattern in group]
+    homes = [f"{home}/{name}" for home in _homes(guest) for name in _REMOVED_FROM_HOMES]
     tree.clean(guest, [*patterns, *homes, *remove], keep=tuple(keep))
     guest.write(_HOSTNAME, _NO_NAME)
     if guest.exists(_MAILNAME):

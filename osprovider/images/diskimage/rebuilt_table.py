@@ -11,11 +11,11 @@ import uuid
 import zlib
 
 from osprovider.disk.gpt import ENTRY, HEADER, SIGNATURE, Header
+from osprovider.layout import ACTIVE, BOOT_CODE_BYTES
 from osprovider.manifest import ImageTable
 
 __all__ = ["pieces"]
 
-_BOOT_CODE = 440  # of LBA 0, which are in the template; the disk's signature and the entries follow
 _MBR_SIGNATURE = b"\x55\xaa"
 _MBR_ENTRY = struct.Struct("<B3sB3sII")
 _MBR_ENTRIES = 4
@@ -43,9 +43,9 @@ def _msdos(table: ImageTable) -> list[tuple[int, bytes]]:
         if part.number > _MBR_ENTRIES:  # a logical one: the records of these are in the template
             continue
         start, size = part.start_bytes // table.sector_size, part.size_bytes // table.sector_size
-        entry = _MBR_ENTRY.pack(part.attributes & 0x80, _NO_CHS, int(part.type, 16), _NO_CHS, start, size)
+        entry = _MBR_ENTRY.pack(part.attributes & ACTIVE, _NO_CHS, int(part.type, 16), _NO_CHS, start, size)
         entries[part.number - 1] = entry
-    return [(_BOOT_CODE, struct.pack("<IH", int(table.id, 16), 0) + b"".join(entries) + _MBR_SIGNATURE)]
+    return [(BOOT_CODE_BYTES, struct.pack("<IH", int(table.id, 16), 0) + b"".join(entries) + _MBR_SIGNATURE)]
 
 
 def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
@@ -71,7 +71,7 @@ def _gpt(table: ImageTable, size_bytes: int) -> list[tuple[int, bytes]]:
     )
     backup = primary._replace(address=last, other_address=1, entries_address=last - length)
     return [
-        (_BOOT_CODE, _protective_mbr(last)),
+        (BOOT_CODE_BYTES, _protective_mbr(last)),
         (sector, _packed(primary, sector) + entries),
         (backup.entries_address * sector, entries + _packed(backup, sector)),
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from osprovider.disk import msdos
 from osprovider.disk.gpt import ENTRY, SIGNATURE, Gpt, GptError
 from osprovider.errors import ImageError
-from osprovider.layout import EXTENDED_TYPES, TYPES
+from osprovider.layout import ACTIVE, BOOT_CODE_BYTES, EXTENDED_TYPES, TYPES
 from osprovider.manifest import ImagePartition, ImageTable
 
 __all__ = ["read_image_table", "strip_table"]
@@ -24,7 +24,6 @@ __all__ = ["read_image_table", "strip_table"]
 _ROLES = {guid: role for role, guid in TYPES.items()}
 _MSDOS_ROLES = {"ef": "esp", "82": "swap", "ea": "boot"}  # ea: the Boot Loader Specification's
 _SECTOR_SIZES = (512, 4096)
-_BOOT_CODE = 440  # of LBA 0; the disk's signature and the msdos table follow
 _MBR_END = 512
 _MOST_PARTITIONS = 24  # an appliance has no more drives
 _HIGHEST_NUMBER = 128  # of a GPT of the usual size
@@ -74,7 +73,7 @@ def strip_table(raw: Path, table: ImageTable) -> None:
     try:
         with raw.open("r+b", buffering=0) as file:
             size, sector = file.seek(0, os.SEEK_END), table.sector_size
-            ranges = [(_BOOT_CODE, _MBR_END)]
+            ranges = [(BOOT_CODE_BYTES, _MBR_END)]
             if table.type == "gpt":
                 header = Gpt.read(file.fileno(), 1, sector).header
                 length = header.entry_count * header.entry_size
@@ -144,7 +143,7 @@ def _read_msdos(fd: int) -> ImageTable | None:
             type=entry.type,
             guid="",
             name="",
-            attributes=int(entry.is_active) << 7,
+            attributes=ACTIVE if entry.is_active else 0,
             filesystem=None,
             mount=None,
         )
