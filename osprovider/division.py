@@ -97,9 +97,7 @@ def lay_out(
     end = (facts.size_bytes - MIB) // step * step
     least = position + max(root_bytes, MIB)
     if least > end:
-        chosen = sum(part.size_bytes for part in partitions if part.role in ("boot", "swap"))
-        of_it = f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
-        of_it = of_it if root_bytes else f"{of_it} beside its own files"
+        of_it = _beside_root(partitions) if root_bytes else f"{_beside_root(partitions)} beside its own files"
         raise too_small(facts, _rounded_up(least, step) + MIB, disk, of_it)
     size = _root_size_bytes(facts, layout, end - position, root_bytes, step)
     _refuse_too_large(filesystem, size, disk)
@@ -143,6 +141,12 @@ def _refuse_too_large(filesystem: str, size_bytes: int, disk: str) -> None:
         raise DeviceError(
             f"disk 0 ({disk}): its root {refusal}: set layout.filesystem to ext4, xfs or btrfs, or a layout.root_size"
         )
+
+
+def _beside_root(partitions: Sequence[PartitionPlan]) -> str:
+    """What of a disk's size is for partitions that the variant asks for, as the middle of a line."""
+    chosen = sum(part.size_bytes for part in partitions if part.role in ("boot", "swap"))
+    return f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
 
 
 def _refuse_beyond_msdos(facts: DiskFacts, end_bytes: int, disk: str) -> None:

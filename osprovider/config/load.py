@@ -129,14 +129,19 @@ def load(
         variant=merged,
         image_name=image_name,
         image=image,
-        dns=Dns(
-            servers=merged.network.dns.servers if "dns_servers" in parameters else (),
-            search=merged.network.dns.search if "dns_search" in parameters else (),
-        ),
+        dns=_given_dns(merged.network.dns, parameters),
         nics=nics,
         subnets=subnets,
         leave_disk_alone=image is None,
         files=tuple(files.read),
+    )
+
+
+def _given_dns(merged: Dns, parameters: Mapping[str, str]) -> Dns:
+    """What of it OS parameters have given, which comes before what subnets say."""
+    return Dns(
+        servers=merged.servers if "dns_servers" in parameters else (),
+        search=merged.search if "dns_search" in parameters else (),
     )
 
 
