@@ -11,7 +11,8 @@ from osprovider.cli.main import as_json, echo_json, main
 from osprovider.config.load import check_all, load, variant_names
 from osprovider.config.model import Cache, Hooks, Image, InstanceFile, Subnet, Variant
 from osprovider.config.schema import json_schema
-from osprovider.customize.hooks import arrange, discover
+from osprovider.customize import templates
+from osprovider.customize.hooks import arrange, discover, syntax_problems
 from osprovider.errors import ConfigurationError, Problem
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -27,13 +28,13 @@ _KINDS = {"variant": Variant, "image": Image, "subnet": Subnet, "instance": Inst
 def check(directories: Directories, json_wanted: bool) -> None:
     """Check the whole configuration, hooks included.
 
-    Defaults, variants, images, subnets, instance files and cache.yaml are read. Exit status 2 when there is a problem;
-    each is said with its file, line and column.
+    Defaults, variants, images, subnets, instance files and cache.yaml are read, and hooks and templates are looked over
+    without being run. Exit status 2 when there is a problem; each is said with its file, line and column.
     """
     if not directories.config.is_dir():
         reporter.warning(f"there is no {directories.config}: nothing of the site's is checked, but what is shipped")
     problems, files = check_all(directories)
-    problems = [*problems, *_hook_problems(directories)]
+    problems = [*problems, *_hook_problems(directories), *templates.syntax_problems(directories.config / "templates")]
     if json_wanted:
         echo_json({"files": [str(file) for file in files], "problems": [dataclasses.asdict(each) for each in problems]})
     if problems:
@@ -49,6 +50,7 @@ def _hook_problems(directories: Directories) -> set[Problem]:
         hooks = discover(directories)
     except ConfigurationError as error:
         return {*error.problems}
+    problems.update(syntax_problems(hook for hook in hooks.values() if not hook.shipped))
     orders = [Hooks()]
     for name in variant_names(directories):
         with suppress(ConfigurationError):  # check_all has said it

@@ -22,7 +22,7 @@ from osprovider.config.suggest import suggest
 from osprovider.errors import ConfigurationError, Problem
 from osprovider.paths import Directories
 
-__all__ = ["Hook", "arrange", "discover"]
+__all__ = ["Hook", "arrange", "discover", "syntax_problems"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # as run-parts(8); leaves out editors' and dpkg's backups
 _HEADER = re.compile(r"#\s*(after|before|events):\s*(.*)")
@@ -189,6 +189,22 @@ def _check_names(hooks: Mapping[str, Hook], settings: model.Hooks) -> None:
     problems = [Problem(where, 0, 0, _unknown(name, hooks)) for where, name in named if name not in hooks]
     if problems:
         raise ConfigurationError(problems)
+
+
+def syntax_problems(hooks: Iterable[Hook]) -> list[Problem]:
+    """What of hooks in Python is none; nothing of them is run."""
+    problems = []
+    for hook in hooks:
+        if hook.kind != "python":
+            continue
+        try:
+            compile(hook.path.read_bytes(), hook.path, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            complaint = f"is not Python: {error.msg}"
+            problems.append(Problem(str(hook.path), error.lineno or 0, error.offset or 0, complaint))
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(hook.path), 0, 0, f"is not Python: {error}"))
+    return problems
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
 
-from osprovider.errors import HookError
+from osprovider.errors import HookError, Problem
 
-__all__ = ["render"]
+__all__ = ["render", "syntax_problems"]
 
 
 def render(directories: Sequence[Path], name: str, values: Mapping[str, Any]) -> str:
@@ -36,10 +36,27 @@ def render(directories: Sequence[Path], name: str, values: Mapping[str, Any]) ->
         places = ", ".join(str(directory) for directory in directories) or "no directory"
         raise HookError(f"there is no template {error.name} in {places}") from error
     except TemplateSyntaxError as error:
-        raise HookError(f"template {error.filename or name}:{error.lineno}: {error.message}") from error
+        raise HookError(f"template {error.filename or name}:{error.lineno}: {_said(error)}") from error
     except Exception as error:
         what = error.message if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         raise HookError(f"template {_place(error, directories) or name}: {what}") from error
+
+
+def syntax_problems(directory: Path) -> list[Problem]:
+    """What of the templates in a directory is none; nothing is rendered."""
+    problems = []
+    for path in sorted(directory.glob("*.j2")):
+        try:
+            _environment((directory,)).parse(path.read_text("utf-8"), path.name, str(path))
+        except TemplateSyntaxError as error:
+            problems.append(Problem(str(path), error.lineno, 0, f"is no template: {_said(error)}"))
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(Problem(str(path), 0, 0, f"is no template: {error}"))
+    return problems
+
+
+def _said(error: TemplateSyntaxError) -> str:
+    return str(error.message).rstrip(".")
 
 
 @cache

@@ -154,6 +154,22 @@ def test_a_list_in_place_of_a_map_is_one_problem(command: Command) -> None:
     assert "etc/variants/list.yaml:1:1: must be a map, not a list" in command.refusal("check")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("hooks/motd", "import os\ndef run(guest, context)\n    pass\n", "2:24: is not Python: expected ':'"),
+        ("hooks/motd", "def run(guest, context):\n    pass\n\0", " is not Python: source code string cannot contain"),
+        ("templates/motd.j2", "a\n{{ b\n", "2: is no template: unexpected end of template, expected 'end of print"),
+        ("templates/motd.j2", "a\n{% fi %}\n", "2: is no template: Encountered unknown tag 'fi'"),
+    ],
+)
+def test_check_finds_a_mistake_in_what_is_not_yaml(command: Command, name: str, content: str, said: str) -> None:
+    command.write(name, content)
+    refusal = command.refusal("check")
+    assert refusal.startswith(f"osprovider: etc/{name}:{said}")
+    assert not refusal.endswith(".\n")
+
+
 def test_check_warns_where_there_is_no_configuration_of_the_sites(command: Command) -> None:
     command.config.rmdir()
     done = command.run("check")
