@@ -83,7 +83,9 @@ def _opened(path: Path) -> Iterator[int]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise OsproviderError(f"cannot lock {path}: {error.strerror}") from error
+        raise OsproviderError(
+            f"cannot lock {path}: {error.strerror}; what it lies in has to be a directory, writable and not full"
+        ) from error
     try:
         yield fd
     finally:

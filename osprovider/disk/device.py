@@ -195,7 +195,10 @@ def _lock_of_ours(path: Path, status: os.stat_result, run_dir: Path) -> Iterator
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, was_killed = _take_lock(path, lock)
     except OSError as error:
-        raise DeviceError(f"{path}: cannot be locked: {lock}: {error.strerror}") from error
+        raise DeviceError(
+            f"{path}: cannot be locked: {lock}: {error.strerror}; what that lies in has to be a directory, writable "
+            "and not full"
+        ) from error
     try:
         yield was_killed
     finally:

@@ -41,14 +41,16 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
         ImageError: there is such a file already, it cannot be written, or somebody else is writing it.
     """
     if output.exists() and not output.is_file():
-        raise ImageError(f"{output}: is there and no file: name a file, and copy it where it is needed")
+        raise ImageError(f"{output}: is no plain file: name one, and copy it to where it is needed")
     if output.exists() and not force:
         raise ImageError(f"{output}: is there already; name another file, or use --force")
     new = output.with_name(f".{output.name}.new")
     try:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except OSError as error:
-        raise ImageError(f"{output}: cannot be written: {error.strerror}") from error
+        raise ImageError(
+            f"{output}: cannot be written: {error.strerror}; name a file in a directory that is there and writable"
+        ) from error
     with ExitStack() as stack:
         stack.callback(os.close, fd)
         try:

@@ -78,7 +78,9 @@ def identities(paths: Mapping[str, Path]) -> tuple[Identity, ...]:
         try:
             status = path.stat()
         except OSError as error:
-            raise ImageError(f"{path}: {error.strerror}") from error
+            raise ImageError(
+                f"{path}: cannot be looked at: {error.strerror}; correct source, or put it there"
+            ) from error
         found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
 

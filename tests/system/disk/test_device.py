@@ -186,6 +186,13 @@ def test_a_second_claim_is_refused_and_names_the_first(disk: Path, run_dir: Path
         assert f"another osprovider (process {process.pid})" in refusal(disk, run_dir)
 
 
+def test_a_lock_that_cannot_be_made_is_told_with_the_way_out(disk: Path, scratch: Path) -> None:
+    (scratch / "file").touch()
+    said = refusal(disk, scratch / "file")
+    assert f"cannot be locked: {scratch}/file/locks/disk-" in said
+    assert "Not a directory; what that lies in has to be a directory, writable and not full" in said
+
+
 def test_a_claim_ends_with_its_process(disk: Path, run_dir: Path) -> None:
     with child(python(CLAIM_AND_WAIT, disk, run_dir), until="claimed") as process:
         os.kill(process.pid, signal.SIGKILL)

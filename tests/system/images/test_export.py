@@ -284,8 +284,15 @@ def test_only_its_owner_can_read_it(kind: Format, template: Template, directorie
 
 
 def test_a_device_is_not_written(template: Template, directories: Directories) -> None:
-    with pytest.raises(ImageError, match="/dev/null: is there and no file"):
+    with pytest.raises(ImageError, match="/dev/null: is no plain file: name one"):
         export(template, "raw", Path("/dev/null"), directories, force=True)
+
+
+def test_a_place_that_is_not_there_is_told_with_the_way_out(
+    template: Template, directories: Directories, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageError, match=rf"{tmp_path}/a/b: cannot be written: .*; name a file in a directory that is"):
+        export(template, "raw", tmp_path / "a" / "b", directories, force=False)
 
 
 def test_what_a_killed_export_left_is_in_nobodys_way(
