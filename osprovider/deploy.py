@@ -35,8 +35,8 @@ from osprovider.disk.raw import sync
 from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
 from osprovider.ganeti.request import Request
-from osprovider.guest.host import HostGuest, mounted_together
-from osprovider.guest.volume import Volume
+from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import Volume, mounted_together
 from osprovider.images.store import Store
 from osprovider.layout import PartitionPlan, TablePlan, copy_rounds
 from osprovider.log import human_bytes, reporter

@@ -23,7 +23,7 @@ from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError, ImageError, NodeError
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
-from osprovider.guest.volume import Volume
+from osprovider.guest.mounting import Volume
 from osprovider.images.diskimage.contents import find_partitions
 from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter
@@ -92,7 +92,7 @@ class _System:
         sector_size: in bytes.
         partitions: of the disk; without a table one of number 0.
         root: the one with the root.
-        subvolumes: see :class:`osprovider.guest.volume.Volume`.
+        subvolumes: see :class:`osprovider.guest.mounting.Volume`.
     """
 
     guid: str

@@ -45,7 +45,8 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.wipe import clear_ends
 from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.files import copy_tree
-from osprovider.guest.host import HostGuest, mounted
+from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import mounted
 from osprovider.guest.resolve import opened
 from osprovider.layout import PartitionPlan
 from osprovider.log import reporter

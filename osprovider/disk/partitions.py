@@ -1,7 +1,7 @@
 """What the partitions in front of a root get: the file system of ``/boot``, and swap.
 
 Both are made anew on every installation, like the root's: whatever was there before is nobody's.
-Not for: filling ``/boot`` (:func:`osprovider.guest.host.mounted_together`), the EFI system partition
+Not for: filling ``/boot`` (:func:`osprovider.guest.mounting.mounted_together`), the EFI system partition
 (:mod:`osprovider.disk.esp`), disks of their own for swap.
 """
 

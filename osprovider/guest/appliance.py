@@ -23,11 +23,11 @@ from typing import IO
 
 import osprovider
 from osprovider.errors import ApplianceError, GuestError
-from osprovider.guest import host
+from osprovider.guest import mounting
 from osprovider.guest.appliance_process import Drive, Order
 from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import Volume
 from osprovider.guest.resolve import opened
-from osprovider.guest.volume import Volume
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import BASE_ENVIRONMENT
@@ -35,7 +35,7 @@ from osprovider.run import BASE_ENVIRONMENT
 __all__ = ["DRIVERS", "appliance", "pack", "require_appliance"]
 
 DRIVERS = {
-    **host.DRIVERS,
+    **mounting.DRIVERS,
     "vfat": ("vfat", "utf8,quiet"),  # quiet: it keeps no owners and modes, and need not say so
     "swap": ("", ""),
 }

@@ -89,7 +89,7 @@ _QEMU_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A file system to serve; see :class:`osprovider.guest.volume.Volume`.
+    """A file system to serve; see :class:`osprovider.guest.mounting.Volume`.
 
     Attributes:
         driver: of the appliance's kernel, that mounts it.

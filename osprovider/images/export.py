@@ -23,7 +23,7 @@ from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
-from osprovider.guest.host import mounted
+from osprovider.guest.mounting import mounted
 from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.newfile import is_full, new_file, raw_beside, to_qcow2
 from osprovider.layout import Placement
@@ -33,7 +33,7 @@ from osprovider.paths import Directories
 from osprovider.run import run
 
 if TYPE_CHECKING:
-    from osprovider.guest.volume import Volume
+    from osprovider.guest.mounting import Volume
 
 __all__ = ["FORMATS", "Format", "export"]
 
@@ -209,7 +209,7 @@ def _write_tar(template: Template, fd: int, _path: Path, directories: Directorie
 
 def _volumes(stack: ExitStack, template: Template) -> list[Volume]:
     """The file systems that make up the tree, the root first."""
-    from osprovider.guest.volume import Volume
+    from osprovider.guest.mounting import Volume
 
     manifest = template.manifest
     if manifest.table is None:

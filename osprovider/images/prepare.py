@@ -26,7 +26,8 @@ from osprovider.disk import features, filesystem
 from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError
-from osprovider.guest.host import DRIVERS, HostGuest
+from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import DRIVERS
 from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
 from osprovider.images.builder.bootstrap import OutOfSpace

@@ -22,8 +22,8 @@ from osprovider.disk.loop import loop_device
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import Volume
 from osprovider.guest.protocol import Guest
-from osprovider.guest.volume import Volume
 from osprovider.images.diskimage.places import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
 from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable

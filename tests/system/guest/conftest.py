@@ -12,8 +12,8 @@ import pytest
 
 from osprovider.disk.loop import loop_device
 from osprovider.guest.appliance import appliance
+from osprovider.guest.mounting import Volume
 from osprovider.guest.resolve import opened
-from osprovider.guest.volume import Volume
 from osprovider.paths import Directories
 from tests.system.guest.backends import Root, access_list, entries, fsck, make_image, make_nested, mounted_here
 

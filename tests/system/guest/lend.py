@@ -13,7 +13,7 @@ from pathlib import Path
 from osprovider import linux
 from osprovider.disk.loop import loop_device
 from osprovider.errors import OsproviderError
-from osprovider.guest.host import mounted
+from osprovider.guest.mounting import mounted
 
 
 def main(number: str, image: str, run: str, access: str) -> int:

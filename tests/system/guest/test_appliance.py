@@ -20,7 +20,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError
 from osprovider.guest import appliance as module
 from osprovider.guest.appliance import appliance
-from osprovider.guest.volume import Volume
+from osprovider.guest.mounting import Volume
 from osprovider.paths import Directories
 from tests.support import processes
 from tests.support.leftovers import no_leftovers, snapshot
@@ -204,7 +204,7 @@ def test_kvm_that_does_not_work_is_found_out_once(
 def test_a_killed_process_takes_the_appliance_with_it(image: Path, directories: Directories, moment: str) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from osprovider.guest.appliance import appliance; from osprovider.guest.volume import Volume\n"
+        "from osprovider.guest.appliance import appliance; from osprovider.guest.mounting import Volume\n"
         "from osprovider.paths import Directories\n"
         "image, cache, run = map(Path, sys.argv[1:])\n"
         "print('started', flush=True)\n"

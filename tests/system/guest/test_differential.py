@@ -13,7 +13,7 @@ import pytest
 from osprovider.errors import GuestError
 from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
-from osprovider.guest.volume import Volume
+from osprovider.guest.mounting import Volume
 from osprovider.paths import Directories
 from tests.system.guest.backends import Root, entries, fsck, make_image, mounted_here
 

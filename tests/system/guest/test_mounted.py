@@ -18,8 +18,8 @@ import pytest
 from osprovider import linux
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError, HookError
-from osprovider.guest import host
-from osprovider.guest.host import mounted
+from osprovider.guest import mounting
+from osprovider.guest.mounting import mounted
 from tests.support.leftovers import no_leftovers
 from tests.support.runs import loop_devices
 from tests.system.guest.backends import fsck, make_image, make_nested
@@ -164,7 +164,7 @@ def test_who_keeps_a_guest_busy_is_waited_for(image: Path, run: Path) -> None:
 
 
 def test_who_keeps_a_guest_busy_for_long_is_named(image: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(mounting, "_BUSY_SECONDS", 0.1)
 
     def use() -> tuple[str, int, list[str]]:
         with loop_device(image) as loop:
@@ -207,7 +207,7 @@ def test_what_the_device_lost_is_told(tmp_path: Path, run: Path) -> None:
 def test_a_killed_process_leaves_nothing(image: Path, run: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from osprovider import linux\n"
-        "from osprovider.disk.loop import loop_device; from osprovider.guest.host import mounted\n"
+        "from osprovider.disk.loop import loop_device; from osprovider.guest.mounting import mounted\n"
         "linux.private_mount_namespace()\n"
         "with loop_device(Path(sys.argv[1])) as loop, mounted(loop, 'ext4', Path(sys.argv[2])):\n"
         "    print('mounted', flush=True); time.sleep(600)\n"

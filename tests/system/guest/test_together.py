@@ -13,8 +13,8 @@ import pytest
 from osprovider import linux
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError
-from osprovider.guest.host import HostGuest, mounted, mounted_together
-from osprovider.guest.volume import Volume
+from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import Volume, mounted, mounted_together
 from osprovider.linux import MountFlag
 from tests.support.leftovers import no_leftovers
 from tests.system.guest.backends import fsck, make_image

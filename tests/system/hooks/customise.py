@@ -16,7 +16,7 @@ from osprovider.customize.hooks import arrange, discover
 from osprovider.customize.runner import HookRunner
 from osprovider.disk.loop import loop_device
 from osprovider.errors import OsproviderError
-from osprovider.guest.host import mounted
+from osprovider.guest.mounting import mounted
 from osprovider.paths import Directories
 from tests.support.template import CHECKOUT
 
