@@ -197,9 +197,12 @@ def test_what_the_device_lost_is_told(tmp_path: Path, run: Path) -> None:
     def use() -> None:
         linux.mount("tmpfs", str(tmp_path), "tmpfs", linux.MountFlag(0), "size=6m")
         image = make_image(tmp_path / "image", size_mib=64)
-        with loop_device(image) as loop, pytest.raises(GuestError, match="lost what was written"):  # noqa: SIM117
-            with mounted(loop, "ext4", run) as guest:
-                guest.write("/big", os.urandom(16 << 20))
+        with (
+            pytest.raises(GuestError, match="lost what was written"),
+            loop_device(image) as loop,
+            mounted(loop, "ext4", run) as guest,
+        ):
+            guest.write("/big", os.urandom(16 << 20))
 
     in_namespace(use)
 
