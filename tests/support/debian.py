@@ -5,6 +5,7 @@ Not for: images that osprovider builds (`tests.support.template`).
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ def lay_debian(root: Path, include: Sequence[str] = (), packages: Sequence[Path]
         *[f"--customize-hook={_INSTALL} /tmp/{package.name}" for package in packages],
         *("bookworm", str(root)),
     ]
+    env = {**os.environ, "TMPDIR": str(root.parent)}  # it leaves a directory there where it is killed
     with tempfile.TemporaryFile() as log:
-        done = subprocess.run([*_MORTAL, *command], check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        words = [*_MORTAL, *command]
+        done = subprocess.run(words, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         log.seek(0)
         assert done.returncode == 0, log.read().decode(errors="replace")[-4000:]
