@@ -48,7 +48,7 @@ def rename(request: Request, directories: Directories) -> None:
     """
     instance = request.require_instance()
     settings = load(directories, request.variant, instance=instance.name, parameters=request.parameters)
-    plan = make_plan(request, settings, [], None)
+    plan = make_plan(request, settings, [], None, disks=())  # the others are not looked at
     if settings.leave_disk_alone:
         reporter.info(f"{plan.instance}: the disks are left alone, as variant {settings.variant_name} says")
         return

@@ -22,6 +22,7 @@ def test_rename_on_the_host_where_the_site_trusts_its_guests(site: Site) -> None
     disk = site.disk(3 * GIB)
     site.write("defaults.yaml", "isolation: host\n")
     site.created(disk)
+    site.write("defaults.yaml", 'isolation: host\ndisks: {"7": {}}\n')  # for the next reinstall, says the owner
     outcome = site.renamed(disk, "web1.example.org", "shop.example.org")
     assert outcome.status == 0, outcome.said
     assert debugfs(disk, "cat /etc/hostname") == "shop.example.org\n"
