@@ -1,1 +1,1 @@
-"""Customisation: what hooks are, what they get, in which order they run."""
+"""Customization: what hooks are, what they get, in which order they run."""

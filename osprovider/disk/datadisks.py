@@ -43,12 +43,12 @@ class DataDisk:
 
 
 @contextmanager
-def claimed(plans: Sequence[DiskPlan], run_dir: Path) -> Iterator[tuple[DataDisk, ...]]:
+def claimed(plans: Sequence[DiskPlan], run_directory: Path) -> Iterator[tuple[DataDisk, ...]]:
     """Take all of them, look at each, and settle what becomes of it.
 
     Args:
         plans: what becomes of them, made without a look.
-        run_dir: as for :func:`osprovider.disk.device.claim`.
+        run_directory: as for :func:`osprovider.disk.device.claim`.
 
     Raises:
         DeviceError: as for :func:`osprovider.disk.device.claim` and :func:`osprovider.datadisks.settle`; or one cannot
@@ -58,7 +58,7 @@ def claimed(plans: Sequence[DiskPlan], run_dir: Path) -> Iterator[tuple[DataDisk
     with ExitStack() as stack:
         disks = []
         for plan in plans:
-            device = stack.enter_context(claim(Path(plan.path or ""), run_dir))
+            device = stack.enter_context(claim(Path(plan.path or ""), run_directory))
             size = device.facts.size_bytes
             if plan.size_bytes is not None and (warning := less_than_said(plan.index, size, plan.size_bytes)):
                 reporter.warning(warning)

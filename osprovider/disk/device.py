@@ -79,12 +79,12 @@ def probe(path: Path) -> DiskFacts:
 
 
 @contextmanager
-def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Device]:
+def claim(path: Path, run_directory: Path, *, read_only: bool = False) -> Iterator[Device]:
     """Take a disk, so that nobody else writes to it.
 
     Args:
         path: as for :func:`probe`.
-        run_dir: where our locks lie; made when missing.
+        run_directory: where our locks lie; made when missing.
         read_only: only to read it; it may be write-protected.
 
     Yields:
@@ -98,7 +98,7 @@ def claim(path: Path, run_dir: Path, *, read_only: bool = False) -> Iterator[Dev
         fd = _open(path, mode)
         stack.callback(_close, fd)
         status = os.fstat(fd)
-        was_killed = stack.enter_context(_lock_of_ours(path, status, run_dir))
+        was_killed = stack.enter_context(_lock_of_ours(path, status, run_directory))
         if was_killed:
             _wait_for_dead(path, status)
         _refuse_if_used(path, fd, status)
@@ -185,12 +185,12 @@ def _alignment(device: int) -> int:
 
 
 @contextmanager
-def _lock_of_ours(path: Path, status: os.stat_result, run_dir: Path) -> Iterator[bool]:
+def _lock_of_ours(path: Path, status: os.stat_result, run_directory: Path) -> Iterator[bool]:
     """The lock among runs of osprovider on this node, by what the path leads to. Yields: was its last owner killed."""
     is_block = stat.S_ISBLK(status.st_mode)
     number = status.st_rdev if is_block else status.st_dev
     name = f"disk-{os.major(number)}:{os.minor(number)}" + ("" if is_block else f"-{status.st_ino}")
-    lock = run_dir / "locks" / name
+    lock = run_directory / "locks" / name
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, was_killed = _take_lock(path, lock)

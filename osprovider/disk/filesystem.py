@@ -55,7 +55,7 @@ _BLOCK_SIZE = 4096
 _RESIZE_BLOCKS = (1 << 32) - 1  # mke2fs: the most that the resize inode may be asked to foresee
 _JOURNAL_MIB = 64  # what mke2fs gives 16 GiB and more; a template is smaller than the disk that it will be on
 _LEAST_WITH_JOURNAL = 512 << 20  # of that size; what is smaller, and no template, gets what mke2fs finds right
-_SPARE_BYTES = 32 << 20  # free in a shrunk template, for what customisation writes where the disk is no larger
+_SPARE_BYTES = 32 << 20  # free in a shrunk template, for what customization writes where the disk is no larger
 
 _OTHERS = {"xfs": (0, b"XFSB"), "btrfs": (0x10040, b"_BHRfS_M")}
 _SUPERBLOCK_OFFSET = 1024

@@ -49,13 +49,13 @@ def size_of(uri: str) -> int:
 
 
 @contextmanager
-def staged(uri: str, scratch: Path, run_dir: Path, *, verify: bool) -> Iterator[Device]:
+def staged(uri: str, scratch: Path, run_directory: Path, *, verify: bool) -> Iterator[Device]:
     """A disk to install on, whose contents go to ``uri`` when the context ends well.
 
     Args:
         uri: as for :func:`size_of`.
         scratch: a directory with room for what is installed; made when missing.
-        run_dir: as for :func:`osprovider.disk.device.claim`.
+        run_directory: as for :func:`osprovider.disk.device.claim`.
         verify: read back what was sent, and compare.
 
     Yields:
@@ -73,7 +73,7 @@ def staged(uri: str, scratch: Path, run_dir: Path, *, verify: bool) -> Iterator[
         file.truncate(size)
         path = Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
         reporter.info(f"{uri}: only userspace reaches it; it is made on a file in {scratch} ({path}), then sent")
-        device = stack.enter_context(claim(path, run_dir))
+        device = stack.enter_context(claim(path, run_directory))
         try:
             yield device
         except DeviceError as error:

@@ -65,12 +65,12 @@ class _Instance:
 
 
 @contextmanager
-def active_disk(instance: str, run_dir: Path, index: int = 0) -> Iterator[ActiveDisk]:
+def active_disk(instance: str, run_directory: Path, index: int = 0) -> Iterator[ActiveDisk]:
     """Have Ganeti activate an instance's disks, and deactivate them again unless they were active before.
 
     Args:
         instance: its name, as `gnt-instance` takes it.
-        run_dir: where is noted that they are active for us, so that after a crash the next one of us knows it, too.
+        run_directory: where is noted that they are active for us, so that the next one of us knows it after a crash.
         index: of the disk that is wanted.
 
     Raises:
@@ -80,7 +80,7 @@ def active_disk(instance: str, run_dir: Path, index: int = 0) -> Iterator[Active
     """
     found = _look_up(instance)
     _refuse(found)
-    with _noted(found.name, run_dir) as (note, was_ours):
+    with _noted(found.name, run_directory) as (note, was_ours):
         if found.disks_active == "Y" and not was_ours:
             yield _activate(found, index)
             return
@@ -130,9 +130,9 @@ def _refuse(found: _Instance) -> None:
 
 
 @contextmanager
-def _noted(name: str, run_dir: Path) -> Iterator[tuple[int, bool]]:
+def _noted(name: str, run_directory: Path) -> Iterator[tuple[int, bool]]:
     """A note that an instance's disks are active because of us, locked; and whether one of us has left it."""
-    path = run_dir / "activated" / name
+    path = run_directory / "activated" / name
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
