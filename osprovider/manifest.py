@@ -29,7 +29,7 @@ __all__ = [
     "Template",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """The manifest's version; another one means the template is made again."""
 
 
@@ -55,11 +55,14 @@ class Extent:
         offset: in bytes from the template's start, a multiple of 4096.
         length: in bytes, likewise; at most 4 MiB.
         crc32: of its bytes (zlib's), checked while it is copied.
+        metadata: a file system's own blocks are among them, which are read again as soon as they are on the disk, to
+            give it its UUID and size.
     """
 
     offset: int
     length: int
     crc32: int
+    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +233,7 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as it lies in the store."""
         data = dataclasses.asdict(self)
-        data["extents"] = [[extent.offset, extent.length, extent.crc32] for extent in self.extents]
+        data["extents"] = [dataclasses.astuple(extent) for extent in self.extents]
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
     @classmethod

@@ -28,6 +28,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.disk.raw import data_ranges
 from osprovider.errors import DeviceError
 from osprovider.run import run
 
@@ -37,6 +38,7 @@ __all__ = [
     "clock",
     "grow",
     "make",
+    "metadata_ranges",
     "read_superblock",
     "set_uuid",
     "shrink",
@@ -232,6 +234,27 @@ def shrink(path: Path, *, epoch: int | None = None, without: Collection[str] = (
     size = read_superblock(path).size_bytes
     os.truncate(path, size)
     return size
+
+
+def metadata_ranges(path: Path, scratch: Path) -> list[tuple[int, int]]:
+    """Where a file system has its own blocks: tables, bitmaps, directories, the journal.
+
+    Args:
+        path: a file with one that was made here.
+        scratch: a path that is free; gone afterwards.
+
+    Returns:
+        ranges (offset and length in bytes), sorted.
+
+    Raises:
+        ToolError: e2image failed.
+    """
+    try:
+        run(["e2image", "-r", path, scratch])  # a sparse file with these alone
+        with scratch.open("rb") as file:
+            return list(data_ranges(file.fileno(), 0, scratch.stat().st_size))
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def used_bytes(path: Path) -> int:

@@ -129,7 +129,8 @@ def prepare(
             raise fault(f"image {job.name}: {error}") from error
         raise
     with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
-        extents = scan_extents(file.fileno(), made.size_bytes)
+        metadata = filesystem.metadata_ranges(image, scratch / "metadata") if made.built_here else []
+        extents = scan_extents(file.fileno(), made.size_bytes, metadata)
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
         detail(human_bytes(sum(extent.length for extent in extents)))
     for leftover in scratch.iterdir():

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import subprocess
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,18 @@ def template(scratch: Path) -> Path:
 
 
 def copy(
-    template: Path, fd: int, *, gaps_are_zero: bool = False, size: int = TEMPLATE_SIZE, offset: int = OFFSET
+    template: Path,
+    fd: int,
+    *,
+    gaps_are_zero: bool = False,
+    size: int = TEMPLATE_SIZE,
+    offset: int = OFFSET,
+    metadata: int = 0,
 ) -> int:
     """Copy a template as deployment does, and return how much `advance` was told."""
     told: list[int] = []
     with template.open("rb") as source:
-        extents = scan_extents(source.fileno(), size)
+        extents = scan_extents(source.fileno(), size, [(0, metadata)])
         whole, zeroing = [Placement(0, size, offset)], None if gaps_are_zero else Zeroing(fd)
         copy_extents(source.fileno(), fd, whole, extents, told.append, zeroing=zeroing)
     sync(fd)
@@ -206,25 +213,26 @@ print(any(disk.read_bytes()))
     assert is_written == "False"
 
 
-@pytest.mark.parametrize("odd", [0, 512])
-def test_what_is_copied_into_a_file_in_whole_blocks_takes_none_of_the_nodes_memory(
-    scratch: Path, template: Path, odd: int
+@pytest.mark.parametrize(
+    ("odd", "metadata", "cached"), [(0, 0, [0]), (0, 4096, [8192]), (512, 0, range(8 * MIB, TEMPLATE_SIZE))]
+)
+def test_a_file_in_whole_blocks_takes_none_of_the_nodes_memory_but_for_metadata(
+    scratch: Path, template: Path, odd: int, metadata: int, cached: Container[int]
 ) -> None:
     code = """
 import subprocess
 from tests.system.disk.test_copy import OFFSET, copy
-disk, template, offset = place / "disk", Path(sys.argv[3]), OFFSET + int(sys.argv[4])
+disk, template, offset, metadata = place / "disk", Path(sys.argv[3]), OFFSET + int(sys.argv[4]), int(sys.argv[5])
 disk.write_bytes(bytes(28 << 20))
 fd = os.open(disk, os.O_RDWR)
 os.fsync(fd)
 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-copy(template, fd, offset=offset)
+copy(template, fd, offset=offset, metadata=metadata)
 print(subprocess.check_output(["fincore", "--bytes", "--noheadings", "--output=RES", disk], text=True))
 data = disk.read_bytes()
 assert data == bytes(offset) + template.read_bytes() + bytes((28 << 20) - offset - (24 << 20))
 """
-    resident = int(on_small_ext4(code, scratch, template, str(odd)))
-    assert resident > 8 * MIB if odd else resident == 0
+    assert int(on_small_ext4(code, scratch, template, str(odd), str(metadata))) in cached
 
 
 def test_a_full_file_system_is_told_with_the_disk_and_the_byte(scratch: Path, template: Path) -> None:

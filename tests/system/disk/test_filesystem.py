@@ -215,6 +215,27 @@ def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
     assert "meta_bg" not in header(path)["Filesystem features"]
 
 
+def test_its_own_blocks_are_found_and_no_file_is_among_them(made: Path, scratch: Path) -> None:
+    filesystem.shrink(made)
+    ranges = filesystem.metadata_ranges(made, scratch / "metadata")
+    assert not (scratch / "metadata").exists()
+    assert 0 < sum(length for _offset, length in ranges) < made.stat().st_size // 2
+    emptied = scratch / "emptied"
+    emptied.touch()
+    os.truncate(emptied, made.stat().st_size)
+    with made.open("rb") as source, emptied.open("r+b") as target:
+        for offset, length in ranges:
+            os.pwrite(target.fileno(), os.pread(source.fileno(), length, offset), offset)
+    assert_sound(emptied)
+    assert contents(emptied, scratch) == bytes(40 * MIB)
+    with made.open("rb") as file:
+        extents = scan_extents(file.fileno(), made.stat().st_size, ranges)
+    with_metadata = [each for each in extents if each.metadata]
+    assert with_metadata[0].offset == 0
+    # Where extents are in inodes, and no blocks of addresses lie between those of files.
+    assert (len(with_metadata) < len(extents)) is ("extent" in header(made)["Filesystem features"])
+
+
 def test_used_bytes_count_files_and_metadata(made: Path) -> None:
     said = header(made)
     assert filesystem.used_bytes(made) == (int(said["Block count"]) - int(said["Free blocks"])) * 4096
