@@ -17,7 +17,7 @@ from osprovider.errors import ConfigurationError
 from osprovider.images import history
 from osprovider.images.room import prune
 from osprovider.images.store import Store
-from osprovider.manifest import Manifest
+from osprovider.manifest import FORMAT, Manifest
 from osprovider.paths import Directories
 from tests.unit.images.test_store import _FORK, IMAGE, VARIANT, Builder, builder, directories, entries, open_once, store
 
@@ -239,7 +239,7 @@ def test_what_another_version_left_is_not_said_at_each_use(
     [left] = store.unusable()
     assert (left.directory.name, left.reason) == (
         key,
-        "made by another version of osprovider: its manifest has format 1, and this one knows 2",
+        f"made by another version of osprovider: its manifest has format 1, and this one knows {FORMAT}",
     )
     assert key not in capsys.readouterr().err
 
@@ -251,7 +251,10 @@ def test_what_another_version_left_is_no_damage(store: Store, directories: Direc
     key = left_by_another_version(store, directories)
     [verdict] = store.verify()
     assert (verdict.directory.name, verdict.image, verdict.damage, verdict.removed) == (key, "left", None, False)
-    assert verdict.outdated == "made by another version of osprovider: its manifest has format 1, and this one knows 2"
+    assert (
+        verdict.outdated
+        == f"made by another version of osprovider: its manifest has format 1, and this one knows {FORMAT}"
+    )
     assert key in entries(directories)
     assert store.verify("another") == ()
     assert [each.outdated is not None for each in store.verify("left")] == [True]
