@@ -24,7 +24,16 @@ from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 
-__all__ = ["for_variant", "image", "name_width", "not_prepared", "template_data", "time_of", "variants_of"]
+__all__ = [
+    "current_keys",
+    "for_variant",
+    "image",
+    "name_width",
+    "not_prepared",
+    "template_data",
+    "time_of",
+    "variants_of",
+]
 
 _NAME_WIDTH = 20
 
@@ -59,7 +68,7 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
         ready.setdefault(info.manifest.image, []).append(info)
     for left in store.unusable():
         reporter.warning(f"{left.directory} cannot be used: {left.reason}; osprovider image prune removes it")
-    current = _current_keys(directories, store, [name for name in defined if ready[name]])
+    current = current_keys(directories, store, [name for name in defined if ready[name]])
     if json_wanted:
         echo_json(
             [
@@ -85,7 +94,7 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
             click.echo(f"{name:<{width}} not prepared")
 
 
-def _current_keys(directories: Directories, store: Store, names: Iterable[str]) -> set[str | None]:
+def current_keys(directories: Directories, store: Store, names: Iterable[str]) -> set[str | None]:
     """The keys of the templates that instances of these images would be made of now."""
     names = list(names)
     variants: list[Settings] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from osprovider.cli.image import image, template_data, time_of
+from osprovider.cli.image import current_keys, image, template_data, time_of
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image
@@ -37,7 +37,8 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
 
     The templates are those on this node. Their layout is drawn to scale; what holds data is shaded.
     """
-    infos = [info for info in Store(directories).list() if info.manifest.image == name]
+    store = Store(directories)
+    infos = [info for info in store.list() if info.manifest.image == name]
     definition = load_image(directories, name) if name in image_names(directories) or not infos else None
     past = history.entries(directories, name)
     if json_wanted:
@@ -50,10 +51,16 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
             }
         )
         return
+    current = current_keys(directories, store, [name] if definition and infos else [])
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     lines = [*_defined(name, definition)]
     for info in infos:
-        lines += ["", *_described(info), "", *draw(parts_of(info.manifest), width)]
+        lines += [
+            "",
+            *_described(info, is_current=info.manifest.key in current),
+            "",
+            *draw(parts_of(info.manifest), width),
+        ]
         if packages_wanted:
             lines += [
                 "",
@@ -107,9 +114,10 @@ def _beside(definition: Image, where: str) -> str:
     return shown(where).partition("?")[0] if "://" in str(definition.source) else shown(where)
 
 
-def _described(info: TemplateInfo) -> Iterator[str]:
+def _described(info: TemplateInfo, *, is_current: bool) -> Iterator[str]:
     manifest = info.manifest
-    yield _entry("template", f"{manifest.key}, prepared {manifest.created}, used {time_of(info.used)}")
+    former = "" if is_current else " (a former one)"
+    yield _entry("template", f"{manifest.key}{former}, prepared {manifest.created}, used {time_of(info.used)}")
     yield _entry("in", str(info.directory))
     yield _entry("takes", f"{human_bytes(info.occupied_bytes)} here, {human_bytes(manifest.data_bytes)} to copy")
     if manifest.origin is not None:

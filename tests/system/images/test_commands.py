@@ -108,8 +108,10 @@ def test_a_template_that_no_instance_would_be_made_of_is_a_former_one(site: Site
     answer(site, "build", "small")
     site.write("images/small.yaml", "source: /nowhere\n")
     assert re.search(r"^small +former ", answer(site, "list"), re.MULTILINE)
+    assert " (a former one), prepared " in answer(site, "show", "small")
     site.write("images/small.yaml", definition)
     assert re.search(r"^small +ready ", answer(site, "list"), re.MULTILINE)
+    assert "former" not in answer(site, "show", "small")
 
 
 def test_a_file_that_was_exported_is_told(site: Site, tmp_path: Path) -> None:
