@@ -36,10 +36,17 @@ _FIRMWARE_VOLUME = (40, b"_FVH")  # the start of an OVMF_VARS.fd (UEFI PI specif
 
 @dataclass(frozen=True, slots=True)
 class DataDisk:
-    """A disk that is ours until the claim ends, and what becomes of it now that it was looked at."""
+    """A disk that is ours until the claim ends, and what becomes of it now that it was looked at.
+
+    Attributes:
+        plan: the final one.
+        device: the disk.
+        lost: what it holds and will not hold any more, for people; empty where that is nothing.
+    """
 
     plan: DiskPlan
     device: Device
+    lost: str = ""
 
 
 @contextmanager
@@ -62,8 +69,10 @@ def claimed(plans: Sequence[DiskPlan], run_directory: Path) -> Iterator[tuple[Da
             size = device.facts.size_bytes
             if plan.size_bytes is not None and (warning := less_than_said(plan.index, size, plan.size_bytes)):
                 reporter.warning(warning)
-            settled = settle(plan, size, _look(device))
-            disks.append(DataDisk(settled, device))
+            found = _look(device)
+            settled = settle(plan, size, found)
+            types = sorted({each.type for each in found} - {settled.filesystem if settled.use == "swap" else ""})
+            disks.append(DataDisk(settled, device, "" if settled.keep else " and ".join(types)))
         _require([disk.plan for disk in disks if not disk.plan.keep])
         yield tuple(disks)
 
@@ -87,6 +96,8 @@ def make(
             label = f" ({plain(plan.label)})" if plan.label else ""
             reporter.info(f"{plan.name}: its {plan.filesystem}{label} is kept")
             continue
+        if disk.lost:
+            reporter.info(f"{plan.name}: its {disk.lost} is lost")
         wipe.clear_signatures(device)
         wipe.wipe(device, policy)
         try:

@@ -164,6 +164,8 @@ def test_a_reinstall_keeps_what_was_stored_unless_its_loss_is_asked_for_by_name(
     found = [content(disk, tmp_path / "place") for disk in disks[1:4]]
     assert found == ([f"on disk {index}" for index in (1, 2, 3)] if kept else [None] * 3)
     assert (re.search(r"disk 2 \(.*\): its ext4 \(their[^\n]+own\) is kept\n", outcome.said) is not None) is kept
+    assert (re.search(r"disk 2 \(.*\): its ext4 is lost\n", outcome.said) is not None) is not kept
+    assert "swap is lost" not in outcome.said
     lines = [line.split()[:3] for line in debugfs(disks[0], "cat /etc/fstab").splitlines()]
     assert [f"UUID={theirs if kept else uuids(site)[2]}", "/srv/db", "ext4" if kept else "xfs"] in lines
     assert tags(disks[4])["TYPE"] == "swap"
