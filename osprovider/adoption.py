@@ -31,6 +31,7 @@ from osprovider.layout import (
     derived_volume_id,
     msdos_partition_uuid,
     root_limit_bytes,
+    too_large,
     too_small,
 )
 from osprovider.manifest import ImagePartition, ImageTable
@@ -67,7 +68,8 @@ def adopt(
         disk: how messages name it.
 
     Raises:
-        DeviceError: the disk is too small, says both sizes; or its sectors are not the image's.
+        DeviceError: the disk is too small, says both sizes; or its sectors are not the image's; or its root would be
+            larger than its file system can be.
         RequestError: the root may not be as large as the image's; says both sizes.
     """
     if image.sector_size != facts.sector_size:
@@ -83,13 +85,25 @@ def adopt(
     if image.type == "msdos":
         disk_id = disk_id[:8]
     growth = _growth(facts, layout, image)
-    return TablePlan(
+    table = TablePlan(
         guid=disk_id,
         sector_size=facts.sector_size,
         partitions=tuple(_adopted(part, growth, image, disk_id, instance_uuid) for part in image.partitions),
         type="msdos" if image.type == "msdos" else "gpt",
         placements=_placements(facts, image, growth, size_bytes),
     )
+    _refuse_too_large(image, table, disk)
+    return table
+
+
+def _refuse_too_large(image: ImageTable, table: TablePlan, disk: str) -> None:
+    """Refuse a root that grows beyond what its file system can."""
+    held = next((part.filesystem for part in image.partitions if part.role == "root"), None)
+    root = table.find("root")
+    if held and root and (refusal := too_large(held.type, root.size_bytes, held.block_size)):
+        raise DeviceError(
+            f"disk 0 ({disk}): its root {refusal}: set a layout.root_size, which the root grows to at most"
+        )
 
 
 def keeping_uuids(image: ImageTable) -> tuple[str, ...]:

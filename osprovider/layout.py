@@ -84,7 +84,7 @@ SWAP_FILE = "/swapfile"
 _SUBVOLUME = "@"
 _LEAST_FILLED = 300 * MIB  # mkfs.xfs(8): no file system is smaller
 _FILLED_OVERHEAD = 256 * MIB
-_MOST_BYTES = dict.fromkeys(("ext2", "ext3"), 4096 * ((1 << 32) - 1))  # mke2fs(8): 2^32 blocks, less one
+_OF_32_BITS = frozenset({"ext2", "ext3"})  # mke2fs(8): 2^32 blocks, less one
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,12 +314,11 @@ def less_than_said(index: int, size_bytes: int, said_bytes: int) -> str | None:
     return f"disk {index} has {size_bytes // MIB} MiB, and Ganeti says {said_bytes // MIB} MiB (DISK_{index}_SIZE)"
 
 
-def too_large(filesystem: str, size_bytes: int) -> str | None:
-    """What to say where a file system cannot have this many bytes; None where it can."""
-    most = _MOST_BYTES.get(filesystem)
-    if most is None or size_bytes // 4096 * 4096 <= most:
+def too_large(filesystem: str, size_bytes: int, block_size: int = 4096) -> str | None:
+    """What to say where a file system cannot have this many bytes, with blocks of that size; None where it can."""
+    if filesystem not in _OF_32_BITS or size_bytes // block_size < 1 << 32:
         return None
-    return f"has {size_bytes >> 40} TiB, and {filesystem} takes less than 16"
+    return f"has {size_bytes >> 40} TiB, and {filesystem} takes less than {(block_size << 32) >> 40}"
 
 
 def too_small(facts: DiskFacts, needed: int, disk: str, of_it: str = "") -> DeviceError:

@@ -206,6 +206,16 @@ def test_a_limit_within_what_is_free_before_the_partition_behind_moves_nothing()
     assert (sizes(table), places(table)) == ({1: 150, 2: 9}, {1: 4, 2: 200})
 
 
+def test_a_root_does_not_grow_beyond_what_its_file_system_can() -> None:
+    image = reordered(14, 15, 3, 1)
+    old = dataclasses.replace(image.partitions[-1], filesystem=dataclasses.replace(HELD, type="ext3", block_size=1024))
+    image = dataclasses.replace(image, partitions=(*image.partitions[:-1], old))
+    adopted(image, 4 << 40)
+    with pytest.raises(DeviceError, match=r"disk 0 \(/dev/x\): its root has 5 TiB, and ext3 takes less than 4: set a"):
+        adopted(image, 6 << 40)
+    assert adopted(image, 6 << 40, root_size="3TiB").find("root")
+
+
 def test_a_root_that_may_not_be_as_large_as_the_images_is_refused_with_both_sizes() -> None:
     with pytest.raises(
         RequestError, match=r"layout.root_size is 1GiB, and the image needs 1791 MiB for its root: make"
