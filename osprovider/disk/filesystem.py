@@ -33,6 +33,7 @@ from osprovider.errors import DeviceError
 from osprovider.run import run
 
 __all__ = [
+    "WITHOUT_JOURNAL",
     "Superblock",
     "check",
     "clock",
@@ -52,6 +53,9 @@ _FEATURES = {
     "ext4": "none,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file,has_journal,"
     "extent,64bit,flex_bg,huge_file,dir_nlink,extra_isize,metadata_csum",
 }
+WITHOUT_JOURNAL = frozenset({"has_journal"})
+"""What a file system that is to be shrunk is made without: the journal would only be in the way before that."""
+
 _BEFORE_METADATA_CSUM = "uninit_bg"  # checks block groups alone, and lets their tables wait; Linux 2.6.24
 _BLOCK_SIZE = 4096
 _RESIZE_BLOCKS = (1 << 32) - 1  # mke2fs: the most that the resize inode may be asked to foresee
@@ -118,13 +122,14 @@ def make(
         tree: a directory whose content it gets; None for an empty one.
         hash_seed: a UUID that its directories are hashed with; by chance when None.
         epoch: see :func:`clock`.
-        without: features that the guest does not know.
+        without: features that the guest does not know; or :data:`WITHOUT_JOURNAL`.
         reserved_percent: what is left to root, so that a full disk still boots and can be tidied up.
 
     Raises:
         ToolError: mke2fs failed.
     """
-    has_own_journal = "has_journal" in _FEATURES[type] and (tree is not None or size_bytes >= _LEAST_WITH_JOURNAL)
+    features = _features(type, without)
+    has_own_journal = "has_journal" in features and (tree is not None or size_bytes >= _LEAST_WITH_JOURNAL)
     seed = f",hash_seed={hash_seed}" if hash_seed else ""
     # What is that large needs blocks of group descriptors beyond any resize inode's.
     growth = f",resize={_RESIZE_BLOCKS}" if size_bytes // _BLOCK_SIZE < _RESIZE_BLOCKS else ""
@@ -132,7 +137,7 @@ def make(
         [
             *("mke2fs", "-q", "-F", "-t", type),
             *("-b", str(_BLOCK_SIZE), "-I", "256", "-i", "16384", "-m", str(reserved_percent)),
-            *("-O", _features(type, without)),
+            *("-O", ",".join(features)),
             *(["-J", f"size={_JOURNAL_MIB}"] if has_own_journal else []),
             # Inode tables are zeroed by the guest, a little at a time, as on any Debian.
             *("-E", f"lazy_itable_init=1,nodiscard{growth}{seed}"),
@@ -144,9 +149,9 @@ def make(
     )
 
 
-def _features(type: str, without: Collection[str]) -> str:  # noqa: A002
+def _features(type: str, without: Collection[str]) -> list[str]:  # noqa: A002
     names = [name for name in _FEATURES[type].split(",") if name not in without]
-    return ",".join([*names, *([_BEFORE_METADATA_CSUM] if "metadata_csum" in without else [])])
+    return [*names, *([_BEFORE_METADATA_CSUM] if "metadata_csum" in without else [])]
 
 
 def set_uuid(path: Path, uuid: str, *, offset_bytes: int = 0) -> None:
@@ -191,15 +196,23 @@ def check(path: Path) -> bool:
     return _e2fsck(path, [])
 
 
-def shrink(path: Path, *, epoch: int | None = None, without: Collection[str] = (), is_new: bool = False) -> int:
+def shrink(
+    path: Path,
+    type: str,  # noqa: A002 - as in make()
+    *,
+    epoch: int | None = None,
+    without: Collection[str] = (),
+    is_new: bool = False,
+) -> int:
     """Make an image file with a file system, unmounted, as small as a template should be.
 
-    Its free blocks become holes and its journal a new and empty one, so that no deployment copies what was deleted; the
-    rest is moved together, with 32 MiB and the journal's size to spare. The file ends where the file system ends, and
+    Its free blocks become holes, so that no deployment copies what was deleted, and what lies too far behind is moved.
+    It gets its journal, and has 32 MiB and the journal's size to spare. The file ends where the file system ends, and
     is checked.
 
     Args:
-        path: the file.
+        path: the file; its file system was made :data:`WITHOUT_JOURNAL`.
+        type: what that is to be: ``ext4``, ``ext3`` or ``ext2``.
         epoch: see :func:`clock`.
         without: features that are taken out: ``metadata_csum``, ``64bit``.
         is_new: nobody but this machine's kernel has written to it since it was made: it is checked in the end alone.
@@ -216,16 +229,13 @@ def shrink(path: Path, *, epoch: int | None = None, without: Collection[str] = (
     if not is_unchecked:
         _e2fsck(path, [], env)
     unchecked = ["-f"] if is_unchecked else []
-    kind = type_of(path)
-    journal = (_JOURNAL_MIB << 20) if kind != "ext2" else 0
-    out = [*(["has_journal"] if journal else []), *(["metadata_csum"] if "metadata_csum" in without else [])]
-    if out:
-        run(["tune2fs", "-O", ",".join(f"^{name}" for name in out), path], env=env)  # uninit_bg takes its place
+    if "metadata_csum" in without:
+        run(["tune2fs", "-O", "^metadata_csum", path], env=env)  # uninit_bg takes its place
     if "64bit" in without:
         run(["resize2fs", *unchecked, "-s", path], env=env)
-    run(["resize2fs", *unchecked, "-M", path], env=env)
+    journal = (_JOURNAL_MIB << 20) if "has_journal" in _FEATURES[type] else 0
     # Tune2fs makes a journal only where twice its size is free ("Total journal size too big for filesystem").
-    size = read_superblock(path).size_bytes + 2 * journal + _SPARE_BYTES
+    size = _least_bytes(path) + 2 * journal + _SPARE_BYTES
     run(["resize2fs", *unchecked, path, f"{size // 1024}k"], env=env)
     if journal:
         run(["tune2fs", "-J", f"size={_JOURNAL_MIB}", path], env=env)
@@ -234,6 +244,11 @@ def shrink(path: Path, *, epoch: int | None = None, without: Collection[str] = (
     size = read_superblock(path).size_bytes
     os.truncate(path, size)
     return size
+
+
+def _least_bytes(path: Path) -> int:
+    """How small resize2fs could make a file system: a number of its blocks ends what is printed (``-P``)."""
+    return int(run(["resize2fs", "-P", path]).text.split()[-1]) * _BLOCK_SIZE
 
 
 def metadata_ranges(path: Path, scratch: Path) -> list[tuple[int, int]]:

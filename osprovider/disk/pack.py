@@ -57,10 +57,10 @@ def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int, withou
         tree=root,
         hash_seed=seed,
         epoch=epoch,
-        without=without,
+        without=filesystem.WITHOUT_JOURNAL.union(without),
     )
     _set_times(path, epoch)
-    filesystem.shrink(path, epoch=epoch)
+    filesystem.shrink(path, kind, epoch=epoch)
 
 
 def _size(root: Path) -> int:

@@ -42,7 +42,7 @@ __all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare"]
 
 _LEAST_FREE = 512 << 20
 """What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
-anything is unpacked into, since an ext4 has to have room for its journal."""
+anything is unpacked into."""
 
 _NEARLY_FULL = 32 << 20
 _BLOCK = 4096
@@ -202,7 +202,7 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
             run(["sync", "--file-system", root])
     with reporter.step(f"image {job.name}: check and shrink") as detail:
         unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
-        filesystem.shrink(job.image, without=unknown, is_new=True)
+        filesystem.shrink(job.image, job.recipe.filesystem, without=unknown, is_new=True)
         made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
         detail(human_bytes(made.size_bytes))
     return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools)
@@ -225,7 +225,8 @@ def filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest,
     """
     kind = job.recipe.filesystem
     size_bytes = max(size_bytes - size_bytes % _BLOCK, _LEAST_FREE)
-    filesystem.make(image, kind, uuid=job.identity, label="", size_bytes=size_bytes)
+    without = filesystem.WITHOUT_JOURNAL
+    filesystem.make(image, kind, uuid=job.identity, label="", size_bytes=size_bytes, without=without)
     linux.private_mount_namespace()
     root = job.scratch / "root"
     root.mkdir()
@@ -246,7 +247,7 @@ def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
     """
     with loop_device(image) as loop:
         driver, options = DRIVERS[kind]
-        linux.mount(str(loop), str(root), driver, linux.MountFlag.NOATIME, f"{options},noload,nobarrier")
+        linux.mount(str(loop), str(root), driver, linux.MountFlag.NOATIME, f"{options},nobarrier")
         _keep_together(loop)
         try:
             fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

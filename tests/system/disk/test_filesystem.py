@@ -38,10 +38,17 @@ def assert_sound(path: Path) -> None:
 
 
 @pytest.fixture(params=TYPES)
-def made(request: pytest.FixtureRequest, scratch: Path) -> Path:
-    """A file system of 1 GiB that holds 40 MiB of data, and has held 200 MiB more."""
+def type_(request: pytest.FixtureRequest) -> str:
+    """A type of the family."""
+    return str(request.param)
+
+
+@pytest.fixture
+def made(type_: str, scratch: Path) -> Path:
+    """A file system of 1 GiB, to be shrunk, that holds 40 MiB of data, and has held 200 MiB more."""
     path = scratch / "root.img"
-    filesystem.make(path, request.param, uuid=UUID, label="root", size_bytes=1024 * MIB)
+    without = filesystem.WITHOUT_JOURNAL
+    filesystem.make(path, type_, uuid=UUID, label="root", size_bytes=1024 * MIB, without=without)
     kept, dropped = scratch / "kept", scratch / "dropped"
     kept.write_bytes(os.urandom(40 * MIB))
     dropped.write_bytes(os.urandom(200 * MIB))
@@ -55,7 +62,6 @@ def contents(path: Path, scratch: Path) -> bytes:
     return out.read_bytes()
 
 
-@pytest.mark.parametrize("type_", TYPES)
 def test_a_new_one_is_what_was_asked_for(type_: str, scratch: Path) -> None:
     path = scratch / "root.img"
     filesystem.make(path, type_, uuid=UUID, label="root", size_bytes=512 * MIB)
@@ -68,11 +74,10 @@ def test_a_new_one_is_what_was_asked_for(type_: str, scratch: Path) -> None:
     assert subprocess.run(blkid, check=True, capture_output=True, text=True).stdout.strip() == type_
 
 
-@pytest.mark.parametrize("type_", TYPES)
 def test_root_has_a_hundredth_in_reserve_however_large_it_grows(type_: str, scratch: Path) -> None:
     path = scratch / "root.img"
-    filesystem.make(path, type_, uuid=UUID, label="", size_bytes=512 * MIB)
-    filesystem.shrink(path)
+    filesystem.make(path, type_, uuid=UUID, label="", size_bytes=512 * MIB, without=filesystem.WITHOUT_JOURNAL)
+    filesystem.shrink(path, type_)
     os.truncate(path, 8192 * MIB)
     filesystem.grow(path)
     said = header(path)
@@ -113,19 +118,20 @@ def test_what_an_old_guest_does_not_know_is_left_out_of_a_new_one_and_taken_out_
     for index in range(2000):
         (tree / f"file{index}").write_text(str(index))
     filesystem.make(new, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, without=without)
-    filesystem.make(template, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, epoch=1)
+    journal = filesystem.WITHOUT_JOURNAL
+    filesystem.make(template, "ext4", uuid=UUID, label="", size_bytes=512 * MIB, tree=tree, epoch=1, without=journal)
     (place := scratch / "mounted").mkdir()
     with loop_device(template) as loop:  # written to by a kernel since, as where an archive is unpacked
         words = ["unshare", "--mount", "sh", "-ec", 'mount "$1" "$2"; touch "$2/touched"', "sh", str(loop), str(place)]
         subprocess.run(words, check=True)
     full = set(header(template)["Filesystem features"].split())
-    filesystem.shrink(template, without=without, is_new=True)
+    filesystem.shrink(template, "ext4", without=without, is_new=True)
     filesystem.set_uuid(template, str(uuid.uuid4()))
     os.truncate(template, 3 << 30)
     filesystem.grow(template)
     for path in (new, template):
         assert_sound(path)
-        assert set(header(path)["Filesystem features"].split()) == (full - without) | {"uninit_bg"}
+        assert set(header(path)["Filesystem features"].split()) == (full - without) | {"has_journal", "uninit_bg"}
         assert contents(path, scratch) == (tree / "kept").read_bytes()
 
 
@@ -147,11 +153,10 @@ def test_the_nodes_own_mke2fs_configuration_changes_nothing(scratch: Path, monke
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_shrunk_one_is_small_sound_and_has_no_memory_of_deleted_files(
-    is_new: bool, made: Path, scratch: Path
+    is_new: bool, type_: str, made: Path, scratch: Path
 ) -> None:
     kept = (scratch / "kept").read_bytes()
-    type_ = filesystem.type_of(made)
-    size = filesystem.shrink(made, is_new=is_new)
+    size = filesystem.shrink(made, type_, is_new=is_new)
     assert size == made.stat().st_size == filesystem.read_superblock(made).size_bytes
     assert size < 600 * MIB
     assert size % 4096 == 0
@@ -165,9 +170,9 @@ def test_a_shrunk_one_is_small_sound_and_has_no_memory_of_deleted_files(
     assert free >= 32 * MIB
 
 
-def test_an_instances_copy_gets_its_uuid_and_size_without_a_check(made: Path, scratch: Path) -> None:
+def test_an_instances_copy_gets_its_uuid_and_size_without_a_check(type_: str, made: Path, scratch: Path) -> None:
     kept = (scratch / "kept").read_bytes()
-    filesystem.shrink(made)
+    filesystem.shrink(made, type_)
     disk = used_disk(scratch / "disk", 1)
     os.truncate(disk, 3072 * MIB)
     with disk.open("r+b") as target:
@@ -184,10 +189,10 @@ def test_an_instances_copy_gets_its_uuid_and_size_without_a_check(made: Path, sc
 
 
 def test_a_uuid_is_given_without_a_loop_device_where_the_file_system_begins_within_a_disk(
-    made: Path, scratch: Path
+    type_: str, made: Path, scratch: Path
 ) -> None:
     kept = (scratch / "kept").read_bytes()
-    filesystem.shrink(made)
+    filesystem.shrink(made, type_)
     disk, identity = used_disk(scratch / "disk", 3 * MIB), str(uuid.uuid4())
     with disk.open("r+b") as target:
         target.seek(MIB)
@@ -215,8 +220,8 @@ def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
     assert "meta_bg" not in header(path)["Filesystem features"]
 
 
-def test_its_own_blocks_are_found_and_no_file_is_among_them(made: Path, scratch: Path) -> None:
-    filesystem.shrink(made)
+def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Path, scratch: Path) -> None:
+    filesystem.shrink(made, type_)
     ranges = filesystem.metadata_ranges(made, scratch / "metadata")
     assert not (scratch / "metadata").exists()
     assert 0 < sum(length for _offset, length in ranges) < made.stat().st_size // 2
@@ -270,7 +275,7 @@ def test_what_is_no_file_system_is_told(scratch: Path) -> None:
     with pytest.raises(DeviceError, match="its file system could not be repaired: e2fsck ended with 8"):
         filesystem.check(path)
     with pytest.raises(DeviceError, match="could not be repaired"):
-        filesystem.shrink(path)
+        filesystem.shrink(path, "ext4")
     with pytest.raises(DeviceError, match="could not be repaired"):
         filesystem.set_uuid(path, UUID)
     with pytest.raises(ToolError, match="resize2fs"):
