@@ -55,8 +55,8 @@ class Extent:
         offset: in bytes from the template's start, a multiple of 4096.
         length: in bytes, likewise; at most 4 MiB.
         crc32: of its bytes (zlib's), checked while it is copied.
-        metadata: a file system's own blocks are among them, which are read again as soon as they are on the disk, to
-            give it its UUID and size.
+        metadata: a file system's own blocks are in it, which are read again as soon as they are on the disk, to give it
+            its UUID and size.
     """
 
     offset: int

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osprovider.disk.copy import copy_extents, scan_extents
+from osprovider.disk.copy import copy_extents
 from osprovider.disk.raw import sync
+from osprovider.disk.scan import scan_extents
 from osprovider.ganeti.synthesis import synthesize
 from osprovider.layout import Placement
 from osprovider.manifest import Extent

@@ -23,8 +23,8 @@ import osprovider
 from osprovider import linux
 from osprovider.background import Task
 from osprovider.disk import features, filesystem
-from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
+from osprovider.disk.scan import scan_extents
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import DRIVERS

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.copy import DamagedTemplate, copy_extents, scan_extents
+from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.device import claim
 from osprovider.disk.raw import sync, write_all
+from osprovider.disk.scan import scan_extents
 from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError
 from osprovider.layout import Placement

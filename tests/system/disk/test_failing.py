@@ -14,9 +14,10 @@ import pytest
 
 from osprovider.disk import zero as zero_module
 from osprovider.disk.bootsector import tell_moved
-from osprovider.disk.copy import copy_extents, scan_extents, verify_extents
+from osprovider.disk.copy import copy_extents, verify_extents
 from osprovider.disk.device import claim
 from osprovider.disk.raw import sync
+from osprovider.disk.scan import scan_extents
 from osprovider.disk.wipe import clear_signatures, wipe
 from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan, Placement, TablePlan

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk import filesystem
-from osprovider.disk.copy import scan_extents
 from osprovider.disk.loop import loop_device
+from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
 from osprovider.guest.resolve import opened
 from tests.system.create.cloud import install_filesystem

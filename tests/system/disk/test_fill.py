@@ -16,10 +16,11 @@ import pytest
 from osprovider import linux
 from osprovider.config.model import Layout
 from osprovider.disk import filesystem, fill
-from osprovider.disk.copy import DamagedTemplate, scan_extents
+from osprovider.disk.copy import DamagedTemplate
 from osprovider.disk.device import claim
 from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
+from osprovider.disk.scan import scan_extents
 from osprovider.division import lay_out
 from osprovider.errors import RequestError
 from osprovider.layout import DiskFacts, PartitionPlan, with_subvolume

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from osprovider import linux
-from osprovider.disk.copy import scan_extents
 from osprovider.disk.filesystem import read_superblock
+from osprovider.disk.scan import scan_extents
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.rebuilt_table import pieces
 from osprovider.images.export import Format, export

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.copy import copy_extents, scan_extents, verify_extents
+from osprovider.disk.copy import copy_extents, verify_extents
+from osprovider.disk.scan import scan_extents
 from osprovider.disk.zero import Zeroing
 from osprovider.errors import ImageError
 from osprovider.layout import Placement
