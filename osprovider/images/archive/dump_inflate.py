@@ -102,12 +102,17 @@ class _Worker:
         """In the process: inflate what comes until there is no more."""
         while numbers := os.read(asked, _NUMBERS.size):
             position, length = _NUMBERS.unpack(numbers)
+            batch = _Batch(position, self._memory[:length])
+            length, is_good = 0, True
             try:
-                data, is_good = _inflated(_Batch(position, self._memory[:length]), self._write_bytes), True
+                for piece in _inflated(batch, self._write_bytes):
+                    self._memory[length : length + len(piece)] = piece
+                    length += len(piece)
             except _BadDumpError as error:
-                data, is_good = str(error).encode(), False
-            self._memory[: len(data)] = data
-            os.write(answer, _NUMBERS.pack(is_good, len(data)))
+                said = str(error).encode()
+                self._memory[: len(said)] = said
+                length, is_good = len(said), False
+            os.write(answer, _NUMBERS.pack(is_good, length))
 
 
 def _batches(write_bytes: int, source: IO[bytes]) -> Iterator[_Batch]:
@@ -145,17 +150,15 @@ def _parsed(prefix: bytes) -> tuple[bool, int, int]:
     return bool(word & 1), word >> 1 & 7, word >> 4
 
 
-def _inflated(batch: _Batch, write_bytes: int) -> bytes:
+def _inflated(batch: _Batch, write_bytes: int) -> Iterator[bytes]:
     """What writes were before they were compressed."""
-    pieces = []
     begin = 0
     while begin < len(batch.data):
         is_compressed, how, length = _parsed(batch.data[begin : begin + _PREFIX])
         end = begin + _PREFIX + length
         data = batch.data[begin + _PREFIX : end]
-        pieces.append(_inflate(how, data, write_bytes, batch.position + begin) if is_compressed else data)
+        yield _inflate(how, data, write_bytes, batch.position + begin) if is_compressed else data
         begin = end
-    return b"".join(pieces)
 
 
 def _inflate(how: int, data: bytes, most: int, position: int) -> bytes:
