@@ -2,7 +2,7 @@
 
 The order is what makes it safe. All disks are claimed and looked at, and everything that can be refused is refused
 first. Then disk 0's old table is taken away, so that a half-written disk never looks installed; swap and data disks are
-made; the template is copied, gets its own identity, grows and is customised; the boot code is written; all of it is
+made; the template is copied, gets its own identity, grows and is customized; the boot code is written; all of it is
 synced; and only then comes the new table.
 Not for: deciding (:mod:`osprovider.plan`).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.table import make_table, write_table
-from osprovider.errors import DeviceError, GuestError, HookError, ImageError, RequestError, ToolError
+from osprovider.errors import DeviceError, GuestError, HookError, ImageError, ToolError
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume, mounted_together
@@ -102,9 +103,7 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
     Raises:
         OsproviderError: something was refused or failed. What had been written is not bootable.
     """
-    if request.instance is None:
-        raise RequestError("INSTANCE_NAME is not set: create is for an instance")
-    name = request.instance.name
+    name, began = request.require_instance().name, time.monotonic()
     with reporter.step(f"plan {name}"):
         settings = load(directories, request.variant, instance=name, parameters=request.parameters)
         hooks = arrange(discover(directories), settings.variant.hooks, "create")
@@ -124,6 +123,7 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
             reporter.warning(f"{damage}; preparing image {order.image_name} again")
             store.invalidate_opened()
             _install_prepared(order, device, store, preserve_on_error=preserve_on_error)
+    reporter.info(f"{name} is installed: {time.monotonic() - began:.2f} s")
 
 
 @contextmanager
@@ -151,6 +151,8 @@ def _system_disk(order: _Order) -> Iterator[Device]:
 def _install_prepared(order: _Order, device: Device, store: Store, *, preserve_on_error: bool) -> None:
     """Install from the image's template, which is made now where it is missing."""
     with store.opened(order.image_name, order.image, order.settings.variant) as template:
+        manifest = template.manifest
+        reporter.info(f"image {order.image_name}: template {manifest.key[:12]} of {manifest.created}")
         _install(_Job(order, order.plan(device, template), device, template, preserve_on_error))
 
 
