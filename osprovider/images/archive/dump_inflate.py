@@ -29,6 +29,7 @@ _ZLIB, _BZIP2, _LZO = 0, 1, 2
 _AT_ONCE = 1 << 20  # bytes that one process makes before it is given more
 _MOST_PROCESSES = 8
 _NUMBERS = struct.Struct("QQ")
+_ENDED = "a process that inflates it was ended; is memory short?"
 
 
 class _BadDumpError(Exception):
@@ -81,9 +82,16 @@ class _Worker:
         os.close(answer)
 
     def start(self, batch: _Batch) -> None:
-        """Have it inflate; it has nothing else to do."""
+        """Have it inflate; it has nothing else to do.
+
+        Raises:
+            _BadDumpError: it is no more.
+        """
         self._memory[: len(batch.data)] = batch.data
-        os.write(self._ask, _NUMBERS.pack(batch.position, len(batch.data)))
+        try:
+            os.write(self._ask, _NUMBERS.pack(batch.position, len(batch.data)))
+        except BrokenPipeError as error:
+            raise _BadDumpError(_ENDED) from error
 
     def result(self) -> memoryview:
         """Wait for what it inflated, which is there until it is given more.
@@ -92,7 +100,7 @@ class _Worker:
             _BadDumpError: what is wrong.
         """
         if not (answer := os.read(self._answered, _NUMBERS.size)):
-            raise _BadDumpError("a process that inflates it was ended; is memory short?")
+            raise _BadDumpError(_ENDED)
         is_good, length = _NUMBERS.unpack(answer)
         if not is_good:
             raise _BadDumpError(self._memory[:length].decode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import os
 import random
+import signal
 import struct
 import subprocess
 import zlib
@@ -17,10 +18,11 @@ import pytest
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
 from osprovider.images import foreign, formats, streams
-from osprovider.images.archive import unpack
+from osprovider.images.archive import dump_inflate, unpack
 from osprovider.images.archive.dump import RECORD
 from osprovider.images.archive.unpack import unpack_dump
 from tests.support.leftovers import no_leftovers
+from tests.support.processes import family
 from tests.support.trees import populate, read_tree, scratch_filesystem
 
 _SIZE = 64 << 20
@@ -362,6 +364,23 @@ def test_a_write_that_inflates_to_more_than_was_written_is_refused(dumped: Path,
     (tmp_path / "bomb").write_bytes(content)
     with pytest.raises(ImageError, match=f"bomb: byte {start}: damaged"):
         _restore(tmp_path / "bomb", root)
+
+
+def test_a_process_that_inflates_and_is_killed_is_told_of(dumped: Path) -> None:
+    whole = (dumped / "z").read_bytes()
+    first_bytes = struct.unpack_from("<I", whole, 4 * _NTREC)[0] * RECORD
+    words = ["/usr/bin/python3", "-I", "-S", dump_inflate.__file__, str(first_bytes)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdin
+        assert program.stdout
+        program.stdin.write(whole[RECORD:first_bytes])
+        program.stdin.flush()
+        assert program.stdout.read(first_bytes - RECORD) == whole[RECORD:first_bytes]  # it has begun
+        for pid in family(program.pid) - {program.pid}:
+            os.kill(pid, signal.SIGKILL)
+        _, said = program.communicate(whole[first_bytes:], timeout=60)
+    assert program.returncode == 1
+    assert said.decode() == "a process that inflates it was ended; is memory short?\n"
 
 
 def test_a_file_system_without_room_is_told_of(dumped: Path, tmp_path: Path) -> None:
