@@ -24,7 +24,8 @@ from typing import IO
 import osprovider
 from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import mounting
-from osprovider.guest.appliance_process import Drive, Order
+from osprovider.guest.appliance_memory import memory_mib, swap_file
+from osprovider.guest.appliance_process import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.guest.resolve import opened
@@ -111,6 +112,7 @@ def appliance(
     Raises:
         ApplianceError: the appliance does not start, ended, or took too long.
         GuestError: it cannot change or mount a file system, or lost what was written.
+        ImageError: an xfs cannot be read.
     """
     order = replace(_order(volumes, directories, read_only=read_only), overlay=overlay, trim=trim)
     with ExitStack() as stack:
@@ -171,6 +173,7 @@ def _order(volumes: Sequence[Volume], directories: Directories, *, read_only: bo
         cache=str(cache.absolute()),
         accelerated=True,
         read_only=read_only,
+        memory_mib=memory_mib(volumes),
     )
 
 
@@ -197,7 +200,7 @@ def _launched(
             break
         reporter.warning(f"the libguestfs appliance is not launched after {seconds:.0f} s; trying once more")
     else:
-        server = _started(stack, order, last, fds)
+        server = _started(stack, _roomy(order), last, fds)
     detail("emulated, without KVM")
     if failure is not None:
         run.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -206,9 +209,27 @@ def _launched(
 
 
 def _started(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int]) -> _Server:
+    """Start the appliance, within that time; with more memory where it ends at once, as a larger kernel might want."""
+    if order == _roomy(order):
+        return _tried(stack, order, seconds, fds)
+    try:
+        return _tried(stack, order, seconds, fds)
+    except _LateError:
+        raise
+    except ApplianceError as error:
+        reporter.warning(f"{error}; trying once more, with {LIBGUESTFS_MIB} MiB of memory")
+        return _tried(stack, _roomy(order), seconds, fds)
+
+
+def _roomy(order: Order) -> Order:
+    """An order with at least as much memory as libguestfs would take."""
+    return replace(order, memory_mib=max(order.memory_mib, LIBGUESTFS_MIB))
+
+
+def _tried(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int]) -> _Server:
     """Start the appliance, within that time; where it does not, nothing of it is left."""
     with ExitStack() as attempt:
-        server = attempt.enter_context(_process(order.drives[0].device))
+        server = attempt.enter_context(_process(order))
         server.launch(order, seconds, fds)
         stack.push(attempt.pop_all())
     return server
@@ -324,22 +345,22 @@ class _Server:
 
 
 @contextmanager
-def _process(device: str) -> Iterator[_Server]:
+def _process(order: Order) -> Iterator[_Server]:
     """A process for one appliance; afterwards nothing of it is left."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with tempfile.TemporaryFile() as log, ours:
+    with tempfile.TemporaryFile() as log, swap_file(Path(order.cache)) as (swap, swap_uuid), ours:
         with theirs:
             process = subprocess.Popen(
-                [*_NAMESPACES, sys.executable, "-P", "-m", _PROCESS, str(theirs.fileno())],
+                [*_NAMESPACES, sys.executable, "-P", "-m", _PROCESS, str(theirs.fileno()), str(swap), swap_uuid],
                 env={**BASE_ENVIRONMENT, "TMPDIR": "/tmp", "PYTHONPATH": _PYTHONPATH},  # noqa: S108
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), swap],
                 process_group=0,  # a terminal's Ctrl-C is ours to handle
             )
-        server = _Server(process, ours, log, device)
+        server = _Server(process, ours, log, order.drives[0].device)
         try:
             yield server
         finally:

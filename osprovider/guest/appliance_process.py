@@ -2,7 +2,8 @@
 
 Started by :mod:`osprovider.guest.appliance` alone, in mount, PID, network and IPC namespaces of its own: as their first
 process it takes QEMU and everything else with it when it ends, and nobody else sees what it mounts. It speaks over one
-``SOCK_SEQPACKET`` socket, whose number is its argument:
+``SOCK_SEQPACKET`` socket, whose number is its first argument; the others are the number of a file for the appliance to
+swap to, and that swap's UUID:
 
 1. it gets an :class:`Order` as JSON, and with it a descriptor where the guest's tree is to be packed;
 2. it says ``{"stage": "launched"}`` when the appliance runs, and ``{"stage": "mounted"}`` when the guest can be used,
@@ -40,7 +41,10 @@ from osprovider.linux import MountFlag
 if TYPE_CHECKING:
     import guestfs
 
-__all__ = ["Order", "main"]
+__all__ = ["LIBGUESTFS_MIB", "Order", "main"]
+
+LIBGUESTFS_MIB = 256
+"""The least memory that libguestfs gives its machine (its lib/launch.c)."""
 
 # libguestfs puts root's sockets into /tmp, always (its lib/tmpdirs.c), so this process has a /tmp of its own, where
 # what it is to use has short names that QEMU's options cannot misread.
@@ -50,27 +54,32 @@ _CACHE = _TMP / "cache"
 _GUEST = _TMP / "guest"
 # What the kernel says of a drive; its own name for it may be another one, as libguestfs knows ("Block device naming").
 _OF_A_DRIVE = re.compile(r"\((?:device )?sd[a-z]\)")
-# What it takes to boot, to mount and to change files: of 256 MiB, libguestfs' least, 50 are used then. And a byte for
-# each block of 4 KiB of the largest file system: e2fsck keeps eight bits of each, besides what it keeps of files.
-_MEMORY_MIB = 256
-_DRIVE_BYTES_PER_MIB = 4 << 30
-_MOST_MEMORY_MIB = 2048
-# Emulated, QEMU keeps what it translates: hundreds of MiB, unless it is told what to keep (-accel of its manual). That
-# is not slower. libguestfs has no setting for it, but for the program that it calls.
+# libguestfs has a setting for the program that it calls, but none for a machine of less memory than that, and none for
+# what QEMU keeps, emulated, of what it translates: hundreds of MiB, unless told (its -accel), which is not slower.
 _EMULATOR = """\
 #!/bin/sh
 previous=
 for word do
     shift
     case $previous$word in
-    -machine) previous=$word; continue ;;
+    -machine | -m) previous=$word; continue ;;
     -machineaccel=tcg) set -- "$@" -accel tcg,tb-size=32 ;;
+    -m[0-9]*) set -- "$@" -m {memory_mib} ;;
     *) set -- "$@" $previous "$word" ;;
     esac
     previous=
 done
 exec {qemu} "$@"
 """
+# What its daemon reserves and never uses needs no memory; nor do drivers of devices that it does not have, nor a dozen
+# processes of udev side by side on one processor.
+_UNUSED_MODULES = (
+    *("ata_piix", "libata", "sg", "virtio_blk", "virtio_mmio", "virtio_input", "virtio_balloon", "virtio_mem"),
+    *("virtio_net", "net_failover", "failover", "virtiofs", "fuse"),
+    *("virtio_pmem", "nd_virtio", "nd_pmem", "nd_btt", "nfit", "libnvdimm"),
+)
+_KERNEL_ARGUMENTS = f"sysctl.vm.overcommit_memory=1 udev.children_max=1 module_blacklist={','.join(_UNUSED_MODULES)}"
+_OUT_OF_MEMORY = "Out of memory: "  # Linux's mm/oom_kill.c
 _FAT_SECTOR = 512
 _BUSY_SECONDS = 3.0
 # Nobody else changes the file system, so that names may be kept for ever. Attributes may not: FUSE takes the names of a
@@ -115,6 +124,7 @@ class Order:
         drives: the guest's file systems.
         cache: where libguestfs keeps the appliance that it builds once.
         accelerated: with KVM; else emulated.
+        memory_mib: what its machine has.
         read_only: the guest cannot be written.
         overlay: what is written stays in this process' memory and is lost with it; the devices are only read.
         lend: the root directory is lent out.
@@ -125,6 +135,7 @@ class Order:
     cache: str
     accelerated: bool
     read_only: bool
+    memory_mib: int
     overlay: bool = False
     lend: bool = True
     trim: bool = False
@@ -144,11 +155,12 @@ def main() -> int:
     """Serve one order; returns the exit status."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
+    swap = _Swap(int(sys.argv[2]), sys.argv[3])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started us decides
     try:
         order, archives, _, _ = socket.recv_fds(channel, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
-        _serve(channel, Order.from_json(order), *archives)
+        _serve(channel, Order.from_json(order), swap, *archives)
     except Exception as error:
         channel.send(json.dumps({"error": _one_line(error)}).encode())
         return 1
@@ -156,7 +168,20 @@ def main() -> int:
     return 0
 
 
-def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """What the appliance swaps to.
+
+    Attributes:
+        fd: of the file.
+        uuid: by which the appliance knows it from what an image's owner would like it to take.
+    """
+
+    fd: int
+    uuid: str
+
+
+def _serve(channel: socket.socket, order: Order, swap: _Swap, archive: int | None = None) -> None:
     import guestfs
 
     def begin(step: str) -> None:
@@ -166,14 +191,19 @@ def _serve(channel: socket.socket, order: Order, archive: int | None = None) -> 
     handle = guestfs.GuestFS(python_return_dict=True)
     listener = threading.Thread(target=_obey, args=(channel,), daemon=True)
     listener.start()
-    _launch(handle, order)
+    _launch(handle, order, swap)
     handle.set_event_callback(lambda *_: _fail(channel, "QEMU ended unexpectedly"), guestfs.EVENT_SUBPROCESS_QUIT)
     channel.send(b'{"stage": "launched"}')
     if any(drive.filesystem == "xfs" for drive in order.drives) and not handle.feature_available(["xfs"]):
         raise RuntimeError("it has no tools for xfs: install libguestfs-xfs")
     drives = [(_NAMES[index], drive) for index, drive in enumerate(order.drives)]
-    for name, drive in drives:
-        _change(handle, name, drive, begin)
+    try:
+        for name, drive in drives:
+            _change(handle, name, drive, begin)
+    except RuntimeError as error:
+        if _OUT_OF_MEMORY in handle.dmesg():  # libguestfs would not say why a program was killed
+            raise RuntimeError(f"it ran out of memory ({_one_line(error)})") from error
+        raise
     begin("mount its file systems")
     places = _mount_all(handle, drives, read_only=order.read_only)
     if order.lend:
@@ -219,19 +249,22 @@ def _make_private_tmp(order: Order) -> None:
         os.close(fd)
 
 
-def _launch(handle: guestfs.GuestFS, order: Order) -> None:
-    """Boot the appliance, without a network and with nothing but the drives."""
+def _launch(handle: guestfs.GuestFS, order: Order, swap: _Swap) -> None:
+    """Boot the appliance, without a network and with nothing but the drives and its swap."""
     handle.set_backend("direct")
     handle.set_backend_settings([] if order.accelerated else ["force_tcg"])
     handle.set_tmpdir(str(_TMP))
     handle.set_cachedir(str(_CACHE))
     handle.set_network(False)
-    handle.set_memsize(_memory_mib([_TMP / f"drive{index}" for index in range(len(order.drives))]))
-    if not order.accelerated:
-        handle.set_hv(str(_emulator(Path(handle.get_hv()))))
+    handle.set_memsize(max(order.memory_mib, LIBGUESTFS_MIB))
+    handle.set_hv(str(_emulator(Path(handle.get_hv()), order.memory_mib)))
+    handle.set_append(_KERNEL_ARGUMENTS)
     handle.set_recovery_proc(False)  # the PID namespace ends QEMU more surely
     for option, value in _QEMU_OPTIONS.items():
         handle.config(option, value)
+    # libguestfs cannot add a file without a name. After its own drives, so that these keep their names.
+    handle.config("-drive", f"file=/proc/{os.getpid()}/fd/{swap.fd},format=raw,cache=unsafe,if=none,id=swap")
+    handle.config("-device", "scsi-hd,drive=swap")
     options: dict[str, Any] = {"readonly": order.read_only or order.overlay}  # what is written goes to a file in /tmp
     if order.trim:
         options["discard"] = "besteffort"
@@ -241,21 +274,13 @@ def _launch(handle: guestfs.GuestFS, order: Order) -> None:
         handle.launch()
     except RuntimeError as error:
         raise RuntimeError("QEMU does not start it; libguestfs-test-tool may say why") from error
+    handle.debug("sh", [f"swapon UUID={swap.uuid}"])
 
 
-def _memory_mib(drives: list[Path]) -> int:
-    """How much memory the appliance gets."""
-    sizes = []
-    for path in drives:
-        with path.open("rb") as drive:
-            sizes.append(drive.seek(0, os.SEEK_END))
-    return min(_MEMORY_MIB + max(sizes) // _DRIVE_BYTES_PER_MIB, _MOST_MEMORY_MIB)
-
-
-def _emulator(qemu: Path) -> Path:
-    """A program that is QEMU, with a limit to what it keeps of the code that it has translated."""
+def _emulator(qemu: Path, memory_mib: int) -> Path:
+    """A program that is QEMU, with a machine of this memory, and a limit to what it keeps of translated code."""
     program = _TMP / "qemu"
-    program.write_text(_EMULATOR.format(qemu=qemu))
+    program.write_text(_EMULATOR.format(qemu=qemu, memory_mib=memory_mib))
     program.chmod(0o700)
     # libguestfs remembers what QEMU can do until its program has another time.
     os.utime(program, ns=(0, qemu.stat().st_mtime_ns))

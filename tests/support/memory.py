@@ -1,7 +1,8 @@
 """How much memory a program and everything that it starts hold at most, watched from without.
 
-The sum of the processes' proportional set sizes (proc(5), smaps_rollup): what several share counts once. The cache of
-files, which the kernel takes back when it likes, does not count.
+The sum of the processes' proportional set sizes (proc(5), smaps_rollup): what several share counts once. What is
+mapped of files, programs most of all, is told apart: the kernel takes it back when it likes. Their other cache does not
+count.
 Not for: what a virtual machine's guest does with its memory; the machine itself counts.
 """
 
@@ -27,10 +28,12 @@ class Peak:
 
     Attributes:
         bytes: of all processes.
+        anonymous_bytes: likewise, without the programs and other files that are mapped.
         processes: each one's share of that, by its number and command line.
     """
 
     bytes: int = 0
+    anonymous_bytes: int = 0
     processes: dict[str, int] = field(default_factory=dict)
 
 
@@ -56,15 +59,17 @@ def watched(pid: int, without: Callable[[str], bool]) -> Iterator[Peak]:
     peak = Peak()
 
     def look() -> None:
-        now = dict(_sizes(pid, without))
-        if sum(now.values()) > peak.bytes:
-            peak.bytes, peak.processes = sum(now.values()), now
+        found = list(_sizes(pid, without))
+        total = sum(size for _, size, _ in found)
+        peak.anonymous_bytes = max(peak.anonymous_bytes, sum(anonymous for _, _, anonymous in found))
+        if total > peak.bytes:
+            peak.bytes, peak.processes = total, {process: size for process, size, _ in found}
 
     with watching(look, _EVERY_SECONDS):
         yield peak
 
 
-def _sizes(pid: int, without: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
+def _sizes(pid: int, without: Callable[[str], bool]) -> Iterator[tuple[str, int, int]]:
     directory = Path(f"/proc/{pid}")
     with suppress(OSError):  # it may end at any moment
         command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -73,6 +78,7 @@ def _sizes(pid: int, without: Callable[[str], bool]) -> Iterator[tuple[str, int]
         for file in (directory / "task").glob("*/children"):
             for child in file.read_text().split():
                 yield from _sizes(int(child), without)
-        found = re.search(r"(?m)^Pss:\s+(\d+) kB$", (directory / "smaps_rollup").read_text())
-        if found:
-            yield f"{pid} {command}", int(found[1]) * 1024
+        rollup = (directory / "smaps_rollup").read_text()
+        sizes = {name: int(size) * 1024 for name, size in re.findall(r"(?m)^(Pss\w*): +(\d+) kB$", rollup)}
+        if sizes:
+            yield f"{pid} {command}", sizes["Pss"], sizes["Pss_Anon"] + sizes["Pss_Shmem"]

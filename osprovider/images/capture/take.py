@@ -20,13 +20,13 @@ from osprovider.config.sizes import parse_size
 from osprovider.disk.device import claim
 from osprovider.errors import ImageError, OsproviderError
 from osprovider.guest.appliance import require_appliance
+from osprovider.guest.unclean import why_unclean
 from osprovider.images import formats
 from osprovider.images.capture.disk import copy_disk
 from osprovider.images.capture.order import Found, Order, naming
 from osprovider.images.capture.tree import pack
 from osprovider.images.definition import checksum_of
 from osprovider.images.diskimage import contents
-from osprovider.images.diskimage.unclean import why_unclean
 from osprovider.images.newfile import is_full, new_file
 from osprovider.log import reporter
 from osprovider.paths import Directories

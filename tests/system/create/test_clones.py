@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk.loop import loop_device
-from osprovider.images.diskimage.unclean import why_unclean
+from osprovider.guest.unclean import why_unclean
 from tests.system.create.cloud import BIOS_BOOT, ESP, LINUX, MIB, ROOT, SWAP, Part, install_filesystem, system
 from tests.system.create.published import SECOND, Installed, Published
 

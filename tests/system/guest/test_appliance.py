@@ -24,6 +24,7 @@ from osprovider.guest.mounting import Volume
 from osprovider.paths import Directories
 from tests.support import processes
 from tests.support.leftovers import no_leftovers, snapshot
+from tests.support.memory import watched
 from tests.system.guest.backends import fsck, make_image
 from tests.system.guest.namespace import in_namespace
 
@@ -179,6 +180,37 @@ def test_an_appliance_that_hangs_while_it_boots_is_started_once_more(
     with pytest.raises(GuestError, match="is not launched after 0 s"), appliance([Volume(image, "ext4")], directories):
         pass
     assert users_of(image) == {}
+
+
+def test_an_appliance_that_has_too_little_memory_to_boot_gets_more(
+    image: Path, directories: Directories, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "memory_mib", lambda _volumes: 40)
+    with appliance([Volume(image, "ext4")], directories) as guest:
+        guest.write("/etc/hostname", "web1\n")
+    assert "trying once more, with 256 MiB of memory" in capfd.readouterr().err
+    fsck(image)
+
+
+def test_file_systems_of_terabytes_take_as_little_memory(tmp_path: Path, directories: Directories) -> None:
+    """The check of such an ext4 takes more than its machine has: it swaps."""
+    ext4, xfs = tmp_path / "ext4", tmp_path / "xfs"
+    for path, command in (
+        (ext4, ["mkfs.ext4", "-q", "-F", "-J", "size=16"]),
+        (xfs, ["mkfs.xfs", "-q", "-l", "size=64m"]),
+    ):
+        path.touch()
+        os.truncate(path, 2 << 40)
+        subprocess.run([*command, path], check=True)
+    root = Volume(ext4, "ext4", uuid=str(uuid4()))
+    with (
+        watched(os.getpid(), lambda _: False) as peak,
+        appliance([root, Volume(xfs, "xfs", mount="/srv", uuid=str(uuid4()), grow=True)], directories) as guest,
+    ):
+        guest.write("/etc/hostname", "web1\n")
+        guest.write("/srv/data", os.urandom(8 << 20))
+    machine = max(size for process, size in peak.processes.items() if "qemu-system" in process)
+    assert machine < 200 << 20
 
 
 def test_kvm_that_does_not_work_is_found_out_once(

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from osprovider.guest import appliance_process
+from osprovider.guest.appliance_memory import memory_mib, swap_file
+from osprovider.guest.mounting import Volume
 
 
-@pytest.mark.parametrize(
-    ("sizes_gib", "memory_mib"), [([1], 256), ([20], 261), ([1, 20], 261), ([1024], 512), ([9 << 10], 2048)]
-)
-def test_memory_follows_the_largest_file_system(sizes_gib: list[int], memory_mib: int, tmp_path: Path) -> None:
-    drives = [tmp_path / str(number) for number in range(len(sizes_gib))]
-    for path, size in zip(drives, sizes_gib, strict=True):
-        path.touch()
-        os.truncate(path, size << 30)
-    assert appliance_process._memory_mib(drives) == memory_mib
+@pytest.mark.parametrize(("sizes_gib", "expected_mib"), [([1], 88), ([1, 20], 88), ([1024, 1], 90), ([9 << 10], 106)])
+def test_memory_hardly_depends_on_the_largest_file_system(
+    sizes_gib: list[int], expected_mib: int, tmp_path: Path
+) -> None:
+    volumes = [Volume(tmp_path / str(number), "ext4") for number in range(len(sizes_gib))]
+    for volume, size in zip(volumes, sizes_gib, strict=True):
+        volume.device.touch()
+        os.truncate(volume.device, size << 30)
+    assert memory_mib(volumes) == expected_mib
 
 
 @pytest.fixture
@@ -30,13 +32,13 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     qemu.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
     qemu.chmod(0o700)
     os.utime(qemu, ns=(0, 1_700_000_000_123_456_789))
-    return appliance_process._emulator(qemu)
+    return appliance_process._emulator(qemu, 88)
 
 
 @pytest.mark.parametrize(
     ("words", "passed"),
     [
-        (["-machine", "accel=tcg", "-m", "256"], "<-accel><tcg,tb-size=32><-m><256>"),
+        (["-machine", "accel=tcg", "-m", "256"], "<-accel><tcg,tb-size=32><-m><88>"),
         (["-machine", "accel=kvm:tcg", "-device", "?"], "<-machine><accel=kvm:tcg><-device><?>"),
         (["-append", "a  b $c 'd'", "", "accel=tcg"], "<-append><a  b $c 'd'><><accel=tcg>"),
     ],
@@ -49,3 +51,10 @@ def test_the_emulator_keeps_little_and_passes_on_all_else(words: list[str], pass
 def test_the_emulator_is_as_old_as_qemu(emulator: Path) -> None:
     """Libguestfs asks what QEMU can do once, and again when it has changed."""
     assert emulator.stat().st_mtime_ns == 1_700_000_000_123_456_789
+
+
+def test_the_file_to_swap_to_has_no_name_and_no_blocks(tmp_path: Path) -> None:
+    with swap_file(tmp_path) as (fd, uuid):
+        assert list(tmp_path.iterdir()) == []
+        assert os.fstat(fd).st_blocks * 512 <= 64 << 10
+        assert uuid.replace("-", "") == os.pread(fd, 16, 1024 + 12).hex()
