@@ -152,7 +152,7 @@ def _install_prepared(order: _Order, device: Device, store: Store, *, preserve_o
     """Install from the image's template, which is made now where it is missing."""
     with store.opened(order.image_name, order.image, order.settings.variant) as template:
         manifest = template.manifest
-        reporter.info(f"image {order.image_name}: template {manifest.key[:12]} of {manifest.created}")
+        reporter.info(f"template {manifest.key[:12]} of image {order.image_name}: made at {manifest.created}")
         _install(_Job(order, order.plan(device, template), device, template, preserve_on_error))
 
 

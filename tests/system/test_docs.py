@@ -141,9 +141,9 @@ _RUNNERS: dict[str, Callable[[Site, Block, Command], None]] = {
 
 
 def _steps(said: str) -> list[str]:
-    """The names of the steps in a log, without paths."""
+    """The names of the steps in a log, without paths and keys."""
     lines = (line.partition(":")[0] for line in said.splitlines())
-    return [re.sub(r"/\S+", "DISK", line).strip() for line in lines]
+    return [re.sub(r"/\S+", "DISK", re.sub(r"\b[0-9a-f]{12}\b", "KEY", line)).strip() for line in lines]
 
 
 def _in_order(wanted: list[str], found: list[str]) -> bool:

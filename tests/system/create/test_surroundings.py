@@ -55,7 +55,7 @@ def test_an_open_umask_opens_nothing_to_others(site: Site) -> None:
 def test_what_is_wrong_with_the_arguments_comes_last(site: Site) -> None:
     outcome = site.call("verify", {})
     assert outcome.status == 2
-    assert outcome.last_line == "osprovider: wrong arguments: none; write: parameters"
+    assert outcome.last_line == "osprovider: wrong arguments: none; write: parameters (verify --help tells more)"
 
 
 def test_of_many_problems_the_log_ends_with_one(site: Site) -> None:
@@ -64,5 +64,5 @@ def test_of_many_problems_the_log_ends_with_one(site: Site) -> None:
     lines = outcome.said.splitlines()
     assert outcome.status == 2
     assert len(lines) <= 20
-    assert lines[0] == "osprovider: 118 problems, the first 18 of them:"
+    assert lines[0] == "osprovider: 118 problems, the first 18 of them (osprovider check says all):"
     assert "DISK_" in outcome.last_line
