@@ -6,7 +6,7 @@ A disk is written past the page cache (O_DIRECT): the node's guests keep their m
 noticed at the byte where it does, not at the end somewhere. A file has its room set aside first, all at once: 386 MiB
 in 0.14 s onto a new file, synced, with 0.08 s of the kernel's time. Through the page cache that is 0.11 to 0.28 s, with
 0.2 to 0.6 s of the kernel's time, as free memory is at hand or not; copy_file_range(2), which checks nothing, takes
-twice as long. A block device: 640 MiB in 0.26 s, against 0.30 s. What holds a file system's own blocks (a fifth) goes
+twice as long. A block device: 640 MiB in 0.26 s, against 0.30 s. What holds a file system's own blocks (a third) goes
 through the page cache all the same: tune2fs and resize2fs read these next, one by one.
 Where that cannot be (tmpfs on older kernels, partitions that begin at odd sectors), each extent is handed on as soon as
 it is in the page cache, so that the fsync(2) at the end finds little to do.
@@ -94,7 +94,8 @@ def copy_extents(
                     reserve()
                     own_fd = cached_fd if extent.metadata else fd
                     write_all(own_fd, data[start - extent.offset :][:length], place)
-                    start_writing(own_fd, place, length)
+                    if own_fd == target_fd:
+                        start_writing(own_fd, place, length)
             advance(extent.length)
 
         with Crew(copy, extents) as crew:

@@ -19,7 +19,7 @@ __all__ = ["LARGEST_EXTENT", "Crew"]
 LARGEST_EXTENT = 4 << 20
 """The size of each buffer, in bytes."""
 
-_THREADS = min(3, os.cpu_count() or 1)  # a fourth gains nothing
+_THREADS = min(4, os.cpu_count() or 1)  # more gain nothing
 
 
 class Crew:

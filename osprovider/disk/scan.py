@@ -16,7 +16,7 @@ from osprovider.manifest import Extent
 __all__ = ["scan_extents"]
 
 _STEP = 64 << 10
-_CLOSE = 256 << 10
+_CLOSE = 1 << 20
 
 
 def scan_extents(fd: int, size_bytes: int, metadata: Sequence[tuple[int, int]] = ()) -> tuple[Extent, ...]:

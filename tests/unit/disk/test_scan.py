@@ -34,12 +34,12 @@ def scan(path: Path, metadata: list[tuple[int, int]]) -> tuple[Extent, ...]:
     [
         ([], [(0, 4 * MIB, False), (4 * MIB, 2 * MIB, False)]),
         (
-            [(0, 4096), (MIB + 4096, 4096)],
+            [(0, 4096), (2 * MIB + 4096, 4096)],
             [
                 (0, 64 * KIB, True),
-                (64 * KIB, 960 * KIB, False),
-                (MIB, 64 * KIB, True),
-                (1088 * KIB, 3008 * KIB, False),
+                (64 * KIB, 1984 * KIB, False),
+                (2 * MIB, 64 * KIB, True),
+                (2 * MIB + 64 * KIB, 1984 * KIB, False),
                 (4 * MIB, 2 * MIB, False),
             ],
         ),
