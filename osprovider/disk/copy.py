@@ -60,6 +60,7 @@ def copy_extents(
     advance: Callable[[int], None],
     *,
     zeroing: Zeroing | None,
+    metadata_done: Callable[[], object] | None = None,
 ) -> None:
     """Write a template to its place on a disk, or its parts to theirs.
 
@@ -74,6 +75,9 @@ def copy_extents(
         advance: called, from any thread, with each number of data bytes done.
         zeroing: makes zeros of what no extent covers; None where that reads as zeros already, which the caller has
             proved.
+        metadata_done: called once the file system's own blocks are on the disk, and the zeros between, and nothing will
+            be written there again: while the rest is copied, where the template says which these are and there are no
+            zeros to make; else in the end.
 
     Raises:
         DamagedTemplate: an extent is not what it should be. It was not written.
@@ -98,10 +102,17 @@ def copy_extents(
                         start_writing(own_fd, place, length)
             advance(extent.length)
 
-        with Crew(copy, extents) as crew:
+        first = [extent for extent in extents if extent.metadata] if metadata_done and zeroing is None else []
+        if metadata_done and first:
+            with Crew(copy, first):
+                pass
+            metadata_done()
+        with Crew(copy, [extent for extent in extents if not (first and extent.metadata)]) as crew:
             if zeroing is not None:
                 for _start, length, place in _placed_gaps(extents, placements):
                     zeroing.zero(place, length, crew.go_on)
+    if metadata_done and not first:
+        metadata_done()
 
 
 def verify_extents(

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk import filesystem
+from osprovider.disk.copy import copy_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
 from osprovider.guest.resolve import opened
+from osprovider.layout import Placement
 from tests.system.create.cloud import install_filesystem
 from tests.system.disk.support import MIB, used_disk
 
@@ -239,6 +241,46 @@ def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Pa
     assert with_metadata[0].offset == 0
     # Where extents are in inodes, and no blocks of addresses lie between those of files.
     assert len(with_metadata) < len(extents) or "extent" not in header(made)["Filesystem features"]
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_uuid_can_be_given_when_its_own_blocks_alone_are_there(type_: str, scratch: Path) -> None:
+    """Blocks of attributes, of long links, of large directories and of files in many pieces are among these."""
+    tree, path, target = scratch / "tree", scratch / "root.img", scratch / "target"
+    (tree / "many").mkdir(parents=True)
+    for number in range(2000):
+        (tree / "many" / f"{number:060}").touch()
+    (tree / "link").symlink_to("x" * 1000)
+    attributed = tree / "attributed"
+    attributed.write_bytes(b"attributed")
+    os.setxattr(attributed, "user.note", b"n" * 1500)
+    with (tree / "pieces").open("wb") as pieces:
+        for number in range(600):
+            pieces.seek(number * 12288)
+            pieces.write(os.urandom(4096))
+    (tree / "whole").write_bytes(os.urandom(16 * MIB))
+    filesystem.make(path, type_, uuid=UUID, label="root", size_bytes=256 * MIB, tree=tree)
+    ranges = filesystem.metadata_ranges(path, scratch / "metadata")
+    size, identity = path.stat().st_size, str(uuid.uuid4())
+    target.touch()
+    os.truncate(target, size)
+
+    def is_as_it_was(name: str) -> bool:
+        debugfs(target, f"dump {name} {scratch / name}")
+        return (scratch / name).read_bytes() == (tree / name).read_bytes()
+
+    with path.open("rb") as source, target.open("r+b") as disk:
+        whole, extents = [Placement(0, size, 0)], scan_extents(source.fileno(), size, ranges)
+
+        def renew() -> None:
+            assert not is_as_it_was("whole")
+            filesystem.set_uuid(target, identity)
+
+        fds = source.fileno(), disk.fileno()
+        copy_extents(*fds, whole, extents, lambda _: None, zeroing=None, metadata_done=renew)
+    assert filesystem.read_superblock(target).uuid == identity
+    assert_sound(target)
+    assert all(map(is_as_it_was, ("pieces", "attributed", "whole")))
 
 
 def test_used_bytes_count_files_and_metadata(made: Path) -> None:
