@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -45,6 +46,8 @@ _PZSTD = ("pzstd", "--decompress", "--stdout", "--quiet", "--processes", "4")
 # What pzstd writes before each of its frames: a skippable frame (RFC 8878, 3.1.2) of 4 bytes, the frame's length.
 _PZSTD_MAGIC = b"\x50\x2a\x4d\x18\x04\x00\x00\x00"
 _PZSTD_LARGEST = 8 << 20  # each of its threads holds a frame, unpacked; a larger one is left to zstd
+_PZSTD_HEADER = 12
+_STUCK_SECONDS = 60.0
 
 _BZIP2_LAST = 0x177245385090
 
@@ -181,7 +184,7 @@ class _Relay:
 
     def _move(self, source: int) -> None:
         stream = self._stream
-        while moved := os.splice(source, self._target, _PIPE_BYTES):
+        while self._goes_on(source) and (moved := os.splice(source, self._target, _PIPE_BYTES)):
             stream.count += moved
             if stream.count > self._limit:
                 self.failure = ImageError(
@@ -189,6 +192,24 @@ class _Relay:
                     "the definition does not allow that; raise its max_size if it is right"
                 )
                 return
+
+    def _goes_on(self, source: int) -> bool:
+        """Wait for the next bytes, or the end; False where the decompressor neither reads nor writes any more.
+
+        pzstd 1.5 can do so over damaged data: all its threads wait for each other.
+        """
+        stream, poller = self._stream, select.poll()
+        poller.register(source, select.POLLIN)
+        position = stream.position
+        while not poller.poll(_STUCK_SECONDS * 1000):
+            if stream.position == position:
+                self.failure = ImageError(
+                    f"{stream.path}: damaged, or on a disk that does not answer: unpacking stands still after "
+                    f"{stream.count} bytes (about byte {position} of the file); fetch or make it again"
+                )
+                return False
+            position = stream.position
+        return True
 
     def _verdict(self, status: int) -> ImageError | None:
         """What is wrong with the file, by the status that its decompressor ended with and by what it left unread."""
@@ -241,11 +262,21 @@ def _ends_as_bzip2(tail: bytes) -> bool:
 
 def _words(compression: Compression, source: IO[bytes]) -> tuple[str, ...]:
     """The program for a file: zstd's other one where its frames can be unpacked side by side."""
-    start = os.pread(source.fileno(), 12, 0)
-    is_small = int.from_bytes(start[8:], "little") < _PZSTD_LARGEST
-    if compression == "zstd" and start.startswith(_PZSTD_MAGIC) and is_small and is_installed("pzstd"):
+    if compression == "zstd" and _is_of_pzstd(source.fileno()) and is_installed("pzstd"):
         return _PZSTD
     return _PROGRAMS[compression]
+
+
+def _is_of_pzstd(fd: int) -> bool:
+    """Is a file of pzstd's frames to its very end, and none too large. Of one that is not, zstd says more."""
+    position, size = 0, os.fstat(fd).st_size
+    while position < size:
+        header = os.pread(fd, _PZSTD_HEADER, position)
+        length = int.from_bytes(header[8:], "little")
+        if len(header) < _PZSTD_HEADER or not header.startswith(_PZSTD_MAGIC) or not 0 < length < _PZSTD_LARGEST:
+            return False
+        position += _PZSTD_HEADER + length
+    return position == size > 0
 
 
 def _require(path: Path, compression: Compression) -> None:

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -186,6 +187,41 @@ def test_what_follows_the_end_is_not_passed_over(way: str, rest: bytes, tmp_path
     with path.open("ab") as file:
         file.write(rest)
     assert "damaged" in refused(path, compression)
+
+
+@pytest.mark.parametrize(
+    ("change", "program"),
+    [
+        pytest.param(lambda data: data, "pzstd", id="whole"),
+        pytest.param(lambda data: data + b"\n", "zstd", id="a byte more"),
+        pytest.param(lambda data: data + data[:12], "zstd", id="a header more"),
+        pytest.param(lambda data: data[:-1], "zstd", id="a byte less"),
+        pytest.param(lambda data: data[:8] + bytes(4) + data[12:], "zstd", id="a frame of nothing"),
+    ],
+)
+def test_pzstd_gets_what_is_its_own_to_the_end_alone(
+    change: Callable[[bytes], bytes], program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "file", []
+
+    def note(words: Sequence[str], *arguments: IO[bytes]) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        asked.append(words[0])
+        return running(words, *arguments)
+
+    running = streams._running
+    monkeypatch.setattr(streams, "_running", note)
+    path.write_bytes(change(_packed("zstd by pzstd")))
+    with suppress(ImageError):
+        read(path, "zstd")
+    assert asked == [program]
+
+
+def test_a_decompressor_that_stands_still_is_ended_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(streams._PROGRAMS, "zstd", ("sleep", "1000"))
+    monkeypatch.setattr(streams, "_STUCK_SECONDS", 0.1)
+    path = tmp_path / "file"
+    compression = pack(path, "zstd")
+    assert "unpacking stands still after 0 bytes (about byte 0 of the file)" in refused(path, compression)
 
 
 @pytest.mark.parametrize("way", ["gzip", "bzip2"])
