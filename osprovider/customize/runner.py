@@ -65,7 +65,7 @@ class HookRunner:
                         self._modules[hook.name] = _load(hook)
             preparing = [name for name, module in self._modules.items() if hasattr(module, "prepare")]
             start = stack.enter_context(background("prepare"))
-            start(_import_templates)
+            start(_compile_templates, self._context.templates)
             self._prepared = {name: start(self._modules[name].prepare, self._context) for name in preparing}
             self._resources = stack.pop_all()
         return self
@@ -185,9 +185,11 @@ def _blaming(hook: Hook) -> Iterator[None]:
         raise HookError(f"hook {hook.path}: {cause}") from error
 
 
-def _import_templates() -> None:
-    """Import Jinja2, which every create needs, while the disk is still copied."""
-    import osprovider.customize.templates  # noqa: F401
+def _compile_templates(directories: Sequence[Path]) -> None:
+    """Import Jinja2, which every create needs, and compile the templates, while the disk is still copied."""
+    from osprovider.customize.templates import compile_all
+
+    compile_all(directories)
 
 
 @contextmanager

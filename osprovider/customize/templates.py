@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from osprovider.errors import HookError, Problem
 
-__all__ = ["render", "syntax_problems"]
+__all__ = ["compile_all", "render", "syntax_problems"]
+
+
+def compile_all(directories: Sequence[Path]) -> None:
+    """Compile what may be rendered soon, which saves that time then. What is no template is told only when it is used.
+
+    Args:
+        directories: as for :func:`render`.
+    """
+    environment = _environment(tuple(directories))
+    for name in environment.list_templates(extensions=["j2"]):
+        with suppress(TemplateError, OSError, UnicodeDecodeError):
+            environment.get_template(name)
 
 
 def render(directories: Sequence[Path], name: str, values: Mapping[str, Any]) -> str:

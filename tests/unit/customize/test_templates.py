@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.customize.templates import render
+from osprovider.customize.templates import compile_all, render
 from osprovider.errors import HookError
 
 
@@ -51,3 +51,15 @@ def test_an_exception_inside_is_an_error_with_file_and_line(places: tuple[Path, 
     (places[0] / "a.j2").write_text("one\n{{ 1 / zero }}\n")
     with pytest.raises(HookError, match=rf"template {places[0]}/a.j2:2: ZeroDivisionError: division by zero"):
         render(places, "a.j2", {"zero": 0})
+
+
+def test_templates_are_compiled_beforehand_and_what_is_none_is_told_when_it_is_used(tmp_path: Path) -> None:
+    good, bad, missing = tmp_path / "good.j2", tmp_path / "bad.j2", tmp_path / "missing"
+    good.write_text("{{ word }}\n")
+    bad.write_text("{% if %}\n")
+    (tmp_path / "binary.j2").write_bytes(b"\xff")
+    compile_all([missing, tmp_path])
+    good.write_text("read too late")
+    assert render([missing, tmp_path], "good.j2", {"word": "compiled"}) == "compiled\n"
+    with pytest.raises(HookError, match=r"bad\.j2:1"):
+        render([missing, tmp_path], "bad.j2", {})
