@@ -2,7 +2,7 @@
 
 As ``concurrent.futures`` without its executors and its 5 ms of imports: an executor waits for its threads when the
 process ends, however long they take; these are daemons, which end with it, and so do the programs that they run.
-Not for: dividing one job among threads (:mod:`osprovider.disk.copy`).
+Not for: dividing one job among threads (:mod:`osprovider.disk.crew`).
 """
 
 from __future__ import annotations

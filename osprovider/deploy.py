@@ -274,7 +274,7 @@ class _Identity:
         """Wait for it.
 
         Raises:
-            DeviceError, ToolError: it cannot have one.
+            DeviceError: it cannot have one.
         """
         if self._task is not None:
             with _naming(self._device), reporter.step("file system: new UUID"):

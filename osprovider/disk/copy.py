@@ -76,8 +76,8 @@ def copy_extents(
         zeroing: makes zeros of what no extent covers; None where that reads as zeros already, which the caller has
             proved.
         metadata_done: called once the file system's own blocks are on the disk, and the zeros between, and nothing will
-            be written there again: while the rest is copied, where the template says which these are and there are no
-            zeros to make; else in the end.
+            be written there again: while the rest is copied, where the template says which these are, there are no
+            zeros to make, and all lies in whole blocks; else in the end.
 
     Raises:
         DamagedTemplate: an extent is not what it should be. It was not written.
@@ -87,7 +87,8 @@ def copy_extents(
     granularity = _granularity(placements)
     with directly(target_fd, granularity) as fd:
         # What of one page is written past the cache, and what through it, would overwrite each other.
-        cached_fd = target_fd if granularity % BLOCK == 0 else fd
+        are_apart = granularity % BLOCK == 0
+        cached_fd = target_fd if are_apart else fd
         reserve = _Reserving(target_fd, placements, extents, wanted=fd != target_fd)
 
         def copy(extent: Extent, buffer: memoryview) -> None:
@@ -102,7 +103,8 @@ def copy_extents(
                         start_writing(own_fd, place, length)
             advance(extent.length)
 
-        first = [extent for extent in extents if extent.metadata] if metadata_done and zeroing is None else []
+        is_early = metadata_done is not None and zeroing is None and are_apart
+        first = [extent for extent in extents if extent.metadata] if is_early else []
         if metadata_done and first:
             with Crew(copy, first):
                 pass
