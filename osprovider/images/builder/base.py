@@ -24,6 +24,10 @@ _DEBOOTSTRAP_SCRIPTS = Path("/usr/share/debootstrap/scripts")
 _ANY_SUITE = {"debian": "sid", "ubuntu": "gutsy"}
 """Debootstrap's script for the suites of a distribution that it does not know; those that it knows are links to it."""
 
+_KNOWN_SUITE = "bionic"
+"""An Ubuntu that mmdebstrap knows by itself. Later ones it reads of in files of debootstrap and distro-info-data, which
+it does not depend on; and what it does not know it takes for Debian's. All that live have one mirror."""
+
 
 def lay_base(build: Build) -> None:
     """Lay the least with the definition's tool, and have apt know its sources.
@@ -61,12 +65,13 @@ def _mmdebstrap(build: Build) -> None:
 
 def _default_mirrors(build: Build) -> tuple[str, str | None]:
     """Mmdebstrap's mirror for the suite, and where that has security updates. Nothing is fetched."""
-    probe = build.scratch / "probe"
+    said, probe = build.recipe.build, build.scratch / "probe"
+    suite = _KNOWN_SUITE if distribution(said) == "ubuntu" else said.suite
     # Else gpg, in a directory in /tmp, looks for the suite's keys, and lines say so where the node's apt has none.
     skipped = ["--skip=update", "--skip=cleanup", "--skip=check/signed-by"]
     quickly = ["--mode=root", "--format=directory", "--variant=custom", *skipped]
-    run_isolated(["mmdebstrap", *quickly, build.recipe.build.suite, probe], build.watch.line)
-    found = archives.mirrors_of((probe / SOURCES_LIST[1:]).read_text(), build.recipe.build.suite)
+    run_isolated(["mmdebstrap", *quickly, suite, probe], build.watch.line)
+    found = archives.mirrors_of((probe / SOURCES_LIST[1:]).read_text(), suite)
     shutil.rmtree(probe)
     return found
 
