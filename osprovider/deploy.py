@@ -10,17 +10,14 @@ Not for: deciding (:mod:`osprovider.plan`).
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Self
 
 from osprovider import linux
-from osprovider.background import Task, background
+from osprovider.background import background
 from osprovider.config.load import Settings, load
 from osprovider.config.model import Image
 from osprovider.config.parameters import OS_IMAGE
@@ -35,6 +32,7 @@ from osprovider.disk.datadisks import DataDisk
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
+from osprovider.disk.renewal import renewing
 from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, ToolError
 from osprovider.ganeti.request import Request
@@ -197,9 +195,7 @@ def _install(job: _Job) -> None:
         if plan.filled:
             _fill(job, root)
         else:
-            identity = stack.enter_context(_Identity(job, root))
-            _copy(job, table, identity.begin, all_zero=all_zero)
-            identity.end()
+            _copy(job, table, root, all_zero=all_zero)
         if template.manifest.table is None:
             with _naming(device):
                 partitions.make_partitions(device, table, template.manifest.distribution)
@@ -241,83 +237,34 @@ def _fill(job: _Job, root: PartitionPlan) -> None:
         reporter.warning(f"verify_copy: a root of {root.filesystem} is filled file by file, and not read back")
 
 
-class _Identity:
-    """Gives a root its UUID while the rest of it is still copied. In the appliance, that comes later.
-
-    A context manager: leaving it by an error waits as well until nothing writes any more.
-
-    Args:
-        job: see there.
-        root: where the root is.
-    """
-
-    def __init__(self, job: _Job, root: PartitionPlan) -> None:
-        self._device, self._root = job.device, root
-        self._is_wanted = job.plan.isolation == "host" and root.filesystem_uuid is not None
-        self._task: Task[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.wait()
-
-    def begin(self) -> None:
-        """Begin with it: the file system's own blocks are on the disk as they were in the template."""
-        if self._is_wanted:
-            place = Path(f"/proc/{os.getpid()}/fd/{self._device.fd}")
-            uuid, offset = self._root.filesystem_uuid or "", self._root.start_bytes
-            self._task = Task("identity", partial(filesystem.set_uuid, place, uuid, offset_bytes=offset))
-
-    def end(self) -> None:
-        """Wait for it.
-
-        Raises:
-            DeviceError: it cannot have one.
-        """
-        if self._task is not None:
-            with _naming(self._device), reporter.step("file system: new UUID"):
-                try:
-                    self._task.result()
-                except DeviceError as error:  # it knows the disk by a descriptor's number
-                    raise GuestError(str(error)) from error
-
-
-def _copy(job: _Job, table: TablePlan, metadata_done: Callable[[], object], *, all_zero: bool) -> None:
+def _copy(job: _Job, table: TablePlan, root: PartitionPlan, *, all_zero: bool) -> None:
     """Copy the template to its place: the root's, or what the table says of a disk image's parts.
 
     It is read back where the variant asks, before anything of it is changed.
     """
     device, template, manifest = job.device, job.template, job.template.manifest
-    rounds, verify_copy = copy_rounds(table, manifest.size_bytes), job.order.settings.variant.verify_copy
-    is_early = len(rounds) == 1 and not verify_copy
-    with reporter.progress(f"copy image {job.plan.image} to {device.path}", manifest.data_bytes) as advance:
-        zeroing = None if all_zero else device.zeroing
-        for number, placements in enumerate(rounds):
-            if number:
-                sync(device.fd)
-            end = max(each.source_bytes + each.size_bytes for each in placements)
-            extents = [each for each in manifest.extents if each.offset < end]
-            copy_extents(
-                template.fd,
-                device.fd,
-                placements,
-                extents,
-                advance,
-                zeroing=zeroing,
-                metadata_done=metadata_done if is_early else None,
-            )
-    if verify_copy:
-        everywhere = sorted((each for some in rounds for each in some), key=lambda each: each.source_bytes)
-        size = sum(each.size_bytes for each in everywhere)
-        with reporter.progress(f"verify {device.path}", size) as advance:
-            verify_extents(template.fd, device.fd, everywhere, manifest.extents, advance)
-    if not is_early:
-        metadata_done()
-    # These change what the template has, and so come after the comparison.
-    bootsector.tell_moved(device.fd, table)
-    btrfs.renew_devices(device.fd, table)
+    rounds = copy_rounds(table, manifest.size_bytes)
+    uuid = root.filesystem_uuid if job.plan.isolation == "host" else None  # else the appliance gives it
+    with renewing(template, uuid) if uuid else nullcontext() as renewal:
+        with reporter.progress(f"copy image {job.plan.image} to {device.path}", manifest.data_bytes) as advance:
+            zeroing = None if all_zero else device.zeroing
+            for number, placements in enumerate(rounds):
+                if number:
+                    sync(device.fd)
+                end = max(each.source_bytes + each.size_bytes for each in placements)
+                extents = [each for each in manifest.extents if each.offset < end]
+                copy_extents(template.fd, device.fd, placements, extents, advance, zeroing=zeroing)
+        if job.order.settings.variant.verify_copy:
+            everywhere = sorted((each for some in rounds for each in some), key=lambda each: each.source_bytes)
+            size = sum(each.size_bytes for each in everywhere)
+            with reporter.progress(f"verify {device.path}", size) as advance:
+                verify_extents(template.fd, device.fd, everywhere, manifest.extents, advance)
+        # These change what the template has, and so come after the comparison.
+        bootsector.tell_moved(device.fd, table)
+        btrfs.renew_devices(device.fd, table)
+        if renewal is not None:
+            with _naming(device), reporter.step("file system: new UUID"):
+                renewal.apply(device, root)
 
 
 def _root(table: TablePlan) -> PartitionPlan:
@@ -368,6 +315,10 @@ def _naming(device: Device) -> Iterator[None]:
         yield
     except (GuestError, HookError, ToolError) as error:
         raise DeviceError(f"{device.path}: {error}") from error
+    except OSError as error:  # a file system in which something failed before refuses whatever comes next
+        where = f"{error.filename}: " if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        raise DeviceError(f"{device.path}: {where}{reason}; see the kernel's log (dmesg)") from error
 
 
 @contextmanager

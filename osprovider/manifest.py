@@ -29,7 +29,7 @@ __all__ = [
     "Template",
 ]
 
-FORMAT = 3
+FORMAT = 4
 """The manifest's version; another one means the template is made again."""
 
 
@@ -55,14 +55,11 @@ class Extent:
         offset: in bytes from the template's start, a multiple of 4096.
         length: in bytes, likewise; at most 4 MiB.
         crc32: of its bytes (zlib's), checked while it is copied.
-        metadata: a file system's own blocks are in it, which are read again as soon as they are on the disk, to give it
-            its UUID and size.
     """
 
     offset: int
     length: int
     crc32: int
-    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +197,8 @@ class Manifest:
         tools: versions of what made it, by name (``mmdebstrap: 1.3.5``).
         definition: what was built, as JSON-ready data.
         origin: where it came from; None for what was built here from packages.
+        metadata: what of the extents are the file system's own blocks (tables, bitmaps, directories), sorted, without
+            overlap; empty where that is not known, or too much to be held in memory.
         digest: of the template (``sha256:`` and 64 hexadecimal digits), which is the same wherever the same definition
             was built from the same packages; None for what came from elsewhere.
     """
@@ -223,6 +222,7 @@ class Manifest:
     tools: Mapping[str, str]
     definition: Mapping[str, Any]
     origin: Origin | None = None
+    metadata: tuple[Extent, ...] = ()
     digest: str | None = None
 
     @property
@@ -230,10 +230,15 @@ class Manifest:
         """How much a deployment copies, in bytes."""
         return sum(extent.length for extent in self.extents)
 
+    def without_extents(self) -> Manifest:
+        """What people and hooks are told of it."""
+        return dataclasses.replace(self, extents=(), metadata=())
+
     def to_json(self) -> str:
         """The manifest as it lies in the store."""
         data = dataclasses.asdict(self)
-        data["extents"] = [dataclasses.astuple(extent) for extent in self.extents]
+        for name in ("extents", "metadata"):
+            data[name] = [dataclasses.astuple(extent) for extent in getattr(self, name)]
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -253,7 +258,8 @@ class Manifest:
             data["table"] = _table(data["table"]) if data["table"] else None
             data["origin"] = Origin(**data["origin"]) if data["origin"] else None
             data["kernels"] = tuple(Kernel(**kernel) for kernel in data["kernels"])
-            data["extents"] = tuple(Extent(*extent) for extent in data["extents"])
+            for name in ("extents", "metadata"):
+                data[name] = tuple(Extent(*extent) for extent in data[name])
             data["network_stacks"] = tuple(data["network_stacks"])
             data["boot_loaders"] = tuple(data["boot_loaders"])
             return cls(**data)

@@ -76,12 +76,13 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
 
 
 def _data(info: TemplateInfo) -> dict[str, Any]:
-    """A template as JSON: its manifest, with the number of extents in place of the list, and its place."""
+    """A template as JSON: its manifest, with the numbers of extents in place of the lists, and its place."""
     manifest = info.manifest
     return {
-        **dataclasses.asdict(dataclasses.replace(manifest, extents=())),
+        **dataclasses.asdict(manifest.without_extents()),
         **template_data(info),
         "extents": len(manifest.extents),
+        "metadata": len(manifest.metadata),
     }
 
 

@@ -119,7 +119,7 @@ class Context:
         """What an executable hook reads on its standard input: the same, JSON-ready, without ``extents``."""
         data = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         del data["prepared"], data["environment"], data["templates"], data["scratch"]
-        manifest = dataclasses.replace(self.manifest, extents=()) if self.manifest else None
+        manifest = self.manifest.without_extents() if self.manifest else None
         told = {**data, "manifest": manifest, "variant": written(self.variant)}
         return {name: _plain(value) for name, value in told.items()}
 

@@ -27,6 +27,7 @@ import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from osprovider.disk.raw import data_ranges
 from osprovider.errors import DeviceError
@@ -154,24 +155,22 @@ def _features(type: str, without: Collection[str]) -> list[str]:  # noqa: A002
     return [*names, *([_BEFORE_METADATA_CSUM] if "metadata_csum" in without else [])]
 
 
-def set_uuid(path: Path, uuid: str, *, offset_bytes: int = 0) -> None:
+def set_uuid(path: Path, uuid: str) -> None:
     """Give a file system a new UUID.
 
     One that was mounted since its last :func:`check` is checked now, its journal replayed.
 
     Args:
-        path: what it lies on; without a ``?``, which e2fsprogs would take for the begin of options.
+        path: what it lies on.
         uuid: as blkid(8) writes it.
-        offset_bytes: where on ``path`` it begins. Reaching it so is twice as fast as through a loop device.
 
     Raises:
         DeviceError: it is broken beyond repair.
         ToolError: tune2fs failed.
     """
-    place = Path(f"{path}?offset={offset_bytes}") if offset_bytes else path
-    words: list[str | Path] = ["tune2fs", "-U", uuid, place]
+    words: list[str | Path] = ["tune2fs", "-U", uuid, path]
     if run(words, check=False).status:  # it wants some of them "freshly checked"
-        check(place)
+        check(path)
         run(words)
 
 
@@ -252,20 +251,21 @@ def _least_bytes(path: Path) -> int:
 
 
 def metadata_ranges(path: Path, scratch: Path) -> list[tuple[int, int]]:
-    """Where a file system has its own blocks: tables, bitmaps, directories, the journal.
+    """Where a file system has its own blocks: tables, bitmaps, directories, the journal; those of zeros left out.
 
     Args:
         path: a file with one that was made here.
         scratch: a path that is free; gone afterwards.
 
     Returns:
-        ranges (offset and length in bytes), sorted.
+        ranges (offset and length in bytes), sorted. All that :func:`set_uuid` reads and writes is in them.
 
     Raises:
-        ToolError: e2image failed.
+        ToolError: e2image or tune2fs failed.
     """
     try:
-        run(["e2image", "-r", path, scratch])  # a sparse file with these alone
+        run(["e2image", "-r", path, scratch])  # a sparse file with these alone, without the superblock's backups
+        set_uuid(scratch, str(uuid4()))  # which it writes, too
         with scratch.open("rb") as file:
             return list(data_ranges(file.fileno(), 0, scratch.stat().st_size))
     finally:

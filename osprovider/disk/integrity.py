@@ -52,15 +52,16 @@ def find_damage(path: Path, manifest: Manifest, *, cached: bool = False) -> str 
 
 def _misplaced(manifest: Manifest) -> str | None:
     """What is wrong with the extents by themselves."""
-    end = 0
-    for extent in manifest.extents:
-        if extent.offset % _BLOCK or extent.length % _BLOCK or extent.length <= 0:
-            return f"the extent at byte {extent.offset} is not of whole blocks"
-        if extent.offset < end:
-            return f"the extent at byte {extent.offset} overlaps the one before"
-        end = extent.offset + extent.length
-    if end > manifest.size_bytes:
-        return f"an extent ends at byte {end}, and the template at {manifest.size_bytes}"
+    for extents in (manifest.extents, manifest.metadata):
+        end = 0
+        for extent in extents:
+            if extent.offset % _BLOCK or extent.length % _BLOCK or extent.length <= 0:
+                return f"the extent at byte {extent.offset} is not of whole blocks"
+            if extent.offset < end:
+                return f"the extent at byte {extent.offset} overlaps the one before"
+            end = extent.offset + extent.length
+        if end > manifest.size_bytes:
+            return f"an extent ends at byte {end}, and the template at {manifest.size_bytes}"
     return None
 
 
@@ -72,13 +73,21 @@ def _read(fd: int, manifest: Manifest, advance: Callable[[int], None]) -> str | 
                 first = offset + next(index for index, byte in enumerate(data) if byte)
                 return f"byte {first} is not zero, and no extent has it"
         position = extent.offset + extent.length
-        checksum = 0
-        for start in range(extent.offset, position, _PIECE):
-            checksum = zlib.crc32(os.pread(fd, min(_PIECE, position - start), start), checksum)
-        if extent.length and checksum != extent.crc32:
+        if not _is_sound(fd, extent):
             return f"the checksum of the {extent.length} bytes from byte {extent.offset} on is wrong"
         advance(extent.length)
+    for extent in manifest.metadata:
+        if not _is_sound(fd, extent):
+            return f"its manifest: the checksum of the metadata from byte {extent.offset} on is wrong"
     return None
+
+
+def _is_sound(fd: int, extent: Extent) -> bool:
+    """Does an extent have its checksum."""
+    checksum, end = 0, extent.offset + extent.length
+    for start in range(extent.offset, end, _PIECE):
+        checksum = zlib.crc32(os.pread(fd, min(_PIECE, end - start), start), checksum)
+    return checksum == extent.crc32
 
 
 def _data(fd: int, begin: int, end: int) -> Iterator[tuple[int, bytes]]:

@@ -24,7 +24,7 @@ from osprovider import linux
 from osprovider.background import Task
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
-from osprovider.disk.scan import scan_extents
+from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import DRIVERS
@@ -45,6 +45,7 @@ _LEAST_FREE = 512 << 20
 anything is unpacked into."""
 
 _NEARLY_FULL = 32 << 20
+_MOST_METADATA = 64 << 20  # that a deployment holds in memory
 _BLOCK = 4096
 _LONG_RUN = 1 << 20  # bytes of zeros that are worth a hole
 _WRITE_OUT_SECONDS = 0.1
@@ -129,15 +130,17 @@ def prepare(
             raise fault(f"image {job.name}: {error}") from error
         raise
     with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
-        metadata = filesystem.metadata_ranges(image, scratch / "metadata") if made.built_here else []
-        extents = scan_extents(file.fileno(), made.size_bytes, metadata)
+        extents = scan_extents(file.fileno(), made.size_bytes)
+        own = filesystem.metadata_ranges(image, scratch / "metadata") if made.built_here else []
+        is_held = sum(length for _offset, length in own) <= _MOST_METADATA
+        metadata = scan_ranges(file.fileno(), own) if is_held else ()
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
         detail(human_bytes(sum(extent.length for extent in extents)))
     for leftover in scratch.iterdir():
         if leftover != image:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     packages.save(made.facts.packages, scratch)
-    return _manifest(job, made, extents)
+    return _manifest(job, made, extents, metadata)
 
 
 def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:
@@ -150,7 +153,7 @@ def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> N
         position = extent.offset + extent.length
 
 
-def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
+def _manifest(job: Job, made: Made, extents: tuple[Extent, ...], metadata: tuple[Extent, ...]) -> Manifest:
     facts = made.facts
     build = job.recipe.definition.build
     return Manifest(
@@ -173,6 +176,7 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...]) -> Manifest:
         tools={**made.tools, "osprovider": osprovider.__version__},
         definition=job.recipe.to_json(),
         origin=made.origin,
+        metadata=metadata,
         digest=made.digest,
     )
 

@@ -133,9 +133,12 @@ class Site:
 
     def create_without(self, directory: str, disk: Path, **changes: Any) -> Outcome:
         """Run ``create`` where this directory of the node's is empty."""
-        hidden = f'mount -t tmpfs none {directory} && exec "$0"'
+        return self.create_mounting(f"-t tmpfs none {directory}", disk, **changes)
+
+    def create_mounting(self, mount: str, disk: Path, **changes: Any) -> Outcome:
+        """Run ``create`` where something is mounted that the node does not have otherwise; with mount(8)'s words."""
         done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", hidden, CHECKOUT / "scripts" / "create"],
+            ["unshare", "--mount", "sh", "-c", f'mount {mount} && exec "$0"', CHECKOUT / "scripts" / "create"],
             env={"PATH": "/sbin:/bin:/usr/sbin:/usr/bin", **self.environment(disk, **changes)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -151,6 +152,17 @@ def test_a_disk_that_stops_taking_writes_is_named_and_has_no_table(
     assert str(disk) in outcome.last_line
     assert "bug" not in outcome.last_line
     assert not installed
+
+
+def test_a_disk_that_fails_between_two_files_is_named(site: Site) -> None:
+    """Xfs takes nothing more from then on, and says so to whoever comes next."""
+    disk, variant, copy = site.disk(3 * GIB), variant_of(site, "xfs"), site.directory / "cp"
+    shutil.copy("/bin/cp", real := site.directory / "cp.real")
+    copy.write_text(f'#!/bin/bash\n{real} "$@" && exec xfs_io -x -c shutdown "${{@: -1}}"\n')
+    copy.chmod(0o755)
+    outcome = site.create_mounting(f"--bind {copy} /bin/cp", disk, variant=variant)
+    assert outcome.status == 1
+    assert outcome.last_line == f"osprovider: {disk}: input/output error; see the kernel's log (dmesg)"
 
 
 def test_a_large_disk_takes_as_little_memory(site: Site) -> None:

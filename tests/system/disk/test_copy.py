@@ -45,12 +45,11 @@ def copy(
     gaps_are_zero: bool = False,
     size: int = TEMPLATE_SIZE,
     offset: int = OFFSET,
-    metadata: int = 0,
 ) -> int:
     """Copy a template as deployment does, and return how much `advance` was told."""
     told: list[int] = []
     with template.open("rb") as source:
-        extents = scan_extents(source.fileno(), size, [(0, metadata)])
+        extents = scan_extents(source.fileno(), size)
         whole, zeroing = [Placement(0, size, offset)], None if gaps_are_zero else Zeroing(fd)
         copy_extents(source.fileno(), fd, whole, extents, told.append, zeroing=zeroing)
     sync(fd)
@@ -215,25 +214,25 @@ print(any(disk.read_bytes()))
 
 
 @pytest.mark.parametrize(
-    ("odd", "metadata", "cached"), [(0, 0, [0]), (0, 4096, [8192]), (512, 0, range(8 * MIB, TEMPLATE_SIZE))]
+    ("odd", "cached"), [(0, [0]), (512, range(8 * MIB, TEMPLATE_SIZE))], ids=["whole blocks", "odd sectors"]
 )
-def test_a_file_in_whole_blocks_takes_none_of_the_nodes_memory_but_for_metadata(
-    scratch: Path, template: Path, odd: int, metadata: int, cached: Container[int]
+def test_a_file_in_whole_blocks_takes_none_of_the_nodes_memory(
+    scratch: Path, template: Path, odd: int, cached: Container[int]
 ) -> None:
     code = """
 import subprocess
 from tests.system.disk.test_copy import OFFSET, copy
-disk, template, offset, metadata = place / "disk", Path(sys.argv[3]), OFFSET + int(sys.argv[4]), int(sys.argv[5])
+disk, template, offset = place / "disk", Path(sys.argv[3]), OFFSET + int(sys.argv[4])
 disk.write_bytes(bytes(28 << 20))
 fd = os.open(disk, os.O_RDWR)
 os.fsync(fd)
 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-copy(template, fd, offset=offset, metadata=metadata)
+copy(template, fd, offset=offset)
 print(subprocess.check_output(["fincore", "--bytes", "--noheadings", "--output=RES", disk], text=True))
 data = disk.read_bytes()
 assert data == bytes(offset) + template.read_bytes() + bytes((28 << 20) - offset - (24 << 20))
 """
-    assert int(on_small_ext4(code, scratch, template, str(odd), str(metadata))) in cached
+    assert int(on_small_ext4(code, scratch, template, str(odd))) in cached
 
 
 def test_a_full_file_system_is_told_with_the_disk_and_the_byte(scratch: Path, template: Path) -> None:

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk import filesystem
-from osprovider.disk.copy import copy_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
 from osprovider.guest.resolve import opened
-from osprovider.layout import Placement
 from tests.system.create.cloud import install_filesystem
 from tests.system.disk.support import MIB, used_disk
 
@@ -190,28 +188,6 @@ def test_an_instances_copy_gets_its_uuid_and_size_without_a_check(type_: str, ma
         assert contents(loop, scratch) == kept
 
 
-def test_a_uuid_is_given_without_a_loop_device_where_the_file_system_begins_within_a_disk(
-    type_: str, made: Path, scratch: Path
-) -> None:
-    kept = (scratch / "kept").read_bytes()
-    filesystem.shrink(made, type_)
-    disk, identity = used_disk(scratch / "disk", 3 * MIB), str(uuid.uuid4())
-    with disk.open("r+b") as target:
-        target.seek(MIB)
-        target.write(made.read_bytes())
-        target.write(b"\xa5" * MIB)
-    filesystem.set_uuid(disk, identity, offset_bytes=MIB)
-    assert disk.stat().st_size == made.stat().st_size + 2 * MIB
-    with disk.open("rb") as file:
-        assert file.read(MIB) == b"\xa5" * MIB
-        file.seek(-MIB, os.SEEK_END)
-        assert file.read() == b"\xa5" * MIB
-    with loop_device(disk, offset_bytes=MIB, size_bytes=made.stat().st_size) as loop:
-        assert filesystem.read_superblock(loop).uuid == identity
-        assert filesystem.check(loop) is True
-        assert contents(loop, scratch) == kept
-
-
 def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
     path = scratch / "root.img"
     filesystem.make(path, "ext4", uuid=UUID, label="", size_bytes=512 * MIB)
@@ -235,52 +211,6 @@ def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Pa
             os.pwrite(target.fileno(), os.pread(source.fileno(), length, offset), offset)
     assert_sound(emptied)
     assert contents(emptied, scratch) == bytes(40 * MIB)
-    with made.open("rb") as file:
-        extents = scan_extents(file.fileno(), made.stat().st_size, ranges)
-    with_metadata = [each for each in extents if each.metadata]
-    assert with_metadata[0].offset == 0
-    # Where extents are in inodes, and no blocks of addresses lie between those of files.
-    assert len(with_metadata) < len(extents) or "extent" not in header(made)["Filesystem features"]
-
-
-@pytest.mark.parametrize("type_", TYPES)
-def test_a_uuid_can_be_given_when_its_own_blocks_alone_are_there(type_: str, scratch: Path) -> None:
-    """Blocks of attributes, of long links, of large directories and of files in many pieces are among these."""
-    tree, path, target = scratch / "tree", scratch / "root.img", scratch / "target"
-    (tree / "many").mkdir(parents=True)
-    for number in range(2000):
-        (tree / "many" / f"{number:060}").touch()
-    (tree / "link").symlink_to("x" * 1000)
-    attributed = tree / "attributed"
-    attributed.write_bytes(b"attributed")
-    os.setxattr(attributed, "user.note", b"n" * 1500)
-    with (tree / "pieces").open("wb") as pieces:
-        for number in range(600):
-            pieces.seek(number * 12288)
-            pieces.write(os.urandom(4096))
-    (tree / "whole").write_bytes(os.urandom(16 * MIB))
-    filesystem.make(path, type_, uuid=UUID, label="root", size_bytes=256 * MIB, tree=tree)
-    ranges = filesystem.metadata_ranges(path, scratch / "metadata")
-    size, identity = path.stat().st_size, str(uuid.uuid4())
-    target.touch()
-    os.truncate(target, size)
-
-    def is_as_it_was(name: str) -> bool:
-        debugfs(target, f"dump {name} {scratch / name}")
-        return (scratch / name).read_bytes() == (tree / name).read_bytes()
-
-    with path.open("rb") as source, target.open("r+b") as disk:
-        whole, extents = [Placement(0, size, 0)], scan_extents(source.fileno(), size, ranges)
-
-        def renew() -> None:
-            assert not is_as_it_was("whole")
-            filesystem.set_uuid(target, identity)
-
-        fds = source.fileno(), disk.fileno()
-        copy_extents(*fds, whole, extents, lambda _: None, zeroing=None, metadata_done=renew)
-    assert filesystem.read_superblock(target).uuid == identity
-    assert_sound(target)
-    assert all(map(is_as_it_was, ("pieces", "attributed", "whole")))
 
 
 def test_used_bytes_count_files_and_metadata(made: Path) -> None:

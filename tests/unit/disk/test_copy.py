@@ -13,7 +13,6 @@ from osprovider.disk.scan import scan_extents
 from osprovider.disk.zero import Zeroing
 from osprovider.errors import ImageError
 from osprovider.layout import Placement
-from osprovider.manifest import Extent
 
 BLOCK = 4096
 MIB = 1 << 20
@@ -106,30 +105,3 @@ def test_a_template_that_ends_too_soon_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 5000)
     with path.open("rb") as file, pytest.raises(ImageError, match=f"{path}: cannot be read"):
         scan_extents(file.fileno(), 8192)
-
-
-@pytest.mark.parametrize(("odd", "rest"), [(0, {4 * 4096}), (512, {0})])
-def test_others_may_work_on_metadata_meanwhile_only_where_no_block_is_shared_with_the_rest(
-    tmp_path: Path, odd: int, rest: set[int]
-) -> None:
-    source, target = tmp_path / "template", tmp_path / "disk"
-    data = bytes(range(1, 129)) * 256
-    source.write_bytes(data)
-    target.write_bytes(bytes(16 * 4096))
-    extents = [
-        Extent(start, 4 * 4096, zlib.crc32(data[start : start + 4 * 4096]), start == 0) for start in (0, 4 * 4096)
-    ]
-    copied: list[int] = []
-    seen: set[int] = set()
-    with source.open("rb") as template, target.open("r+b") as disk:
-        copy_extents(
-            template.fileno(),
-            disk.fileno(),
-            [Placement(0, len(data), 4096 + odd)],
-            extents,
-            copied.append,
-            zeroing=None,
-            metadata_done=lambda: seen.add(len(data) - sum(copied)),
-        )
-    assert seen == rest
-    assert target.read_bytes()[4096 + odd :][: len(data)] == data

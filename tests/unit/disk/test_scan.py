@@ -1,4 +1,4 @@
-"""What of a template has to be copied, and what of that are a file system's own blocks."""
+"""What of a template has to be copied, and its ranges with their checksums."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.scan import scan_extents
-from osprovider.manifest import Extent
+from osprovider.disk.scan import scan_extents, scan_ranges
+from osprovider.errors import ImageError
 
 MIB = 1 << 20
-KIB = 1 << 10
 
 
 @pytest.fixture
@@ -24,44 +23,23 @@ def template(tmp_path: Path) -> Path:
     return path
 
 
-def scan(path: Path, metadata: list[tuple[int, int]]) -> tuple[Extent, ...]:
-    with path.open("rb") as file:
-        return scan_extents(file.fileno(), 8 * MIB, metadata)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "found"),
-    [
-        ([], [(0, 4 * MIB, False), (4 * MIB, 2 * MIB, False)]),
-        (
-            [(0, 4096), (2 * MIB + 4096, 4096)],
-            [
-                (0, 64 * KIB, True),
-                (64 * KIB, 1984 * KIB, False),
-                (2 * MIB, 64 * KIB, True),
-                (2 * MIB + 64 * KIB, 1984 * KIB, False),
-                (4 * MIB, 2 * MIB, False),
-            ],
-        ),
-        (
-            [(2 * MIB, 4096), (2 * MIB + 300 * KIB, 4096), (4 * MIB - 4096, 8192)],
-            [
-                (0, 2 * MIB, False),
-                (2 * MIB, 320 * KIB, True),
-                (2 * MIB + 320 * KIB, 1664 * KIB, False),
-                (4 * MIB - 64 * KIB, 64 * KIB, True),
-                (4 * MIB, 64 * KIB, True),
-                (4 * MIB + 64 * KIB, 1984 * KIB, False),
-            ],
-        ),
-        ([(7 * MIB, 4096)], [(0, 4 * MIB, False), (4 * MIB, 2 * MIB, False)]),
-        ([(0, 8 * MIB)], [(0, 4 * MIB, True), (4 * MIB, 2 * MIB, True)]),
-    ],
-)
-def test_extents_are_divided_where_a_file_system_has_its_own_blocks(
-    template: Path, metadata: list[tuple[int, int]], found: list[tuple[int, int, bool]]
-) -> None:
-    extents = scan(template, metadata)
-    assert [(each.offset, each.length, each.metadata) for each in extents] == found
+def test_what_has_to_be_copied_is_what_is_not_zero(template: Path) -> None:
+    with template.open("rb") as file:
+        extents = scan_extents(file.fileno(), 8 * MIB)
+    assert [(each.offset, each.length) for each in extents] == [(0, 4 * MIB), (4 * MIB, 2 * MIB)]
     data = template.read_bytes()
     assert all(zlib.crc32(data[each.offset :][: each.length]) == each.crc32 for each in extents)
+
+
+def test_ranges_are_extents_of_theirs_zeros_too(template: Path) -> None:
+    ranges = [(4096, 8192), (3 * MIB, 5 * MIB)]
+    with template.open("rb") as file:
+        extents = scan_ranges(file.fileno(), ranges)
+    assert [(each.offset, each.length) for each in extents] == [(4096, 8192), (3 * MIB, MIB), (4 * MIB, 4 * MIB)]
+    data = template.read_bytes()
+    assert all(zlib.crc32(data[each.offset :][: each.length]) == each.crc32 for each in extents)
+
+
+def test_a_range_beyond_the_end_is_told(template: Path) -> None:
+    with template.open("rb") as file, pytest.raises(ImageError, match=f"{template}: cannot be read at byte {8 * MIB}"):
+        scan_ranges(file.fileno(), [(8 * MIB, 4096)])

@@ -309,6 +309,7 @@ def test_a_hole_that_is_one_is_read_as_zeros(store: Store, builder: Builder, dir
     assert [verdict.damage for verdict in store.verify()] == [f"byte {2 * MIB} is not zero, and no extent has it"]
 
 
+@pytest.mark.parametrize("name", ["extents", "metadata"])
 @pytest.mark.parametrize(
     ("extents", "damage"),
     [
@@ -318,13 +319,21 @@ def test_a_hole_that_is_one_is_read_as_zeros(store: Store, builder: Builder, dir
     ],
 )
 def test_extents_that_cannot_be_are_damage(
-    extents: list[list[int]], damage: str, store: Store, builder: Builder, directories: Directories
+    name: str, extents: list[list[int]], damage: str, store: Store, builder: Builder, directories: Directories
 ) -> None:
     open_once(store)
     manifest = template(directories).with_name("manifest.json")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "extents": extents}))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), name: extents}))
     assert [verdict.damage for verdict in store.verify()] == [damage]
     assert entries(directories) == []
+
+
+def test_a_wrong_checksum_of_metadata_is_damage(store: Store, builder: Builder, directories: Directories) -> None:
+    open_once(store)
+    manifest = template(directories).with_name("manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "metadata": [[4096, 4096, 1]]}))
+    damage = "its manifest: the checksum of the metadata from byte 4096 on is wrong"
+    assert [verdict.damage for verdict in store.verify()] == [damage]
 
 
 def test_what_has_no_manifest_is_damaged(store: Store, builder: Builder, directories: Directories) -> None:
