@@ -24,9 +24,10 @@ from osprovider.images.sources.localfiles import Identity
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
-__all__ = ["Download", "Pin", "SourceCache"]
+__all__ = ["DIGEST", "Download", "Pin", "SourceCache"]
 
-_DIGEST = "sha256:"
+DIGEST = "sha256:"
+"""What the digest of a source begins with."""
 _PART = ".part"
 _NEW = ".new"
 _PIN = ".json"
@@ -128,7 +129,7 @@ class SourceCache:
 
     def path(self, digest: str) -> Path:
         """Where a file with this content lies, or would lie."""
-        return self._directory / digest.removeprefix(_DIGEST)
+        return self._directory / digest.removeprefix(DIGEST)
 
     def in_use(self, path: Path) -> AbstractContextManager[None]:
         """Nobody discards the file within."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -379,15 +380,36 @@ def test_a_damaged_source_stays_nowhere_and_a_whole_one_is_prepared_after_it(
     built(site)
 
 
-def test_a_source_with_another_checksum_is_not_even_looked_at(site: Site) -> None:
-    path = define(site, "tar.gz", checksums=f"sha256:{'0' * 64}")
+@pytest.mark.parametrize(
+    ("kind", "checksum"),
+    [
+        ("tar.gz", f"sha512:{'0' * 128}"),
+        *((kind, f"sha256:{'0' * 64}") for kind in ("tar.gz", "dump", "qcow2", "raw.zst")),
+    ],
+)
+def test_nobody_but_the_sandbox_looks_into_a_source_with_another_checksum(kind: str, checksum: str, site: Site) -> None:
+    path = define(site, kind, checksums=checksum)
+    outcome = build(site)
+    algorithm, _, digits = checksum.partition(":")
+    assert outcome.status == 1
+    assert f"{path}: has {algorithm} " in outcome.last_line
+    assert f"should have {digits}" in outcome.last_line
+    assert "look inside" not in outcome.said
+    assert ("unpack" in outcome.said) == (kind in ("tar.gz", "dump") and algorithm == "sha256")
+    assert "to raw" not in outcome.said
+    assert entries(site) == []
+    assert not list((site.cache / "sources").glob("*"))
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip])
+def test_of_a_damaged_source_it_is_the_checksum_that_is_told(damage: Callable[[Path], None], site: Site) -> None:
+    path = define(site, "tar.gz", data_bytes=MIB)
+    configure(site, path, checksums=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+    damage(path)
     outcome = build(site)
     assert outcome.status == 1
     assert f"{path}: has sha256 " in outcome.last_line
-    assert f"should have {'0' * 64}" in outcome.last_line
-    assert "unpack" not in outcome.said
     assert entries(site) == []
-    assert not list((site.cache / "sources").glob("*")) if (site.cache / "sources").exists() else True
 
 
 def test_a_preparation_that_fails_leaves_the_template_of_before(site: Site) -> None:
