@@ -15,7 +15,7 @@ from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
 from osprovider.images import formats, streams, tree
-from osprovider.images.archive import unpack
+from osprovider.images.archive import dump, unpack
 from osprovider.images.detach import detach
 from osprovider.images.diskimage import contents, convert
 from osprovider.images.prepare import Job, Made, look, make_tree
@@ -26,6 +26,11 @@ from osprovider.manifest import Origin
 __all__ = ["take"]
 
 _TREES = ("tar", "dump")
+_MOST_FOR_EACH_BYTE = 32
+"""Bytes of a file system for each of an archive that is not compressed: an empty file has a header of 512 there, and
+needs an inode here, of which there is one in 16 KiB. Directories, and blocks that are nearly empty, take less."""
+
+_ALWAYS = 512 << 20  # what the file system needs for itself
 
 
 def take(job: Job, obtained: Obtained) -> Made:
@@ -63,13 +68,26 @@ def take(job: Job, obtained: Obtained) -> Made:
                 reporter.debug(f"image {job.name}: its /etc/fstab loses a file system that stayed behind: {line}")
             return facts
 
-        made = make_tree(job, min(job.free_bytes, limit), fill, {})  # there is no telling before what it unpacks to
+        made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill, {})
     else:
         obtained.confirm()
         made = _disk(job, main, kind, limit)
     if not obtained.still_same():
         raise ImageError(f"image {job.name}: {main} was changed while it was read; prepare the image again")
     return dataclasses.replace(made, origin=origin)
+
+
+def _most_bytes(paths: Mapping[str, Path], found: Mapping[str, formats.Format], limit: int) -> int:
+    """What archives may unpack to. It is dear to make a file system small that was made much too large."""
+    if any(_is_compressed(path, found[part]) for part, path in paths.items()):
+        return limit  # there is no telling
+    return min(limit, _ALWAYS + _MOST_FOR_EACH_BYTE * sum(path.stat().st_size for path in paths.values()))
+
+
+def _is_compressed(path: Path, kind: formats.Format) -> bool:
+    if kind.compression == "none" and kind.container == "dump":
+        return dump.read_label(streams.head(path, "none", dump.RECORD), str(path)).compressed
+    return kind.compression != "none"
 
 
 def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.Format], root: Path, limit: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +24,14 @@ from tests.support.tar_members import END, member
 GIB = 1 << 30
 
 
+def label(*, compressed: bool) -> bytes:
+    """The first record of a dump."""
+    words = [0] * 256
+    words[0], words[3], words[6], words[222], words[224] = 1, 1, 60012, 0x80 * compressed, 10
+    words[7] = 84446 - sum(words)
+    return struct.pack("<256I", *words)
+
+
 @contextmanager
 def obtained_for(image: Image, directory: Path, free_bytes: int) -> Iterator[tuple[Job, Obtained]]:
     """The preparation of an image of this node, in `directory`."""
@@ -31,13 +41,8 @@ def obtained_for(image: Image, directory: Path, free_bytes: int) -> Iterator[tup
         yield Job(recipe, "key", directory / "image", directory, directories, free_bytes), obtained
 
 
-@pytest.mark.parametrize(("max_size", "free", "size"), [("64GiB", 200, 64), ("300GiB", 200, 200), ("1GiB", 200, 1)])
-def test_an_archive_may_unpack_to_all_that_its_definition_and_the_cache_allow(
-    max_size: str, free: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # what is packed well is many times as large
-    (tmp_path / "image.tar").write_bytes(member("etc/", kind=b"5") + END)
-    image = Image(source=str(tmp_path / "image.tar"), max_size=max_size)
+def room_for(image: Image, directory: Path, free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How large the file system is that an archive of this node is unpacked into, in bytes."""
     made: list[int] = []
 
     class EnoughError(Exception):
@@ -48,9 +53,35 @@ def test_an_archive_may_unpack_to_all_that_its_definition_and_the_cache_allow(
         raise EnoughError
 
     monkeypatch.setattr(foreign, "make_tree", make)
-    with obtained_for(image, tmp_path, free * GIB) as (job, obtained), pytest.raises(EnoughError):
+    with obtained_for(image, directory, free_bytes) as (job, obtained), pytest.raises(EnoughError):
         foreign.take(job, obtained)
-    assert made == [size * GIB]
+    (size_bytes,) = made
+    return size_bytes
+
+
+@pytest.mark.parametrize(("max_size", "free", "size"), [("64GiB", 200, 64), ("300GiB", 200, 200), ("1GiB", 200, 1)])
+@pytest.mark.parametrize("kind", ["tar.gz", "dump -z"])
+def test_a_compressed_archive_may_unpack_to_all_that_its_definition_and_the_cache_allow(
+    kind: str, max_size: str, free: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "image"
+    if kind == "dump -z":
+        path.write_bytes(label(compressed=True))
+    else:
+        path.write_bytes(gzip.compress(member("etc/", kind=b"5") + END))
+    image = Image(source=str(path), max_size=max_size)
+    assert room_for(image, tmp_path, free * GIB, monkeypatch) == size * GIB
+
+
+@pytest.mark.parametrize(("max_size", "size"), [("64GiB", 544 << 20), ("16MiB", 16 << 20)])
+@pytest.mark.parametrize("kind", ["tar", "dump"])
+def test_one_that_is_not_compressed_gets_room_for_the_emptiest_files(
+    kind: str, max_size: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "image"
+    path.write_bytes((label(compressed=False) if kind == "dump" else member("etc/", kind=b"5")).ljust(1 << 20, b"\0"))
+    image = Image(source=str(path), max_size=max_size)
+    assert room_for(image, tmp_path, 200 * GIB, monkeypatch) == size
 
 
 @pytest.mark.parametrize("disk", ["root", "boot"])
