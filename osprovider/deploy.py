@@ -34,7 +34,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.disk.renewal import renewing
 from osprovider.disk.table import make_table, write_table
-from osprovider.errors import DeviceError, GuestError, HookError, ImageError, ToolError
+from osprovider.errors import DeviceError, GuestError, HookError, ImageError, ToolError, reason_of
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume, mounted_together
@@ -317,8 +317,7 @@ def _naming(device: Device) -> Iterator[None]:
         raise DeviceError(f"{device.path}: {error}") from error
     except OSError as error:  # a file system in which something failed before refuses whatever comes next
         where = f"{error.filename}: " if error.filename else ""
-        reason = (error.strerror or str(error)).lower()
-        raise DeviceError(f"{device.path}: {where}{reason}; see the kernel's log (dmesg)") from error
+        raise DeviceError(f"{device.path}: {where}{reason_of(error)}; see the kernel's log (dmesg)") from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ __all__ = [
     "Terminated",
     "ToolError",
     "UsageError",
+    "reason_of",
 ]
 
 
@@ -131,3 +132,9 @@ class Terminated(BaseException):
     def __init__(self, signal_name: str) -> None:
         self.signal_name = signal_name
         super().__init__(f"ended by {signal_name}")
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says of an error, as the middle of a line."""
+    reason = error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osprovider.errors import OsproviderError
+from osprovider.errors import OsproviderError, reason_of
 
 __all__ = ["attempt", "exclusive", "shared"]
 
@@ -84,7 +84,7 @@ def _opened(path: Path) -> Iterator[int]:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise OsproviderError(
-            f"cannot lock {path}: {error.strerror}; what it lies in has to be a directory, writable and not full"
+            f"cannot lock {path}: {reason_of(error)}; what it lies in has to be a directory, writable and not full"
         ) from error
     try:
         yield fd

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.errors import ToolError
+from osprovider.errors import ToolError, reason_of
 from osprovider.log import reporter
 
 __all__ = ["BASE_ENVIRONMENT", "Completed", "run", "run_lines", "running"]
@@ -201,7 +201,7 @@ def _program(
             start_new_session=True,
         )
     except OSError as error:
-        raise ToolError(words, 127, f"{error.filename}: {error.strerror}") from error
+        raise ToolError(words, 127, f"{error.filename}: {reason_of(error)}") from error
     try:
         yield process
     finally:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from osprovider.errors import OsproviderError, Terminated, UsageError
+from osprovider.errors import OsproviderError, Terminated, UsageError, reason_of
 from osprovider.ganeti.request import Request, Script
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -108,7 +108,7 @@ def _show_error(error: BaseException, most_lines: int) -> int:
         return error.exit_code
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        reporter.error(f"{where}{error.strerror.lower()}")
+        reporter.error(f"{where}{reason_of(error)}")
         return 1
     reporter.error(f"this is a bug in osprovider: {type(error).__name__}: {error}; run with --debug for more")
     return 1

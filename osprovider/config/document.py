@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import yaml
 
 from osprovider.config.suggest import quote
-from osprovider.errors import Problem
+from osprovider.errors import Problem, reason_of
 
 __all__ = ["MAXIMUM_BYTES", "Mark", "Node", "Value", "merge", "parse", "read"]
 
@@ -131,7 +131,7 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
         raise
     except OSError as error:
         problems.append(
-            Problem(str(path), 0, 0, f"cannot be read: {error.strerror}; put a file there that root can read")
+            Problem(str(path), 0, 0, f"cannot be read: {reason_of(error)}; put a file there that root can read")
         )
         return None
     return parse(content, str(path), problems)

@@ -19,7 +19,7 @@ from osprovider.config.document import Mark, Node, Value
 from osprovider.config.model import Cache, Image, InstanceFile, InstanceNic, Subnet, Variant
 from osprovider.config.schema import bind
 from osprovider.config.suggest import enumerate_words, quote, suggest
-from osprovider.errors import Problem
+from osprovider.errors import Problem, reason_of
 from osprovider.paths import Directories
 
 __all__ = ["NO_IMAGE", "ConfigurationFiles", "Kind"]
@@ -205,7 +205,7 @@ class ConfigurationFiles:
                     self._problem(place, "is a link to nothing; remove it, or put the directory there")
                     break
         except OSError as error:
-            self._problem(directory, f"cannot be read: {error.strerror}; make it a directory that root can read")
+            self._problem(directory, f"cannot be read: {reason_of(error)}; make it a directory that root can read")
         return []
 
     def _load(self, cls: type[T], path: Path) -> tuple[Node, T] | None:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from osprovider.config import model
 from osprovider.config.suggest import suggest
-from osprovider.errors import ConfigurationError, Problem
+from osprovider.errors import ConfigurationError, Problem, reason_of
 from osprovider.paths import Directories
 
 __all__ = ["Hook", "arrange", "discover", "syntax_problems"]
@@ -84,7 +84,7 @@ def _read_directory(directory: Path, *, shipped: bool, problems: list[Problem]) 
         except ConfigurationError as error:
             problems.extend(error.problems)
         except OSError as error:
-            problems.append(Problem(str(path), 0, 0, f"cannot be read: {str(error.strerror).lower()}"))
+            problems.append(Problem(str(path), 0, 0, f"cannot be read: {reason_of(error)}"))
     return hooks
 
 

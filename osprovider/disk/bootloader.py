@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.disk.raw import write_all
-from osprovider.errors import DeviceError
+from osprovider.errors import DeviceError, reason_of
 from osprovider.layout import BOOT_CODE_BYTES, TablePlan, bios_refusal
 from osprovider.run import run
 
@@ -133,7 +133,7 @@ def _read_boot_image() -> bytes:
     try:
         image = _BOOT_IMG.read_bytes()
     except OSError as error:
-        raise DeviceError(f"{_BOOT_IMG}: {error.strerror}; install grub-pc-bin on this node") from error
+        raise DeviceError(f"{_BOOT_IMG}: {reason_of(error)}; install grub-pc-bin on this node") from error
     return image[:BOOT_CODE_BYTES]
 
 

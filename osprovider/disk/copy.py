@@ -39,7 +39,7 @@ from osprovider.disk.raw import (
     write_all,
 )
 from osprovider.disk.zero import Zeroing
-from osprovider.errors import DeviceError, ImageError
+from osprovider.errors import DeviceError, ImageError, reason_of
 from osprovider.layout import Placement
 from osprovider.linux import Fallocate, clone_range, fallocate
 from osprovider.manifest import Extent
@@ -239,7 +239,7 @@ def read_checked(fd: int, extent: Extent, data: memoryview) -> None:
         read_all(fd, data, extent.offset)
     except OSError as error:
         raise DamagedTemplate(
-            f"template {name_of(fd)} cannot be read at byte {extent.offset}: {error.strerror}"
+            f"template {name_of(fd)} cannot be read at byte {extent.offset}: {reason_of(error)}"
         ) from error
     if zlib.crc32(data) != extent.crc32:
         raise DamagedTemplate(f"template {name_of(fd)} is damaged at byte {extent.offset}: its checksum is wrong")

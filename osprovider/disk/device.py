@@ -24,7 +24,7 @@ from pathlib import Path
 
 from osprovider.disk.users import find_users, openers
 from osprovider.disk.zero import Zeroing
-from osprovider.errors import DeviceError
+from osprovider.errors import DeviceError, reason_of
 from osprovider.layout import DiskFacts
 from osprovider.linux import block_device_size, is_write_protected, sector_size
 from osprovider.log import reporter
@@ -158,7 +158,7 @@ def _reason(path: Path, error: OSError) -> str:
             users = find_users(path.stat()) or openers(path) or ["something in another mount namespace"]
             return f"is in use: {', '.join(users)}; end that first"
         case _:
-            return f"cannot be opened: {error.strerror}"
+            return f"cannot be opened: {reason_of(error)}"
 
 
 def _facts(path: Path, fd: int) -> DiskFacts:
@@ -196,7 +196,7 @@ def _lock_of_ours(path: Path, status: os.stat_result, run_directory: Path) -> It
         fd, was_killed = _take_lock(path, lock)
     except OSError as error:
         raise DeviceError(
-            f"{path}: cannot be locked: {lock}: {error.strerror}; what that lies in has to be a directory, writable "
+            f"{path}: cannot be locked: {lock}: {reason_of(error)}; what that lies in has to be a directory, writable "
             "and not full"
         ) from error
     try:

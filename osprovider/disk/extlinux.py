@@ -17,7 +17,7 @@ from pathlib import Path
 
 from osprovider.disk.device import Device
 from osprovider.disk.raw import write_all
-from osprovider.errors import DeviceError, RequestError
+from osprovider.errors import DeviceError, RequestError, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.guest.resolve import open_inside, opened
 from osprovider.layout import BOOT_CODE_BYTES, TablePlan, bios_refusal
@@ -62,7 +62,7 @@ class Extlinux:
         try:
             self._boot_code = path.read_bytes()
         except OSError as error:
-            raise DeviceError(f"{path}: {error.strerror}; install extlinux on this node") from error
+            raise DeviceError(f"{path}: {reason_of(error)}; install extlinux on this node") from error
         if len(self._boot_code) > BOOT_CODE_BYTES:
             raise DeviceError(f"{path}: has {len(self._boot_code)} bytes, and a disk has room for {BOOT_CODE_BYTES}")
 

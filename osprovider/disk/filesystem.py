@@ -30,7 +30,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from osprovider.disk.raw import data_ranges
-from osprovider.errors import DeviceError
+from osprovider.errors import DeviceError, reason_of
 from osprovider.run import run
 
 __all__ = [
@@ -294,7 +294,7 @@ def type_of(path: Path) -> str:
                 if file.read(len(magic)) == magic:
                     return kind
     except OSError as error:
-        raise DeviceError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DeviceError(f"{path}: cannot be read: {reason_of(error)}") from error
     return read_superblock(path).type
 
 
@@ -309,7 +309,7 @@ def read_superblock(path: Path) -> Superblock:
             file.seek(_SUPERBLOCK_OFFSET)
             data = file.read(_SUPERBLOCK_SIZE)
     except OSError as error:
-        raise DeviceError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DeviceError(f"{path}: cannot be read: {reason_of(error)}") from error
     if len(data) < _SUPERBLOCK_SIZE or struct.unpack_from("<H", data, 0x38)[0] != _MAGIC:
         raise DeviceError(f"{path}: holds no ext2, ext3 or ext4 file system")
     blocks_low, _, free_low = struct.unpack_from("<III", data, 0x4)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from osprovider.disk.raw import data_ranges
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.log import reporter
 from osprovider.manifest import Extent, Manifest
 
@@ -45,7 +45,7 @@ def find_damage(path: Path, manifest: Manifest, *, cached: bool = False) -> str 
         try:
             return _read(file.fileno(), manifest, advance)
         except OSError as error:
-            return f"{path.name} cannot be read: {error.strerror}"
+            return f"{path.name} cannot be read: {reason_of(error)}"
         except ImageError as error:
             return str(error)
 

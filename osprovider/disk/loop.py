@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from osprovider.disk.users import find_users, openers
-from osprovider.errors import DeviceError
+from osprovider.errors import DeviceError, reason_of
 from osprovider.linux import sector_size as logical_sector_size
 from osprovider.log import human_bytes, reporter
 
@@ -94,7 +94,7 @@ def _attach(path: Path, offset: int, size: int, *, read_only: bool, sector_size:
     try:
         backing = os.open(path, mode)
     except OSError as error:
-        raise DeviceError(f"{path}: cannot be opened for a loop device: {error.strerror}") from error
+        raise DeviceError(f"{path}: cannot be opened for a loop device: {reason_of(error)}") from error
     try:
         if sector_size is None:
             is_block = stat.S_ISBLK(os.fstat(backing).st_mode)
@@ -123,12 +123,12 @@ def _free_number(path: Path) -> int:
         control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise DeviceError(
-            f"{path}: no loop device: {_CONTROL}: {error.strerror}; load the module: modprobe loop"
+            f"{path}: no loop device: {_CONTROL}: {reason_of(error)}; load the module: modprobe loop"
         ) from error
     try:
         return fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
     except OSError as error:
-        raise DeviceError(f"{path}: the kernel has no free loop device: {error.strerror}") from error
+        raise DeviceError(f"{path}: the kernel has no free loop device: {reason_of(error)}") from error
     finally:
         os.close(control)
 
@@ -144,7 +144,7 @@ def _configure(number: int, mode: int, config: bytes, path: Path) -> int | None:
     except OSError as error:
         if error.errno in {errno.ENXIO, errno.ENODEV, errno.EBUSY}:  # taken away, or being taken, meanwhile
             return None
-        raise DeviceError(f"{path}: {node}: {error.strerror}") from error
+        raise DeviceError(f"{path}: {node}: {reason_of(error)}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.ioctl(fd, _LOOP_CONFIGURE, config)
@@ -153,7 +153,7 @@ def _configure(number: int, mode: int, config: bytes, path: Path) -> int | None:
         if error.errno in {errno.EBUSY, errno.EAGAIN, errno.ENXIO}:
             time.sleep(0.01)
             return None
-        raise DeviceError(f"{path}: cannot be attached to {node}: {error.strerror}") from error
+        raise DeviceError(f"{path}: cannot be attached to {node}: {reason_of(error)}") from error
     except BaseException:
         os.close(fd)
         raise
@@ -164,7 +164,7 @@ def _sync(fd: int, node: Path, path: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        raise DeviceError(f"{path}: what was written through {node} could not be stored: {error.strerror}") from error
+        raise DeviceError(f"{path}: what was written through {node} could not be stored: {reason_of(error)}") from error
     _refuse_full(node, path)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from osprovider.errors import DeviceError, ImageError
+from osprovider.errors import DeviceError, ImageError, reason_of
 from osprovider.linux import start_writeback
 
 __all__ = [
@@ -152,7 +152,7 @@ def data_ranges(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole to the end
                 return
-            raise ImageError(f"{name_of(fd)}: cannot be searched for data: {error.strerror}") from error
+            raise ImageError(f"{name_of(fd)}: cannot be searched for data: {reason_of(error)}") from error
         position = max(start, position)
         if position >= end:
             return
@@ -198,7 +198,7 @@ def failure(fd: int, what: str, error: OSError) -> DeviceError:
             way_out = "it has gone away: activate it again (gnt-instance activate-disks)"
         case _:
             way_out = "the disk, or what it lies on, is failing: see the kernel's log (dmesg)"
-    return DeviceError(f"{name_of(fd)}: {what}: {error.strerror}; {way_out}")
+    return DeviceError(f"{name_of(fd)}: {what}: {reason_of(error)}; {way_out}")
 
 
 def name_of(fd: int) -> str:

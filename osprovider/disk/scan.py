@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from osprovider.disk.crew import LARGEST_EXTENT, Crew
 from osprovider.disk.raw import BLOCK, data_ranges, name_of, read_all
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.manifest import Extent
 
 __all__ = ["scan_extents", "scan_ranges"]
@@ -64,7 +64,7 @@ def _scanned(
         try:
             read_all(fd, data, piece.offset)
         except OSError as error:
-            raise ImageError(f"{name_of(fd)}: cannot be read at byte {piece.offset}: {error.strerror}") from error
+            raise ImageError(f"{name_of(fd)}: cannot be read at byte {piece.offset}: {reason_of(error)}") from error
         for start, end in choose(data):
             extents.append(Extent(piece.offset + start, end - start, zlib.crc32(data[start:end])))
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.errors import DeviceError, OsproviderError, ToolError, UsageError
+from osprovider.errors import DeviceError, OsproviderError, ToolError, UsageError, reason_of
 from osprovider.log import reporter
 from osprovider.run import run
 
@@ -137,7 +137,7 @@ def _noted(name: str, run_directory: Path) -> Iterator[tuple[int, bool]]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise DeviceError(f"{path}: cannot be written: {error.strerror}") from error
+        raise DeviceError(f"{path}: cannot be written: {reason_of(error)}") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,7 +200,7 @@ def _ssconf(key: str) -> str:
         return (_DATA / f"ssconf_{key}").read_text().strip()
     except OSError as error:
         raise UsageError(
-            f"this is no node of a Ganeti cluster ({_DATA}/ssconf_{key}: {error.strerror}): name the disk by its path"
+            f"this is no node of a Ganeti cluster ({_DATA}/ssconf_{key}: {reason_of(error)}): name the disk by its path"
         ) from error
 
 

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osprovider.errors import GuestError
+from osprovider.errors import GuestError, reason_of
 from osprovider.guest import files
 from osprovider.guest.protocol import Guest
 from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside, opened, reopenable
 
-__all__ = ["MOST_FOUND", "READ_LIMIT", "HostGuest", "reason_of", "reported"]
+__all__ = ["MOST_FOUND", "READ_LIMIT", "HostGuest", "reported"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -153,7 +153,7 @@ class HostGuest(Guest):
             with os.scandir(source) as listing:
                 items = sorted(listing, key=lambda item: item.name)
         except OSError as error:
-            raise GuestError(f"cannot copy {source} into the guest: {reason_of(error)}") from error
+            raise GuestError(f"cannot copy {source} into the guest: {_reason(error)}") from error
         for item in items:
             place = f"{path.rstrip('/')}/{item.name}"
             mode = stat.S_IMODE(item.stat(follow_symlinks=False).st_mode)
@@ -216,10 +216,9 @@ def reported(what: str, path: str) -> Iterator[str]:
     try:
         yield path.rstrip("/") or "/"
     except OSError as error:
-        raise GuestError(f"cannot {what} {shown} in the guest: {reason_of(error)}") from error
+        raise GuestError(f"cannot {what} {shown} in the guest: {_reason(error)}") from error
 
 
-def reason_of(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     """What the system says, as the middle of a line."""
-    reason = _WAYS_OUT.get(error.errno or 0) or error.strerror or str(error)
-    return reason[:1].lower() + reason[1:]
+    return _WAYS_OUT.get(error.errno or 0) or reason_of(error)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
-from osprovider.errors import GuestError, ToolError
+from osprovider.errors import GuestError, ToolError, reason_of
 from osprovider.guest import files
-from osprovider.guest.host import HostGuest, reason_of, reported
+from osprovider.guest.host import HostGuest, reported
 from osprovider.guest.resolve import joined, open_inside, opened, reopenable
 from osprovider.linux import MountFlag, Umount
 
@@ -189,7 +189,7 @@ def _sync(fd: int, device: Path) -> None:
     try:
         linux.syncfs(fd)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()  # the device's, not the guest's
+        reason = reason_of(error)
         raise GuestError(f"{device} lost what was written to the guest: {reason}; see the kernel's log") from error
 
 

@@ -17,7 +17,7 @@ from osprovider.config.files import NO_IMAGE
 from osprovider.config.load import image_names
 from osprovider.config.model import Image
 from osprovider.config.schema import bind
-from osprovider.errors import ConfigurationError, ImageError, Problem, UsageError
+from osprovider.errors import ConfigurationError, ImageError, Problem, UsageError, reason_of
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
@@ -58,7 +58,7 @@ def write_definition(directories: Directories, name: str, values: Mapping[str, o
         finally:
             new.unlink(missing_ok=True)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be written: {reason_of(error)}") from error
     return path
 
 
@@ -96,7 +96,7 @@ def checksum_of(path: Path, called: Path | None = None) -> str:
                 digest.update(data)
                 advance(len(data))
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {reason_of(error)}") from error
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -22,7 +22,7 @@ from osprovider.disk import integrity
 from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import write_all
-from osprovider.errors import DeviceError, GuestError, ImageError, ToolError
+from osprovider.errors import DeviceError, GuestError, ImageError, ToolError, reason_of
 from osprovider.guest.mounting import mounted
 from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.newfile import is_full, new_file, raw_beside, to_qcow2
@@ -97,7 +97,7 @@ def _naming(output: Path | None) -> Iterator[None]:
     except (DeviceError, GuestError, ToolError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
+            reason = reason_of(error)
         elif isinstance(error, ToolError) and error.tail:
             reason = error.tail.splitlines()[0]  # tar says last that it gives up, and before why
         if output is not None and is_full(output.parent):

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from osprovider.disk.raw import sync
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.log import human_bytes, reporter
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -49,7 +49,7 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except OSError as error:
         raise ImageError(
-            f"{output}: cannot be written: {error.strerror}; name a file in a directory that is there and writable"
+            f"{output}: cannot be written: {reason_of(error)}; name a file in a directory that is there and writable"
         ) from error
     with ExitStack() as stack:
         stack.callback(os.close, fd)

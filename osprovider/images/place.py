@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import locks
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.images import history
 from osprovider.log import reporter
 from osprovider.manifest import Manifest, OtherVersion
@@ -197,8 +197,8 @@ class Place:
             new.mkdir(mode=0o755, parents=True)
         except OSError as error:
             raise ImageError(
-                f"{error.filename}: {error.strerror}; the cache directory {self.directories.cache} has to be writable "
-                "and not full"
+                f"{error.filename}: {reason_of(error)}; the cache directory {self.directories.cache} has to be "
+                "writable and not full"
             ) from error
         try:
             yield new, new / _IMAGE

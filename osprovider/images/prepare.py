@@ -25,7 +25,7 @@ from osprovider.background import Task
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents, scan_ranges
-from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError
+from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import DRIVERS
 from osprovider.guest.resolve import opened
@@ -124,7 +124,7 @@ def prepare(
             raise _too_little_space(job, f"more than {human_bytes(free)}") from error
         if isinstance(error, OSError):
             where = error.filename or directories.cache
-            raise NodeError(f"image {job.name}: cannot be prepared: {where}: {error.strerror or error}") from error
+            raise NodeError(f"image {job.name}: cannot be prepared: {where}: {reason_of(error)}") from error
         if isinstance(error, GuestError):
             fault = NodeError if isinstance(error, ApplianceError) else ImageError
             raise fault(f"image {job.name}: {error}") from error

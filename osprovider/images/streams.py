@@ -18,7 +18,7 @@ from subprocess import Popen
 from typing import IO, Literal
 
 from osprovider.background import Task
-from osprovider.errors import ImageError, NodeError, ToolError
+from osprovider.errors import ImageError, NodeError, ToolError, reason_of
 from osprovider.log import human_bytes
 from osprovider.programs import is_installed, require
 from osprovider.run import running
@@ -285,7 +285,7 @@ def _require(path: Path, compression: Compression) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> ImageError:
-    return ImageError(f"{path}: cannot be read: {error.strerror}")
+    return ImageError(f"{path}: cannot be read: {reason_of(error)}")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
-from osprovider.errors import GuestError, ImageError
+from osprovider.errors import GuestError, ImageError, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.images.archive.printable import printable
 from osprovider.linux import Resolve
@@ -76,7 +76,7 @@ def apply(acls: Iterable[Acl], root: Path, name: str) -> None:
                 finally:
                     os.close(found)
             except OSError as error:
-                raise ImageError(printable(f"{where}: it cannot be given its ACL: {error.strerror}")) from error
+                raise ImageError(printable(f"{where}: it cannot be given its ACL: {reason_of(error)}")) from error
     finally:
         os.close(fd)
 

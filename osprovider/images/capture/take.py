@@ -121,7 +121,7 @@ def _ran_out_of_space(error: BaseException | None, directory: Path) -> bool:
     if is_full(directory):
         return True
     while error is not None:
-        if os.strerror(errno.ENOSPC) in str(error):
+        if os.strerror(errno.ENOSPC).lower() in str(error).lower():
             return True
         error = error.__cause__
     return False

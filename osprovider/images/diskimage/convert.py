@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from osprovider.disk.raw import data_ranges, write_all
-from osprovider.errors import DeviceError, ImageError, NodeError, ToolError
+from osprovider.errors import DeviceError, ImageError, NodeError, ToolError, reason_of
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_failure, qemu_seconds, qemu_source
 from osprovider.images.formats import Format, is_fixed_vhd
@@ -124,7 +124,7 @@ def _read(path: Path, fd: int, view: memoryview, offset: int) -> None:
         try:
             count = os.preadv(fd, [view], offset)
         except OSError as error:
-            raise ImageError(f"{path}: cannot be read at byte {offset}: {error.strerror}") from error
+            raise ImageError(f"{path}: cannot be read at byte {offset}: {reason_of(error)}") from error
         if count == 0:
             raise ImageError(f"{path}: ends at byte {offset}, sooner than it said")
         view, offset = view[count:], offset + count

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from osprovider.disk import msdos
 from osprovider.disk.gpt import ENTRY, SIGNATURE, Gpt, GptError
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.layout import ACTIVE, BOOT_CODE_BYTES, EXTENDED_TYPES, TYPES
 from osprovider.manifest import ImagePartition, ImageTable
 
@@ -51,7 +51,7 @@ def read_image_table(raw: Path, name: str) -> ImageTable | None:
     except (GptError, msdos.MsdosError) as error:
         raise ImageError(f"image {name}: its partition table is broken: {error}") from error
     except OSError as error:
-        raise ImageError(f"image {name}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"image {name}: cannot be read: {reason_of(error)}") from error
     if table is not None:
         _check(table, name, size)
     return table

@@ -19,7 +19,7 @@ from typing import Any
 
 from osprovider import locks
 from osprovider.config.model import Image
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.images.sources.localfiles import Identity
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -123,7 +123,7 @@ class SourceCache:
         try:
             self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
-            raise ImageError(f"{error.filename}: {error.strerror}; the cache directory has to be writable") from error
+            raise ImageError(f"{error.filename}: {reason_of(error)}; the cache directory has to be writable") from error
 
     # -- files that were fetched --------------------------------------------------------------------------------------
 

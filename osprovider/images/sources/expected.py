@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.config.model import Image
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.images.sources import signatures
 from osprovider.images.sources.addresses import beside, is_remote, shown
 from osprovider.images.sources.localfiles import regular
@@ -102,7 +102,7 @@ def _read_local(path: Path) -> bytes:
         with regular(path) as file:
             data = file.read(_LARGEST_LIST + 1)
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; correct checksums or signature in the definition") from error
+        raise ImageError(f"{path}: {reason_of(error)}; correct checksums or signature in the definition") from error
     if len(data) > _LARGEST_LIST:
         raise ImageError(f"{path}: too large for a list or a signature; correct checksums or signature")
     return data

@@ -24,7 +24,7 @@ import urllib3.exceptions
 from urllib3.util.ssl_match_hostname import CertificateError
 
 import osprovider
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.images.sources.addresses import printable, shown_url
 from osprovider.images.sources.connections import EndingAdapter
 from osprovider.images.sources.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
@@ -136,7 +136,7 @@ class Fetcher:
                 detail(human_bytes(fetched.size_bytes) if fetched else "not changed")
         except OSError as error:
             raise ImageError(
-                f"{target}: {error.strerror or error}; the cache directory has to be writable, and not full"
+                f"{target}: {reason_of(error)}; the cache directory has to be writable, and not full"
             ) from error
         return fetched
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 
 __all__ = ["Identity", "digests_of", "identities", "local_files", "regular"]
 
@@ -42,7 +42,7 @@ def local_files(name: str, path: Path) -> dict[str, Path]:
     try:
         return _found(name, path)
     except OSError as error:
-        raise ImageError(f"image {name}: {path}: {error.strerror}; correct source") from error
+        raise ImageError(f"image {name}: {path}: {reason_of(error)}; correct source") from error
 
 
 def _found(name: str, path: Path) -> dict[str, Path]:
@@ -79,7 +79,7 @@ def identities(paths: Iterable[Path]) -> tuple[Identity, ...]:
             status = path.stat()
         except OSError as error:
             raise ImageError(
-                f"{path}: cannot be looked at: {error.strerror}; correct source, or put it there"
+                f"{path}: cannot be looked at: {reason_of(error)}; correct source, or put it there"
             ) from error
         found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
@@ -98,7 +98,7 @@ def digests_of(path: Path, algorithms: tuple[str, ...]) -> dict[str, str]:
                 for digest in digests.values():
                     digest.update(chunk)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {reason_of(error)}") from error
     return {name: digest.hexdigest() for name, digest in digests.items()}
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, reason_of
 from osprovider.run import run
 from osprovider.sandbox import confine
 
@@ -129,7 +129,7 @@ def verify(text: bytes, signature: bytes | None, keyring: Path, *, where: str) -
     try:
         keys = dearmoured(keyring.read_bytes(), keyring)
     except OSError as error:
-        raise ImageError(f"{keyring}: {error.strerror}; put the publisher's keys there") from error
+        raise ImageError(f"{keyring}: {reason_of(error)}; put the publisher's keys there") from error
     if signature is None and _CLEAR_SIGNED not in text:
         raise ImageError(f"{where}: no OpenPGP signature: correct signature")
     with ExitStack() as stack:

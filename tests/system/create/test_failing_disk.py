@@ -89,7 +89,7 @@ def test_an_io_error_is_told_with_its_byte_and_the_next_run_works(site: Site, at
         outcome = site.create(target)
     assert outcome.status == 1
     assert str(target) in outcome.last_line
-    assert "Input/output error" in outcome.last_line
+    assert "input/output error" in outcome.last_line
     assert "dmesg" in outcome.last_line
     if at < GIB:
         assert f"cannot be written at byte {at}: " in outcome.last_line

@@ -209,7 +209,7 @@ except DeviceError as error:
 print(any(disk.read_bytes()))
 """
     message, is_written = on_small_ext4(code, scratch, template).splitlines()
-    assert re.search(r"/disk: has no room for \d+ bytes at byte \d+: No space left on device; .*make room", message)
+    assert re.search(r"/disk: has no room for \d+ bytes at byte \d+: no space left on device; .*make room", message)
     assert is_written == "False"
 
 
@@ -253,7 +253,7 @@ except DeviceError as error:
 """
     said = in_mount_namespace('mount -t tmpfs -o size=4m none "$1"', code, place, template)
     assert f"{place}/disk: cannot be written at byte" in said
-    assert "No space left on device" in said
+    assert "no space left on device" in said
 
 
 def test_a_device_that_is_shorter_than_it_says_is_told_at_the_latest_by_the_sync(scratch: Path, template: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_device_that_ends_too_soon_is_told(scratch: Path) -> None:
     with (
         attached(used_disk(scratch / "disk")) as device,
         device.open("r+b") as target,
-        pytest.raises(DeviceError, match=rf"{device}: cannot be written at byte {DISK_SIZE}: No space left"),
+        pytest.raises(DeviceError, match=rf"{device}: cannot be written at byte {DISK_SIZE}: no space left"),
     ):
         write_all(target.fileno(), bytes(2 * MIB), DISK_SIZE - MIB)
 

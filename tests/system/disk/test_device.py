@@ -190,7 +190,7 @@ def test_a_lock_that_cannot_be_made_is_told_with_the_way_out(disk: Path, scratch
     (scratch / "file").touch()
     said = refusal(disk, scratch / "file")
     assert f"cannot be locked: {scratch}/file/locks/disk-" in said
-    assert "Not a directory; what that lies in has to be a directory, writable and not full" in said
+    assert "not a directory; what that lies in has to be a directory, writable and not full" in said
 
 
 def test_a_claim_ends_with_its_process(disk: Path, run_dir: Path) -> None:

@@ -85,7 +85,7 @@ def test_an_io_error_in_the_middle_is_told_with_its_byte_and_the_next_run_works(
         with pytest.raises(DeviceError) as caught:
             copy(template, target, run_dir)
         # What is read-modify-written by a sector's neighbour is a block of 4096 bytes.
-        assert str(caught.value).startswith(f"{target}: cannot be written at byte {BAD}: Input/output error; ")
+        assert str(caught.value).startswith(f"{target}: cannot be written at byte {BAD}: input/output error; ")
         assert "see the kernel's log (dmesg)" in str(caught.value)
         assert list((run_dir / "locks").iterdir()) == []
     copy(template, backing, run_dir, verify=True)
@@ -98,7 +98,7 @@ def test_an_io_error_where_the_signatures_are_is_told(kind: str, scratch: Path, 
         failing(backing, scratch / "disk", at=DISK_SIZE - 8192) as disk,
         as_kind(kind, disk) as target,
         claim(target, run_dir) as device,
-        pytest.raises(DeviceError, match=rf"{target}: .*: Input/output error; .* failing"),
+        pytest.raises(DeviceError, match=rf"{target}: .*: input/output error; .* failing"),
     ):
         clear_signatures(device)
     assert backing.read_bytes()[:MIB] == bytes(MIB)  # the end that can be written is
@@ -109,7 +109,7 @@ def test_an_io_error_while_zeroing_is_no_reason_to_believe_in_zeros(
 ) -> None:
     backing = used_disk(scratch / "backing")
     with failing(backing, scratch / "disk", at=GAP, on=ZEROING) as disk, as_kind(kind, disk) as target:
-        with pytest.raises(DeviceError, match=rf"{target}: cannot be zeroed at byte .*: Input/output error; "):
+        with pytest.raises(DeviceError, match=rf"{target}: cannot be zeroed at byte .*: input/output error; "):
             copy(template, target, run_dir)
         with claim(target, run_dir) as device, pytest.raises(DeviceError, match="cannot be zeroed at byte 0: "):
             wipe(device, "auto")
@@ -120,7 +120,7 @@ def test_a_cache_that_the_disk_cannot_store_is_told(kind: str, scratch: Path, ru
     with (
         failing(backing, scratch / "disk", on=["flush"]) as disk,
         as_kind(kind, disk) as target,
-        pytest.raises(DeviceError, match=rf"{target}: what was written could not be stored: Input/output error; "),
+        pytest.raises(DeviceError, match=rf"{target}: what was written could not be stored: input/output error; "),
     ):
         copy(template, target, run_dir)
 
@@ -235,7 +235,7 @@ def test_a_boot_sector_of_a_moved_partition_that_cannot_be_read_is_told(scratch:
     with (
         failing(used_disk(scratch / "backing"), scratch / "disk", at=BAD, on=["read"]) as disk,
         claim(disk, run_dir) as device,
-        pytest.raises(DeviceError, match=rf"{disk}: cannot be read at byte {BAD}: Input/output error; "),
+        pytest.raises(DeviceError, match=rf"{disk}: cannot be read at byte {BAD}: input/output error; "),
     ):
         tell_moved(device.fd, TablePlan("", 512, (part,)))
 
@@ -288,7 +288,7 @@ def test_what_cannot_be_read_back_is_told_with_its_byte(
         extents = scan_extents(source.fileno(), TEMPLATE_SIZE)
         copy_extents(source.fileno(), device.fd, WHOLE, extents, lambda _: None, zeroing=None)
         forget_cached(disk)
-        with pytest.raises(DeviceError, match=rf"{target}: cannot be read back at byte {BAD}: Input/output error; "):
+        with pytest.raises(DeviceError, match=rf"{target}: cannot be read back at byte {BAD}: input/output error; "):
             verify_template(source.fileno(), device.fd, extents)
 
 

@@ -322,7 +322,7 @@ def test_a_disk_that_fills_is_said_and_nothing_stays(
 
 @pytest.mark.parametrize("kind", ["raw", "tar"])
 @pytest.mark.parametrize(
-    ("broken", "reason"), [("/dev/full", "No space left on device"), (None, "Broken pipe")], ids=["full", "closed"]
+    ("broken", "reason"), [("/dev/full", "no space left on device"), (None, "broken pipe")], ids=["full", "closed"]
 )
 def test_standard_output_that_takes_no_more_is_said(
     kind: Format, broken: str | None, reason: str, template: Template, directories: Directories

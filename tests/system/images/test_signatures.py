@@ -194,9 +194,9 @@ def test_a_ring_that_cannot_be_read(keys: Keys, text: Path, tmp_path: Path) -> N
     keys.make("publisher")
     signature = keys.sign(text, "publisher")
     assert refusal(LIST, signature, tmp_path / "absent").startswith(
-        f"{tmp_path}/absent: No such file or directory; put"
+        f"{tmp_path}/absent: no such file or directory; put"
     )
-    assert refusal(LIST, signature, tmp_path).startswith(f"{tmp_path}: Is a directory; put")
+    assert refusal(LIST, signature, tmp_path).startswith(f"{tmp_path}: is a directory; put")
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish" * 100], ids=["empty", "rubbish"])

@@ -157,7 +157,7 @@ def test_a_list_without_its_signature_is_refused(publisher: Publisher) -> None:
 def test_a_list_without_the_ring_is_refused(publisher: Publisher) -> None:
     publisher.publish(GOOD)
     (publisher.base / "etc/keys/publisher.gpg").unlink()
-    assert "keys/publisher.gpg: No such file or directory; put the publisher's keys there" in publisher.refusal()
+    assert "keys/publisher.gpg: no such file or directory; put the publisher's keys there" in publisher.refusal()
 
 
 def test_a_key_that_was_revoked_since_is_refused(publisher: Publisher) -> None:
@@ -336,7 +336,7 @@ def test_a_disk_that_is_full_is_said_and_nothing_stays(base: Path, server: Serve
     assert process.returncode == 1
     assert stdout == ""
     assert stderr.splitlines()[-1].endswith(
-        ".part: No space left on device; the cache directory has to be writable, and not full"
+        ".part: no space left on device; the cache directory has to be writable, and not full"
     )
 
 
@@ -347,7 +347,7 @@ def test_a_file_that_may_not_be_read_is_refused(base: Path) -> None:
     process = start(Job(str(base), str(path)), ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"])
     _, stderr = process.communicate()
     assert process.returncode == 1
-    assert stderr.splitlines()[-1] == f"osprovider: {path}: cannot be read: Permission denied"
+    assert stderr.splitlines()[-1] == f"osprovider: {path}: cannot be read: permission denied"
     assert kept(base) == []
 
 

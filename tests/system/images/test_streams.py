@@ -394,8 +394,8 @@ def test_frames_are_unpacked_side_by_side_where_that_can_be(tmp_path: Path, monk
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_file_that_cannot_be_read_is_named(compression: Compression, tmp_path: Path) -> None:
-    assert refused(tmp_path / "away", compression).endswith("cannot be read: No such file or directory")
-    assert refused(tmp_path, compression).endswith("cannot be read: Is a directory")
+    assert refused(tmp_path / "away", compression).endswith("cannot be read: no such file or directory")
+    assert refused(tmp_path, compression).endswith("cannot be read: is a directory")
 
 
 @pytest.mark.parametrize("way", _WAYS)

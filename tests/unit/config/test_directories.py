@@ -45,14 +45,14 @@ def test_a_file_in_place_of_a_directory_is_refused(directories: Directories, kin
     directories.config.mkdir()
     (directories.config / kind).write_text("")
     assert _refusal(directories) == (
-        f"site/{kind}: cannot be read: Not a directory; make it a directory that root can read"
+        f"site/{kind}: cannot be read: not a directory; make it a directory that root can read"
     )
 
 
 def test_links_in_a_circle_are_refused(directories: Directories) -> None:
     directories.config.mkdir()
     (directories.config / "subnets").symlink_to("subnets")
-    assert _refusal(directories).startswith("site/subnets: cannot be read: Too many levels of symbolic links")
+    assert _refusal(directories).startswith("site/subnets: cannot be read: too many levels of symbolic links")
 
 
 def test_a_link_to_subnets_that_are_not_there_is_refused(directories: Directories) -> None:

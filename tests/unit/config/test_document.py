@@ -184,7 +184,7 @@ def test_a_directory_and_a_fifo_are_refused_without_waiting(tmp_path: Path) -> N
     assert read(tmp_path / "directory.yaml", problems) is None
     assert [problem.message for problem in problems] == [
         "is not a regular file; put the YAML text there",
-        "cannot be read: Is a directory; put a file there that root can read",
+        "cannot be read: is a directory; put a file there that root can read",
     ]
 
 

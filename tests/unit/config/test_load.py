@@ -231,7 +231,7 @@ def test_a_link_to_nothing_and_an_unreadable_kind_of_file_are_named(site: Site) 
     (directory / "gone.yaml").symlink_to("nowhere")
     (directory / "folder.yaml").mkdir()
     assert site.problems("gone")[0] == "site/variants/gone.yaml: is a link to nothing; remove it, or put the file there"
-    assert site.problems("folder")[0].startswith("site/variants/folder.yaml: cannot be read: Is a directory")
+    assert site.problems("folder")[0].startswith("site/variants/folder.yaml: cannot be read: is a directory")
 
 
 SUBNET = "networks: [198.51.100.0/24, 2001:db8:1::/64]\ngateways: [198.51.100.1, '2001:db8:1::1']\n"

@@ -241,12 +241,12 @@ def test_a_file_damaged_at_its_beginning_is_called_so(compression: str, tmp_path
 
 
 def test_a_file_that_is_away_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=f"{tmp_path}/none: cannot be read: No such file or directory"):
+    with pytest.raises(ImageError, match=f"{tmp_path}/none: cannot be read: no such file or directory"):
         detect(tmp_path / "none")
 
 
 def test_a_directory_is_no_image(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=f"{tmp_path}: cannot be read: Is a directory"):
+    with pytest.raises(ImageError, match=f"{tmp_path}: cannot be read: is a directory"):
         detect(tmp_path)
 
 

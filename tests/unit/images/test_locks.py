@@ -126,7 +126,7 @@ def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(
-            OsproviderError, match=rf"^cannot lock {tmp_path}/file/lock: Not a directory; what it lies in has to be a"
+            OsproviderError, match=rf"^cannot lock {tmp_path}/file/lock: not a directory; what it lies in has to be a"
         ),
         exclusive(tmp_path / "file/lock"),
     ):

@@ -76,4 +76,4 @@ def test_a_list_is_tried_again_and_has_a_limit(server: Server) -> None:
 
 def test_a_directory_that_is_not_there_is_said(server: Server, tmp_path: Path) -> None:
     message = refusal(server, tmp_path / "absent" / "part")
-    assert message.startswith(f"{tmp_path}/absent/part: No such file or directory; the cache directory")
+    assert message.startswith(f"{tmp_path}/absent/part: no such file or directory; the cache directory")

@@ -203,7 +203,7 @@ def test_what_is_no_file_is_refused(sources: Sources, tmp_path: Path, directorie
         str(tmp_path / "absent" / "image"): "there is no ",
         str(tmp_path / "circle"): "there is no ",
         str(tmp_path / "dangling"): "there is no ",
-        str(tmp_path / ("x" * 300)): "File name too long",
+        str(tmp_path / ("x" * 300)): "file name too long",
     }.items():
         message = refusal(sources, Image(source=source))
         assert message.startswith(f"image web: {source}") or f"there is no {source}, and no " in message
@@ -223,8 +223,8 @@ def test_a_name_that_fits_two_files_is_refused(sources: Sources, tmp_path: Path)
     [
         ("pipe", "is no regular file"),
         ("/dev/zero", "is no regular file"),
-        ("directory", "Is a directory"),
-        ("absent", "No such file or directory"),
+        ("directory", "is a directory"),
+        ("absent", "no such file or directory"),
         ("large", "too large for a list"),
     ],
 )
