@@ -18,6 +18,7 @@ from osprovider.disk.device import claim, probe
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError
 from osprovider.layout import DiskFacts
+from tests.support.runs import loop_devices
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, python, used_disk
 
 CLAIM = """
@@ -204,12 +205,13 @@ def test_a_claim_ends_with_its_process(disk: Path, run_dir: Path) -> None:
 
 def test_what_a_killed_run_leaves_to_the_kernel_is_waited_for(disk: Path, run_dir: Path) -> None:
     with child(python(CLAIM_AND_WAIT, disk, run_dir), until="claimed") as process, ExitStack() as stack:
-        loop = stack.enter_context(attached(disk, sector_size=4096))
+        stack.enter_context(attached(disk, sector_size=4096))
+        assert str(disk) in loop_devices().values()
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         threading.Timer(0.5, stack.pop_all().close).start()  # as the kernel does, in its own time
         with claim(disk, run_dir):
-            assert not Path("/sys/block", loop.name, "loop").exists()
+            assert str(disk) not in loop_devices().values()
 
 
 def test_many_claims_at_once_come_one_after_the_other(scratch: Path, run_dir: Path) -> None:
