@@ -203,7 +203,7 @@ def boot(
         *["-m", f"{memory}M", "-smp", "1"],
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
-        *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot}", sector_size),
+        *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot},cache=unsafe", sector_size),
         *(_network_options(network or UserNetwork(), port) if key else []),
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
         *(_secure_options(directory) if firmware is Firmware.SECURE else []),

@@ -10,30 +10,24 @@ from tests.system.boot.matrix import Cell, show
 
 CELLS = [
     Cell("gpt", "ext4", "bios", updates=True),
-    Cell("gpt", "ext4", "uefi"),
+    Cell("gpt", "ext4", "uefi", "4096", sector_size=4096),
     Cell(
         *("gpt", "ext4", "kernel"),
         layout={"swap": {"file": "64MiB"}},
         answers=(("swapon --noheadings --raw --show=NAME,TYPE", "/swapfile file"),),
     ),
-    Cell("gpt", "ext4", "uefi", "4096", sector_size=4096),
     Cell(
         *("gpt", "ext4", "bios", "extlinux"),
         variant={"boot": {"loader": "extlinux", "timeout": 0}},
         answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
     ),
     Cell(
-        *("gpt", "xfs", "bios"),
-        layout={"mount_options": ["noatime"]},
+        *("gpt", "xfs", "bios", "boot-swap"),
+        layout={"mount_options": ["noatime"], "boot": {"size": "256MiB", "filesystem": "ext2"}, "swap": "64MiB"},
         answers=(("findmnt --noheadings --raw --output OPTIONS /", "(.*,)?noatime,.*"),),
     ),
-    Cell(
-        *("gpt", "xfs", "bios", "boot-swap"),
-        layout={"boot": {"size": "256MiB", "filesystem": "ext2"}, "swap": "64MiB"},
-    ),
-    Cell("gpt", "xfs", "uefi", updates=True),
+    Cell("gpt", "xfs", "uefi"),
     Cell("gpt", "xfs", "kernel", root_path="UUID"),
-    Cell("gpt", "btrfs", "bios"),
     Cell(
         *("gpt", "btrfs", "bios", "disks"),
         disks=(320, 64),
@@ -44,7 +38,6 @@ CELLS = [
             ("swapon --noheadings --raw --show=NAME", "/dev/vdc"),
         ),
     ),
-    Cell("gpt", "btrfs", "uefi"),
     Cell(
         *("gpt", "btrfs", "uefi", "boot"),
         layout={"boot": {"size": "128MiB", "filesystem": "ext4"}, "swap": {"file": "64MiB"}},

@@ -9,17 +9,13 @@ import pytest
 from tests.system.boot.matrix import Cell, show
 
 CELLS = [
-    Cell("msdos", "ext4", "bios"),
-    Cell("msdos", "ext4", "uefi"),
-    Cell("msdos", "ext4", "uefi", "4096", sector_size=4096),
-    Cell("msdos", "ext4", "kernel"),
     # instance-image's layouts with SWAP=yes, without and with kernel_path.
     Cell(
         *("msdos", "ext4", "bios", "boot-swap"),
         layout={"boot": {"size": "256MiB", "filesystem": "ext4"}, "swap": "64MiB"},
-        updates=True,
     ),
     Cell("msdos", "ext4", "kernel", "swap", layout={"swap": "memory"}, root_path="/dev/vda2"),
+    Cell("msdos", "ext4", "uefi", "4096", sector_size=4096),
     Cell(
         *("msdos", "xfs", "bios", "boot-extlinux"),
         layout={"boot": {"size": "256MiB", "filesystem": "ext4"}},
@@ -35,11 +31,6 @@ CELLS = [
     Cell("msdos", "btrfs", "bios", updates=True),
     Cell("msdos", "btrfs", "uefi"),
     Cell("msdos", "btrfs", "kernel", root_path="UUID"),
-    Cell(
-        *("msdos", "ext4", "bios", "extlinux"),
-        variant={"boot": {"loader": "extlinux", "timeout": 0}},
-        answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
-    ),
 ]
 
 

@@ -9,7 +9,6 @@ import pytest
 from tests.system.boot.matrix import Cell, show
 
 CELLS = [
-    Cell("none", "ext4", "kernel", root_path="/dev/vda"),
     Cell("none", "ext4", "kernel", "4096", root_path="UUID", sector_size=4096),
     Cell("none", "xfs", "kernel", root_path="/dev/vda"),
     Cell("none", "btrfs", "kernel", root_path="UUID"),
