@@ -21,7 +21,7 @@ from pathlib import Path
 
 import osprovider
 from osprovider import linux
-from osprovider.background import Task
+from osprovider.background import Task, background
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents, scan_ranges
@@ -129,9 +129,14 @@ def prepare(
             fault = NodeError if isinstance(error, ApplianceError) else ImageError
             raise fault(f"image {job.name}: {error}") from error
         raise
-    with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
+    with (
+        reporter.step(f"image {job.name}: checksums") as detail,
+        image.open("r+b") as file,
+        background("metadata") as beside,
+    ):
+        searched = beside(filesystem.metadata_ranges, image, scratch / "metadata") if made.built_here else None
         extents = scan_extents(file.fileno(), made.size_bytes)
-        own = filesystem.metadata_ranges(image, scratch / "metadata") if made.built_here else []
+        own = searched.result() if searched else []
         is_held = sum(length for _offset, length in own) <= _MOST_METADATA
         metadata = scan_ranges(file.fileno(), own) if is_held else ()
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
