@@ -19,6 +19,7 @@ __all__ = [
     "ImageError",
     "NodeError",
     "OsproviderError",
+    "OutOfSpace",
     "Problem",
     "RequestError",
     "Terminated",
@@ -87,6 +88,10 @@ class DeviceError(OsproviderError):
 
 class ImageError(OsproviderError):
     """An image cannot be built, read or trusted. The message names the image."""
+
+
+class OutOfSpace(ImageError):  # noqa: N818 - its name is what it is
+    """The file system that an image is built in filled up."""
 
 
 class NodeError(ImageError):

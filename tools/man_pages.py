@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from osprovider import __version__
-from osprovider.cli import main as command_line
+from osprovider.cli.gathered import main as command_line
 from osprovider.ganeti.request import Script
 from osprovider.paths import Directories
 from osprovider.scripts import main as os_script

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
 
@@ -21,9 +22,32 @@ from osprovider.scripts import guarded
 
 __all__ = ["as_json", "echo_json", "main", "require_root"]
 
+_ALL = "gathered"
+_HOMES = {
+    **{name: name for name in ("check", "image", "plan", "variant")},
+    "schema": "check",
+    **{name: f"image_{name}" for name in ("add", "capture", "export", "sbom", "show")},
+    **dict.fromkeys(("verify", "prune"), "image_upkeep"),
+}
+"""The modules of commands that are not in their group's own."""
+
 
 class _Group(click.Group):
-    """A group whose usage errors are one line with exit status 2, like every other error of ours."""
+    """A group whose usage errors are one line with exit status 2, like every other error of ours.
+
+    Its commands are imported when they are needed.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; see click's."""
+        if cmd_name not in self.commands:
+            import_module(f"osprovider.cli.{_HOMES.get(cmd_name, _ALL)}")
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all; see click's."""
+        import_module(f"osprovider.cli.{_ALL}")
+        return super().list_commands(ctx)
 
     def main(self, *_: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click declares it
         """Run the command that the process was called with; see click's ``BaseCommand.main``.

@@ -17,7 +17,6 @@ from osprovider.guest.host import HostGuest
 from osprovider.images import formats, streams, tree
 from osprovider.images.archive import dump, unpack
 from osprovider.images.detach import detach
-from osprovider.images.diskimage import contents, convert
 from osprovider.images.prepare import Job, Made, look, make_tree
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
@@ -109,6 +108,8 @@ def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.Format], root
 
 def _disk(job: Job, path: Path, kind: formats.Format, limit: int) -> Made:
     """Take a disk, or a file system, as it is."""
+    from osprovider.images.diskimage import contents, convert  # dear to import, and an archive needs neither
+
     size = path.stat().st_size
     with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
         convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)

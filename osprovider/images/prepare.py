@@ -25,12 +25,11 @@ from osprovider.background import Task, background
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents, scan_ranges
-from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, reason_of
+from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, OutOfSpace, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import DRIVERS
 from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
-from osprovider.images.builder.bootstrap import OutOfSpace
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter

@@ -239,7 +239,7 @@ def test_man_pages_have_no_mistake(name: str, tmp_path: Path) -> None:
 
 
 def test_every_command_has_a_man_page() -> None:
-    from osprovider.cli import main
+    from osprovider.cli.gathered import main
 
     expected = {"osprovider"}
     for name, command in main.commands.items():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osprovider.errors import ImageError, ToolError
+from osprovider.errors import ImageError, OutOfSpace, ToolError
 from osprovider.guest.protocol import Guest
 from osprovider.images.builder import archives, causes, reproducible
 from osprovider.images.builder.archives import Source
@@ -23,7 +23,7 @@ from osprovider.images.builder.isolation import Fetching, run_isolated
 from osprovider.images.builder.watch import Watch
 from osprovider.images.recipe import Recipe
 
-__all__ = ["LEFT_FOR_BUILD", "OutOfSpace", "install", "run_script"]
+__all__ = ["LEFT_FOR_BUILD", "install", "run_script"]
 
 _INITRAMFS = "/etc/initramfs-tools/conf.d/osprovider"
 _POLICY = "/usr/sbin/policy-rc.d"
@@ -52,10 +52,6 @@ _PREPARED = {
     "/etc/hosts": _HOSTS,
     "/etc/resolv.conf": "",
 }
-
-
-class OutOfSpace(ImageError):  # noqa: N818 - its name is what it is
-    """The tree's file system filled up."""
 
 
 def install(recipe: Recipe, guest: Guest, root: Path, scratch: Path, *, proxy: str | None = None) -> int:
