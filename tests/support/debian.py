@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["lay_debian"]
+__all__ = ["MORTAL", "lay_debian"]
 
 # mmdebstrap mounts /proc, /sys and more into the tree: in namespaces that end, with every process and mount in them,
 # when the thread that started them does (util-linux, setpriv(1)).
-_MORTAL = (
+MORTAL = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
 )
@@ -39,7 +39,7 @@ def lay_debian(root: Path, include: Sequence[str] = (), packages: Sequence[Path]
     ]
     env = {**os.environ, "TMPDIR": str(root.parent)}  # it leaves a directory there where it is killed
     with tempfile.TemporaryFile() as log:
-        words = [*_MORTAL, *command]
+        words = [*MORTAL, *command]
         done = subprocess.run(words, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         log.seek(0)
         assert done.returncode == 0, log.read().decode(errors="replace")[-4000:]

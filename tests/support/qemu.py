@@ -180,11 +180,11 @@ def boot(
     Args:
         disk: the image file.
         directory: an existing directory for the console's log (``console.log``), QEMU's messages and its variables.
-        key: the private key to log in with by ssh; without one, the guest has no network.
+        key: the private key to log in with by ssh, which takes a network.
         further_disks: disks beside the first, of the same kind.
         firmware: BIOS or UEFI.
         kernel: in place of what the disk has.
-        network: addresses of the network; `UserNetwork`'s own where not given.
+        network: addresses of the network; without them and a key, the guest has none.
         disk_format: ``raw`` or ``qcow2``; never guessed.
         sector_size: logical and physical sectors of the virtual disk, in bytes.
         memory: MiB.
@@ -194,6 +194,7 @@ def boot(
     errors = directory / "qemu.log"
     snapshot = "on" if keep_disk else "off"
     smm = "on" if firmware is Firmware.SECURE else "off"
+    network = network or (UserNetwork() if key else None)
     port = _free_port() if key else 0
     command = [
         # Nothing of a run that is killed goes on.
@@ -204,7 +205,7 @@ def boot(
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
         *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot},cache=unsafe", sector_size),
-        *(_network_options(network or UserNetwork(), port) if key else []),
+        *(_network_options(network, port) if network else []),
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
         *(_secure_options(directory) if firmware is Firmware.SECURE else []),
         *(_kernel_options(kernel) if kernel else []),
@@ -229,11 +230,9 @@ def _disk_options(disks: Sequence[Path], how: str, sector_size: int) -> list[str
 
 
 def _network_options(network: UserNetwork, port: int) -> list[str]:
-    """Return the options that attach a NIC, with a loopback `port` of this machine's that leads to the guest's ssh."""
-    nic = (
-        f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address},"
-        f"hostfwd=tcp:127.0.0.1:{port}-{network.address}:22"
-    )
+    """Return the options that attach a NIC, with a loopback `port` of this machine's, if any, that leads to its ssh."""
+    way_in = f",hostfwd=tcp:127.0.0.1:{port}-{network.address}:22" if port else ""
+    nic = f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address}{way_in}"
     return ["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"]
 
 

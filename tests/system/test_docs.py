@@ -129,6 +129,11 @@ def _nothing(site: Site, block: Block, command: Command) -> None:
     """What takes an instance that runs; the end-to-end tests have one."""
 
 
+def _elsewhere(site: Site, block: Block, command: Command) -> None:
+    """What changes the node's own keyrings; the tests that build Ubuntu run it (`tests.support.ubuntu`)."""
+    assert "--include=ubuntu-keyring" in block.text, str(block)
+
+
 _RUNNERS: dict[str, Callable[[Site, Block, Command], None]] = {
     "osprovider": _run_osprovider,
     "gnt-instance": _run_ganeti,
@@ -137,6 +142,9 @@ _RUNNERS: dict[str, Callable[[Site, Block, Command], None]] = {
     "apt": _run_apt,
     "ssh": _nothing,
     "ping": _nothing,
+    "mmdebstrap": _elsewhere,
+    "install": _elsewhere,
+    "rm": _elsewhere,
 }
 
 

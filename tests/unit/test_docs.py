@@ -34,7 +34,7 @@ KINDS: dict[str, type] = {
     "subnets": Subnet,
     "instances": InstanceFile,
 }
-PROGRAMS = {"osprovider", "gnt-instance", "gnt-os", "make", "apt", "ssh", "ping"}
+PROGRAMS = {"osprovider", "gnt-instance", "gnt-os", "make", "apt", "ssh", "ping", "mmdebstrap", "install", "rm"}
 
 
 def _of(rule: str) -> list[Block]:

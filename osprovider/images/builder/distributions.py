@@ -31,15 +31,21 @@ class Keyring:
     Attributes:
         path: the file.
         package: what brings it.
+        hint: what a message says of the package behind its name.
     """
 
     path: Path
     package: str
+    hint: str = ""
 
 
 KEYRINGS = {
     "debian": Keyring(Path("/usr/share/keyrings/debian-archive-keyring.gpg"), "debian-archive-keyring"),
-    "ubuntu": Keyring(Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"), "ubuntu-keyring"),
+    "ubuntu": Keyring(
+        Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
+        "ubuntu-keyring",
+        " (images.md has the way for Debian 12, which lacks it)",
+    ),
 }
 """Whose signatures are trusted by default, whatever else this node's apt trusts."""
 

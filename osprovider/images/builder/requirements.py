@@ -40,9 +40,9 @@ def _problems(recipe: Recipe, definition: str) -> Iterator[str]:
     if not recipe.keyring.is_file():
         way_out = "put the keys there"
         if build.keyring is None:
-            package = KEYRINGS[distribution(build)].package
-            way_out = f"apt install {package}, or put the keys into keys/ and name the file in build.keyring of "
-            way_out += definition
+            keys = KEYRINGS[distribution(build)]
+            way_out = f"apt install {keys.package}{keys.hint}, or put the keys into keys/ and name the file in "
+            way_out += f"build.keyring of {definition}"
         yield f"{recipe.keyring} is missing; {way_out}"
     named = {
         **{f"build.repositories.{name}.keyring": path for name, path in recipe.repository_keyrings.items()},

@@ -23,7 +23,7 @@ from osprovider.manifest import Manifest
 from tests.support.leftovers import no_leftovers
 from tests.support.login import Shell, log_in
 from tests.support.old_contents import assert_files_show_nothing_old, assert_holes_are_zero, fill
-from tests.support.qemu import KERNEL_ARGS, ExternalKernel, Firmware, Guest, boot
+from tests.support.qemu import KERNEL_ARGS, ExternalKernel, Firmware, Guest, UserNetwork, boot
 from tests.support.runs import locked
 from tests.support.template import shared_cache
 from tests.system.create.site import Site, attached
@@ -33,6 +33,7 @@ __all__ = [
     "Cell",
     "Installed",
     "Prepared",
+    "System",
     "boot_and_look",
     "install",
     "log_in_as_root",
@@ -48,7 +49,6 @@ MIB = 1 << 20
 CONSOLES = "BOOT_CONSOLES"
 """The environment variable that names a directory for the consoles' logs to stay in."""
 
-_IMAGE = "bootable"
 # The least that boots with systemd under everything, and makes its own menu.
 _DEFINITION = """\
 build:
@@ -67,6 +67,22 @@ _BOOT_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
+class System:
+    """What is installed.
+
+    Attributes:
+        image: its name.
+        definition: in YAML; None where it is shipped.
+    """
+
+    image: str = "bootable"
+    definition: str | None = _DEFINITION
+
+
+_BOOTABLE = System()
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One way to divide a disk and to boot it.
 
@@ -81,6 +97,7 @@ class Cell:
         sector_size: of the disk as the guest sees it, in bytes.
         updates: the guest's own update-grub is run, and it boots again.
         disks: sizes of further disks, in MiB.
+        network: what its NIC is connected to; without one it has none.
         answers: commands of the guest's, and what their answers match.
     """
 
@@ -95,6 +112,7 @@ class Cell:
     sector_size: int = 512
     updates: bool = False
     disks: tuple[int, ...] = ()
+    network: UserNetwork | None = None
     answers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
@@ -103,15 +121,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What all cells share.
+    """What all cells of a system share.
 
     Attributes:
         cache: of osprovider's, with the template.
         kernel: the template's, as files of the node's.
+        system: what the template is of.
     """
 
     cache: Path
     kernel: ExternalKernel
+    system: System
 
     @property
     def manifest(self) -> Manifest:
@@ -149,11 +169,13 @@ class Installed:
         return f"root={path} {_HYPERVISOR_ARGS} console=ttyS0,38400"
 
 
-def prepare(run_directory: Path) -> Prepared:
+def prepare(run_directory: Path, system: System = _BOOTABLE) -> Prepared:
     """The template that all cells are made of, built by the first process of the run to ask, and its kernel."""
-    cache = shared_cache(run_directory, "boot-cache", _IMAGE, _DEFINITION)
-    prepared = Prepared(cache, ExternalKernel(run_directory / "boot-vmlinuz", run_directory / "boot-initrd", ""))
-    with locked(run_directory / "boot-kernel.lock"):
+    place = run_directory / f"boot-{system.image}"
+    place.mkdir(exist_ok=True)
+    cache = shared_cache(place, image=system.image, definition=system.definition)
+    prepared = Prepared(cache, ExternalKernel(place / "vmlinuz", place / "initrd", ""), system)
+    with locked(place / "kernel.lock"):
         if not prepared.kernel.kernel.exists():
             (template,) = cache.glob("templates/*/template.img")
             (kernel,) = prepared.manifest.kernels
@@ -166,12 +188,13 @@ def prepare(run_directory: Path) -> Prepared:
 
 def make_site(directory: Path, prepared: Prepared) -> Site:
     """A site that knows the template's image."""
-    site = Site(directory, prepared.cache)
-    site.write(f"images/{_IMAGE}.yaml", _DEFINITION)
+    site, system = Site(directory, prepared.cache), prepared.system
+    if system.definition is not None:
+        site.write(f"images/{system.image}.yaml", system.definition)
     return site
 
 
-def write_variant(site: Site, keys: Mapping[str, Any], image: str = _IMAGE) -> None:
+def write_variant(site: Site, keys: Mapping[str, Any], image: str = _BOOTABLE.image) -> None:
     """Write the variant ``cell``, whose guests can be emulated and looked into, with further keys."""
     boot = {"kernel_args": ["quiet", *KERNEL_ARGS], **keys.get("boot", {})}
     variant = {"image": image, "users": _USERS, **keys, "boot": boot}
@@ -189,7 +212,7 @@ def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
     firmware = [] if cell.start == "kernel" else [cell.start]
     layout = {"table": cell.table, "filesystem": cell.filesystem, "firmware": firmware, **cell.layout}
     # Nothing is made zero but what has to be.
-    write_variant(site, {"layout": layout, "wipe": "none", **cell.variant})
+    write_variant(site, {"layout": layout, "wipe": "none", **cell.variant}, prepared.system.image)
     files = [site.disk(_DISK_MIB * MIB)]
     files += [site.disk(size * MIB, name=f"disk{number}.raw") for number, size in enumerate(cell.disks, 1)]
     for file in files:
@@ -203,7 +226,7 @@ def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
             None,
             variant="cell",
             disks=[{"path": str(disk)} for disk in disks],
-            nics=[],
+            nics=_nics(cell.network),
             hypervisor=xen if is_xen else "kvm",
             hypervisor_parameters=_hypervisor_parameters(cell, prepared),
         )
@@ -216,6 +239,11 @@ def install(cell: Cell, scratch: Path, prepared: Prepared) -> Installed:
 def partitions_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """A plan's partitions of disk 0, by role."""
     return {part["role"]: part for part in plan["table"]["partitions"]}
+
+
+def _nics(network: UserNetwork | None) -> list[dict[str, str]]:
+    """The instance's NICs, in the subnet that the site knows."""
+    return [{"mac": network.mac, "ip": network.address, "mode": "bridged", "link": "lab0"}] if network else []
 
 
 def _hypervisor_parameters(cell: Cell, prepared: Prepared) -> dict[str, str]:
@@ -245,15 +273,16 @@ def _booted(installed: Installed, prepared: Prepared) -> Iterator[tuple[Guest, S
         further_disks=further_disks,
         firmware=Firmware.UEFI if cell.start == "uefi" else Firmware.BIOS,
         kernel=kernel,
+        network=cell.network,
         sector_size=cell.sector_size,
         keep_disk=False,
     ) as guest:
         yield guest, log_in_as_root(guest)
 
 
-def show(cell: Cell, scratch: Path, run_directory: Path) -> None:
+def show(cell: Cell, scratch: Path, run_directory: Path, system: System = _BOOTABLE) -> None:
     """Install a cell, boot it, and see that everything is as it should be."""
-    prepared = prepare(run_directory)
+    prepared = prepare(run_directory, system)
     with no_leftovers([scratch]):
         installed = install(cell, scratch, prepared)
         _assert_nothing_old(installed, prepared.manifest)

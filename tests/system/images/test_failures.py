@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -20,7 +21,6 @@ from osprovider.config.model import BootstrapBuild, Image, Repository
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
 from osprovider.images.builder import bootstrap, distributions, requirements
-from osprovider.images.builder.distributions import Keyring
 from osprovider.images.recipe import Recipe
 from tests.support.http_server import serve, serving
 from tests.support.leftovers import no_leftovers
@@ -280,11 +280,13 @@ def test_what_a_build_names_is_looked_at_before_it_begins(build: dict[str, Any],
 
 
 def test_the_keys_of_a_distribution_that_are_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keyring = Keyring(tmp_path / "none.gpg", "ubuntu-keyring")
+    keyring = dataclasses.replace(distributions.KEYRINGS["ubuntu"], path=tmp_path / "none.gpg")
     monkeypatch.setitem(distributions.KEYRINGS, "ubuntu", keyring)
     image = Image(build=BootstrapBuild(suite="noble"))
     with pytest.raises(
-        ImageError, match=r"none\.gpg is missing; apt install ubuntu-keyring, or put the keys into keys/"
+        ImageError,
+        match=r"none\.gpg is missing; apt install ubuntu-keyring \(images\.md has the way for Debian 12, which "
+        r"lacks it\), or put the keys into keys/",
     ):
         requirements.require_tools(Recipe("bad", image, "ext4"))
 
