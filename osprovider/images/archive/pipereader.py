@@ -46,12 +46,8 @@ class PipeReader:
         Raises:
             ImageError: there are fewer.
         """
-        while len(self._data) - self._used < size:
-            if not (more := os.read(self._fd, _CHUNK)):
-                raise self._cut_off(self._before + len(self._data))
-            self._data += more
         start = self._used
-        self._used += size
+        self._pass(size)
         return bytes(self._data[start : self._used])
 
     def change(self, data: bytes) -> None:
@@ -77,8 +73,8 @@ class PipeReader:
         if size > _SPLICE_FROM:
             yield self.passed()
             self._move(target, size)
-        elif size:
-            self.take(size)
+        else:
+            self._pass(size)
         yield from self.due()
 
     def due(self) -> Iterator[bytes]:
@@ -101,6 +97,14 @@ class PipeReader:
         self._data.clear()
         self._used = 0
         return data
+
+    def _pass(self, size: int) -> None:
+        """Have the next bytes read."""
+        while len(self._data) - self._used < size:
+            if not (more := os.read(self._fd, _CHUNK)):
+                raise self._cut_off(self._before + len(self._data))
+            self._data += more
+        self._used += size
 
     def _move(self, target: int, size: int) -> None:
         """Have the kernel move the next bytes, of which none were read yet."""

@@ -61,6 +61,12 @@ def configure(site: Site, path: Path, **more: str) -> None:
     site.write("images/small.yaml", "".join(f"{key}: {value}\n" for key, value in lines.items()))
 
 
+def sha256_of(path: Path) -> str:
+    """As a definition states it."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
 def build(site: Site, *options: str) -> Outcome:
     return site.command("image", "build", "small", *options)
 
@@ -94,6 +100,13 @@ PHASES = [
 """What is prepared, and the step of which it is in the middle."""
 
 
+def define_to_interrupt(site: Site, kind: str) -> None:
+    """Define an image that takes a while. A dump is hashed while it is unpacked."""
+    path = define(site, kind, data_bytes=256 * MIB)
+    if kind == "dump":
+        configure(site, path, checksums=sha256_of(path))
+
+
 def interrupted(site: Site, step: str, sign: signal.Signals) -> tuple[int, str]:
     """Send a signal to a preparation as soon as it says that it is at a step; returns its status and what it said.
 
@@ -124,7 +137,7 @@ def interrupted(site: Site, step: str, sign: signal.Signals) -> tuple[int, str]:
 
 @pytest.mark.parametrize(("kind", "step"), PHASES)
 def test_killed_in_the_middle_of_a_step_it_leaves_nothing_after_the_next_run(kind: str, step: str, site: Site) -> None:
-    define(site, kind, data_bytes=256 * MIB)
+    define_to_interrupt(site, kind)
     with no_leftovers([site.directory, site.cache]):
         status, said = interrupted(site, step, signal.SIGKILL)
     assert status == -signal.SIGKILL, said
@@ -134,7 +147,7 @@ def test_killed_in_the_middle_of_a_step_it_leaves_nothing_after_the_next_run(kin
 
 @pytest.mark.parametrize(("kind", "step"), PHASES)
 def test_asked_to_stop_in_the_middle_of_a_step_it_leaves_nothing_at_once(kind: str, step: str, site: Site) -> None:
-    define(site, kind, data_bytes=256 * MIB)
+    define_to_interrupt(site, kind)
     with no_leftovers([site.directory, site.cache]):
         status, said = interrupted(site, step, signal.SIGTERM)
     assert status == 1, said
@@ -183,6 +196,22 @@ def test_it_takes_little_memory_however_large_the_image_is(kind: str, site: Site
     assert peak.processes, "nothing was seen"
     assert peak.anonymous_bytes < 200 * MIB, peak.processes
     assert peak.bytes < (200 if kind.startswith("tar") else 250) * MIB, peak.processes
+
+
+# -- many files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_tar_of_little_else_than_empty_files_has_room_for_them(site: Site) -> None:
+    tree = site.directory / "tree"
+    small_system.lay_out(tree)
+    (tree / "many").mkdir()
+    for number in range(60_000):
+        (tree / f"many/{number}").touch()
+    path = site.directory / "many.tar"
+    subprocess.run(["tar", "-cf", path, "-C", tree, "."], check=True)
+    shutil.rmtree(tree)
+    configure(site, path)
+    built(site)
 
 
 # -- old systems ------------------------------------------------------------------------------------------------------
@@ -404,7 +433,7 @@ def test_nobody_but_the_sandbox_looks_into_a_source_with_another_checksum(kind: 
 @pytest.mark.parametrize("damage", [cut_off, flip])
 def test_of_a_damaged_source_it_is_the_checksum_that_is_told(damage: Callable[[Path], None], site: Site) -> None:
     path = define(site, "tar.gz", data_bytes=MIB)
-    configure(site, path, checksums=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+    configure(site, path, checksums=sha256_of(path))
     damage(path)
     outcome = build(site)
     assert outcome.status == 1
