@@ -155,8 +155,10 @@ def _reason(path: Path, error: OSError) -> str:
         case errno.ETXTBSY:
             return "is in use by the kernel (swap, or a program that runs from it): end that first"
         case errno.EBUSY:
-            users = find_users(path.stat()) or openers(path) or ["something in another mount namespace"]
-            return f"is in use: {', '.join(users)}; end that first"
+            who = ", ".join(find_users(path.stat()))
+            # Else who has it open, who need not be the one that keeps us from it.
+            who = who or " or ".join([*openers(path), "something in another mount namespace"])
+            return f"is in use: {who}; end that first"
         case _:
             return f"cannot be opened: {reason_of(error)}"
 

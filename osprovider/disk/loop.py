@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import random
 import stat
 import struct
 import time
@@ -38,7 +39,7 @@ _AUTOCLEAR = 4
 # limit, the flags and a name to show are ours to set, then the reserved words.
 _CONFIG = struct.Struct("=II QQQ QQ IIII 64s64s32s2Q 8Q")
 
-_ATTACH_TRIES = 100
+_ATTACH_SECONDS = 30.0  # how long others may be quicker, or hold what the kernel calls free
 _DETACH_SECONDS = 5.0  # how long somebody who only takes a look (blkid, losetup) may keep a device busy
 _FULL = 32 << 20  # more than what an ext4 without room keeps to itself and calls free: 4096 blocks (sysfs-fs-ext4)
 
@@ -107,14 +108,16 @@ def _attach(path: Path, offset: int, size: int, *, read_only: bool, sector_size:
             *(os.fsencode(path)[:63], b"", b"", 0, 0),
             *([0] * 8),
         )
-        for _ in range(_ATTACH_TRIES):
+        deadline = time.monotonic() + _ATTACH_SECONDS
+        while time.monotonic() < deadline:
             number = _free_number(path)
             fd = _configure(number, mode, config, path)
             if fd is not None:
                 return fd, number
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - not all at the same moment again
     finally:
         os.close(backing)
-    raise DeviceError(f"{path}: no free loop device in {_ATTACH_TRIES} tries: too many others take them; try again")
+    raise DeviceError(f"{path}: no free loop device in {_ATTACH_SECONDS:.0f} s: others hold them; try again")
 
 
 def _free_number(path: Path) -> int:
@@ -151,7 +154,6 @@ def _configure(number: int, mode: int, config: bytes, path: Path) -> int | None:
     except OSError as error:
         os.close(fd)
         if error.errno in {errno.EBUSY, errno.EAGAIN, errno.ENXIO}:
-            time.sleep(0.01)
             return None
         raise DeviceError(f"{path}: cannot be attached to {node}: {reason_of(error)}") from error
     except BaseException:

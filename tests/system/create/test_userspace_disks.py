@@ -137,7 +137,7 @@ def test_storage_that_fails_while_it_is_sent_to_has_no_table_and_the_next_run_wo
         outcome = _create(site, f"file:{disk}")
     assert outcome.status == 1
     assert f"file:{disk}: cannot be written: " in outcome.last_line
-    assert "input/output error" in outcome.last_line
+    assert "Input/output error" in outcome.last_line
     assert subprocess.run(["sfdisk", "--json", backing], capture_output=True, check=False).returncode != 0
     site.created(backing)
 
