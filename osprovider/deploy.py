@@ -28,7 +28,7 @@ from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
 from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, loader, partitions, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
-from osprovider.disk.datadisks import DataDisk
+from osprovider.disk.datadisks import ClaimedDisk
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
@@ -59,7 +59,7 @@ class _Order:
     image: Image
     image_name: str
     hooks: tuple[Hook, ...]
-    others: tuple[DataDisk, ...] = ()
+    others: tuple[ClaimedDisk, ...] = ()
 
     def plan(self, device: Device, template: Template | None = None) -> Plan:
         """The plan for a disk, complete once there is a template; refused where this node cannot carry it out."""

@@ -28,14 +28,14 @@ from osprovider.manifest import Distribution
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["DataDisk", "claimed", "make"]
+__all__ = ["ClaimedDisk", "claimed", "make"]
 
 _XFS_IN_PROGRESS = 126  # sb_inprogress: mkfs.xfs clears it last; the other mkfs write what tells of them last
 _FIRMWARE_VOLUME = (40, b"_FVH")  # the start of an OVMF_VARS.fd (UEFI PI specification 1.7, volume 3, section 3.2.1)
 
 
 @dataclass(frozen=True, slots=True)
-class DataDisk:
+class ClaimedDisk:
     """A disk that is ours until the claim ends, and what becomes of it now that it was looked at.
 
     Attributes:
@@ -50,7 +50,7 @@ class DataDisk:
 
 
 @contextmanager
-def claimed(plans: Sequence[DiskPlan], run_directory: Path) -> Iterator[tuple[DataDisk, ...]]:
+def claimed(plans: Sequence[DiskPlan], run_directory: Path) -> Iterator[tuple[ClaimedDisk, ...]]:
     """Take all of them, look at each, and settle what becomes of it.
 
     Args:
@@ -72,13 +72,13 @@ def claimed(plans: Sequence[DiskPlan], run_directory: Path) -> Iterator[tuple[Da
             found = _look(device)
             settled = settle(plan, size, found)
             types = sorted({each.type for each in found} - {settled.filesystem if settled.use == "swap" else ""})
-            disks.append(DataDisk(settled, device, "" if settled.keep else " and ".join(types)))
+            disks.append(ClaimedDisk(settled, device, "" if settled.keep else " and ".join(types)))
         _require([disk.plan for disk in disks if not disk.plan.keep])
         yield tuple(disks)
 
 
 def make(
-    disks: Sequence[DataDisk], distribution: Distribution, policy: Literal["auto", "zero", "discard", "none"]
+    disks: Sequence[ClaimedDisk], distribution: Distribution, policy: Literal["auto", "zero", "discard", "none"]
 ) -> None:
     """Make what the plans say on all disks that are not kept, and wait until they have it.
 
