@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,12 @@ def _shared_keyrings(directory: Path) -> Path:
             begun = directory / "keyrings.begun"
             shutil.rmtree(begun, ignore_errors=True)  # of a process whose attempt failed
             shutil.copytree(_KEYRINGS, begun)
-            for command in _documented():
-                words = [*MORTAL, "sh", "-c", _IN_PLACE, str(begun), *command.words]
-                env = {**os.environ, "TMPDIR": str(directory)}  # mmdebstrap leaves a directory there where it is killed
-                done = subprocess.run(words, cwd=directory, env=env, check=False, capture_output=True, text=True)
-                assert done.returncode == 0, f"{command}: {done.stderr[-4000:]}"
+            with tempfile.TemporaryDirectory(dir=directory) as place:
+                env = {**os.environ, "TMPDIR": place}  # mmdebstrap leaves a directory there where it is killed
+                for command in _documented():
+                    words = [*MORTAL, "sh", "-c", _IN_PLACE, str(begun), *command.words]
+                    done = subprocess.run(words, cwd=place, env=env, check=False, capture_output=True, text=True)
+                    assert done.returncode == 0, f"{command}: {done.stderr[-4000:]}"
             begun.rename(finished)
     return finished
 
