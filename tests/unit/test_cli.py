@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from osprovider.cli.gathered import main
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAN = ("plan", "web1.example.org", "--variant", "debian-12")
@@ -260,3 +264,27 @@ def test_a_script_tells_of_a_wrong_argument_in_one_line(words: tuple[str, ...], 
     script = CHECKOUT / "scripts" / words[0]
     done = subprocess.run([script, *words[1:]], env={}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"osprovider: {said}\n")
+
+
+def commands(group: click.Group, *words: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command beneath a group."""
+    for name, command in group.commands.items():
+        yield (*words, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *words, name)
+
+
+@pytest.mark.parametrize("words", list(commands(main)), ids=" ".join)
+def test_a_command_is_found_without_all_the_others(words: tuple[str, ...]) -> None:
+    call = "import atexit, sys; from osprovider.cli import main; atexit.register(lambda: print(*sys.modules)); main()"
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", call, *words, "--help"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown, _, imported = done.stdout.rstrip().rpartition("\n")
+    assert shown.startswith(f"Usage: -c {' '.join(words)} ")
+    is_group = "Commands:" in shown
+    assert ("osprovider.cli.gathered" in imported.split()) == is_group
