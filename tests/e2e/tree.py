@@ -96,8 +96,9 @@ def shared_node_tree(directory: Path, package: Path) -> NodeTree:
             with ThreadPoolExecutor(1) as beside:
                 cache = beside.submit(shared_cache, directory)
                 root = build_node_tree(begun, [package]).root
+            prepared = [cache.result() / name for name in ("history", "templates")]
             target = root / "var/cache/ganeti-osprovider"
-            subprocess.run(["cp", "--archive", "--sparse=always", f"{cache.result()}/.", str(target)], check=True)
+            subprocess.run(["cp", "--archive", "--sparse=always", *prepared, target], check=True)
             # The tree's own osprovider has nothing left to do where it takes the template for what it would build.
             run_in_tree(root, ["osprovider", "image", "build", IMAGE], timeout=900)
             begun.rename(finished)

@@ -8,13 +8,14 @@ Not for: Ganeti's own instances; these it starts itself.
 
 from __future__ import annotations
 
+import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 
 from tests.support.console import ConsoleLog
@@ -30,6 +31,8 @@ _SECURE_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
 _SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
 _SECURE_FLASH = "driver=cfi.pflash01,property=secure,value=on"
 
+
+_ports = count(2200)
 
 TIMER = "no_timer_check"
 """What an emulated kernel is started with: it would else panic now and then, where the machine is busy, over a timer
@@ -195,7 +198,7 @@ def boot(
     snapshot = "on" if keep_disk else "off"
     smm = "on" if firmware is Firmware.SECURE else "off"
     network = network or (UserNetwork() if key else None)
-    port = _free_port() if key else 0
+    address, port = _own_place() if key else ("", 0)
     command = [
         # Nothing of a run that is killed goes on.
         *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
@@ -205,7 +208,7 @@ def boot(
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
         *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot},cache=unsafe", sector_size),
-        *(_network_options(network, port) if network else []),
+        *(_network_options(network, address, port) if network else []),
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
         *(_secure_options(directory) if firmware is Firmware.SECURE else []),
         *(_kernel_options(kernel) if kernel else []),
@@ -213,7 +216,7 @@ def boot(
     with console.open("wb") as said, errors.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=log)
     try:
-        yield Guest(process, ConsoleLog(console), SshTarget("127.0.0.1", key, port=port) if key else None, errors)
+        yield Guest(process, ConsoleLog(console), SshTarget(address, key, port=port) if key else None, errors)
     finally:
         process.kill()
         process.communicate()  # closes what was typed to
@@ -229,9 +232,9 @@ def _disk_options(disks: Sequence[Path], how: str, sector_size: int) -> list[str
     return words
 
 
-def _network_options(network: UserNetwork, port: int) -> list[str]:
-    """Return the options that attach a NIC, with a loopback `port` of this machine's, if any, that leads to its ssh."""
-    way_in = f",hostfwd=tcp:127.0.0.1:{port}-{network.address}:22" if port else ""
+def _network_options(network: UserNetwork, address: str, port: int) -> list[str]:
+    """Return the options that attach a NIC, with a loopback `address` and `port`, if any, that lead to its ssh."""
+    way_in = f",hostfwd=tcp:{address}:{port}-{network.address}:22" if port else ""
     nic = f"user,id=nic0,restrict=on,net={network.subnet},host={network.gateway},dhcpstart={network.address}{way_in}"
     return ["-netdev", nic, "-device", f"virtio-net-pci,netdev=nic0,mac={network.mac}"]
 
@@ -266,9 +269,11 @@ def _escaped(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def _free_port() -> int:
-    """Return a TCP port of the loopback interface's that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _own_place() -> tuple[str, int]:
+    """Return an address of the loopback interface's, which has all of 127.0.0.0/8, and a TCP port.
+
+    Both are for this process alone, whose number has 22 bits at most: a port of 127.0.0.1 that is free now may be
+    another's in a moment.
+    """
+    pid = os.getpid()
+    return f"127.{pid >> 14}.{(pid >> 7) % 128 + 1}.{pid % 128 + 1}", next(_ports)

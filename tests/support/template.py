@@ -1,4 +1,6 @@
-"""Templates, each built once a run and shared by every test that needs it: building takes half a minute.
+"""Templates and the libguestfs appliance, each built once a run and shared by every test that needs it.
+
+A template takes half a minute, the appliance a quarter.
 
 Not for: tests of building itself.
 """
@@ -7,11 +9,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.runs import locked
 
-__all__ = ["CHECKOUT", "IMAGE", "shared_cache"]
+__all__ = ["CHECKOUT", "IMAGE", "copy_cache", "shared_cache", "with_appliance"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGE = "debian-12"
@@ -19,6 +22,8 @@ IMAGE = "debian-12"
 
 def shared_cache(directory: Path, name: str = "cache", image: str = IMAGE, definition: str | None = None) -> Path:
     """Return a cache directory of osprovider's with the template of an image, built by the first process to ask.
+
+    It has the run's appliance as well.
 
     Args:
         directory: the run's.
@@ -28,7 +33,8 @@ def shared_cache(directory: Path, name: str = "cache", image: str = IMAGE, defin
     """
     cache = directory / name
     with locked(directory / f"{name}.lock"):
-        if not (ready := directory / f"{name}.ready").exists():  # the appliance may lie in the cache already
+        if not (ready := directory / f"{name}.ready").exists():
+            with_appliance(cache, directory)
             environment = {
                 "PATH": os.environ["PATH"],
                 "OSPROVIDER_CONFIG_DIR": str(config := directory / f"{name}-config"),
@@ -43,3 +49,32 @@ def shared_cache(directory: Path, name: str = "cache", image: str = IMAGE, defin
             assert done.returncode == 0, done.stderr[-4000:]
             ready.touch()
     return cache
+
+
+def with_appliance(cache: Path, directory: Path) -> Path:
+    """Have a cache, which is made where it is missing, keep its appliance where all of the run do; returns it.
+
+    Args:
+        cache: of osprovider's.
+        directory: the run's.
+    """
+    shared = directory / "appliance"
+    shared.mkdir(exist_ok=True)
+    cache.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        (cache / "appliance").symlink_to(shared)
+    return cache
+
+
+def copy_cache(cache: Path, target: Path, *, link: bool = True) -> Path:
+    """Make a cache with what is prepared in another one, and nothing that other processes do there; returns it.
+
+    Args:
+        cache: one with the run's appliance, which both have then.
+        target: missing.
+        link: the templates are the same files, and not to be changed.
+    """
+    target.mkdir()
+    what = [path for name in ("appliance", "history", "sources", "templates") if (path := cache / name).exists()]
+    subprocess.run(["cp", "--archive", "--link" if link else "--sparse=always", *what, target], check=True)
+    return target

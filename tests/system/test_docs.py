@@ -6,7 +6,6 @@ import argparse
 import doctest
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from osprovider.config.schema import bind
 from osprovider.errors import Problem
 from tests.support.documents import CHECKOUT, DOCUMENTS, Block, Command, blocks, commands
 from tests.support.leftovers import no_leftovers
-from tests.support.template import shared_cache
+from tests.support.template import copy_cache, shared_cache
 from tests.system.create.site import Outcome, Site, debugfs
 
 GIB = 1 << 30
@@ -43,9 +42,7 @@ def bare_site(run_directory: Path, tmp_path: Path) -> Iterator[Site]:
     """A site as the package makes it, with the prepared image in a cache of its own."""
     shared = shared_cache(run_directory)
     with tempfile.TemporaryDirectory(dir=run_directory) as directory, no_leftovers([tmp_path]):
-        cache = Path(directory) / "cache"
-        subprocess.run(["cp", "--archive", "--link", shared, cache], check=True)
-        site = Site(tmp_path, cache)
+        site = Site(tmp_path, copy_cache(shared, Path(directory) / "cache"))
         shutil.rmtree(site.config / "subnets")
         shutil.copy(CHECKOUT / "packaging" / "defaults.yaml", site.config)
         yield site

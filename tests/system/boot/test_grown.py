@@ -12,6 +12,7 @@ from osprovider.disk.esp import REMOVABLE_PATH
 from osprovider.disk.table import make_table, write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers
+from tests.support.template import with_appliance
 from tests.system.boot.matrix import Cell, Installed, boot_and_look, install, partitions_of, prepare, write_variant
 from tests.system.create.site import Site, sfdisk
 from tests.system.disk.support import put_esp
@@ -43,15 +44,11 @@ def _publish(path: Path, installed: Installed, run: Path) -> None:
 
 def test_a_disk_whose_esp_has_moved_boots_with_its_root_grown(scratch: Path, run_directory: Path) -> None:
     prepared = prepare(run_directory)
-    appliance = run_directory / "appliance"  # takes long to build, so the run has one
-    appliance.mkdir(exist_ok=True)
-    (cache := scratch / "cache").mkdir()
-    (cache / "appliance").symlink_to(appliance)
     (publisher := scratch / "publisher").mkdir()
     with no_leftovers([scratch]):
         cell = Cell("gpt", "ext4", "uefi", "moved")
         _publish(scratch / "published.raw", install(cell, publisher, prepared), scratch / "run")
-        site = Site(scratch, cache)
+        site = Site(scratch, with_appliance(scratch / "cache", run_directory))
         site.write("images/published.yaml", f"source: {scratch / 'published.raw'}\n")
         write_variant(site, {}, image="published")
         disk = site.disk(_DISK_MIB * _MIB)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.leftovers import no_leftovers
-from tests.support.template import shared_cache
+from tests.support.template import shared_cache, with_appliance
 from tests.system.create.cloud import Part, make_disk, make_filesystem
 from tests.system.create.published import Published
 from tests.system.create.site import Site
@@ -38,16 +38,11 @@ def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
         if label == "none":
             make_filesystem(image, parts[0])
         disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id, sector=sector)
-        cache = directory / "cache"
-        cache.mkdir()
-        (cache / "appliance").symlink_to(appliance)
-        site = Site(directory, cache)
+        site = Site(directory, with_appliance(directory / "cache", run_directory))
         site.write("images/published.yaml", f"source: {image}\n")
         site.write("variants/published.yaml", "image: published\n")
         return Published(site, image, {part.number: part for part in parts}, disk_id)
 
-    appliance = run_directory / "appliance"  # takes long to build, so the run has one
-    appliance.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run_directory, prefix="sites-") as name:
         base = Path(name)
         with no_leftovers([base]):

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4, uuid5
 from osprovider.ganeti.request import Script
 from osprovider.ganeti.synthesis import synthesize
 from osprovider.manifest import Manifest
-from tests.support.template import CHECKOUT
+from tests.support.template import CHECKOUT, copy_cache
 
 _MEASURE = """\
 import resource, subprocess, sys
@@ -77,8 +77,7 @@ class Site:
 
     def damaged_template(self, cache: Path) -> Path:
         """Go on with a copy of the cache, in which a bit of the one template is flipped; returns its image."""
-        subprocess.run(["cp", "--archive", "--sparse=always", self.cache, cache], check=True)
-        self.cache = cache
+        self.cache = copy_cache(self.cache, cache, link=False)
         (template,) = cache.glob("templates/*/template.img")
         extents = Manifest.from_json((template.parent / "manifest.json").read_bytes()).extents
         with template.open("r+b") as file:

@@ -87,11 +87,3 @@ def test_eight_creates_at_once(site: Site) -> None:
         said, _ = process.communicate()
         assert process.returncode == 0, said
     assert len({sfdisk(disk)["id"] for disk in disks}) == 8
-
-
-def test_a_damaged_template_is_noticed_and_made_again(site: Site, tmp_path: Path) -> None:
-    site.damaged_template(tmp_path / "cache")
-    disk = site.disk(3 * GIB)
-    outcome = site.created(disk)
-    assert "again" in outcome.said
-    assert _looks_installed(disk)

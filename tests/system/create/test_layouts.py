@@ -18,6 +18,7 @@ import pytest
 from tests.support.leftovers import no_leftovers
 from tests.support.runs import locked
 from tests.support.small_system import make_image
+from tests.support.template import with_appliance
 from tests.system.create.site import Site, attached, sfdisk
 
 MIB = 1 << 20
@@ -33,6 +34,7 @@ def small(run_directory: Path) -> Path:
     with locked(run_directory / "small.lock"):
         if not (directory / "ready").exists():
             directory.mkdir()
+            with_appliance(directory / "cache", run_directory)
             make_image("tar.gz", directory)
             prepared = _site(directory, directory).command("image", "build", "small")
             assert prepared.status == 0, prepared.said
@@ -307,6 +309,18 @@ def test_a_disk_whose_installation_failed_does_not_look_installed(place: Site, l
     assert outcome.status == 1
     assert "vmlinuz" in outcome.last_line
     assert signatures(disk) == set()
+
+
+def test_a_damaged_template_is_noticed_and_made_again(place: Site, tmp_path: Path) -> None:
+    place.damaged_template(tmp_path / "cache")
+    lay_out(place, LAYOUTS["gpt"])
+    disk = place.disk(SIZE)
+    environment = place.environment(disk, variant="small")
+    plan = place.plan(environment)
+    outcome = place.call("create", environment)
+    assert outcome.status == 0, outcome.said
+    assert "again" in outcome.said
+    assert_installed(disk, plan, "gpt")
 
 
 @pytest.mark.parametrize("layout", ["msdos, boot and swap", "none"])

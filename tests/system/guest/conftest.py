@@ -15,6 +15,7 @@ from osprovider.guest.appliance import appliance
 from osprovider.guest.mounting import Volume
 from osprovider.guest.resolve import opened
 from osprovider.paths import Directories
+from tests.support.template import with_appliance
 from tests.system.guest.backends import Root, access_list, entries, fsck, make_image, make_nested, mounted_here
 
 _numbers = count()
@@ -22,8 +23,8 @@ _numbers = count()
 
 @pytest.fixture(scope="session")
 def directories(run_directory: Path) -> Directories:
-    """The run's own cache, so that the appliance is built once for all tests, and a place to remember a failing KVM."""
-    found = Directories(cache=run_directory / "cache", run=run_directory / "run")
+    """A cache with the run's appliance, and a place to remember a failing KVM."""
+    found = Directories(cache=with_appliance(run_directory / "guest-cache", run_directory), run=run_directory / "run")
     found.run.mkdir(exist_ok=True)
     return found
 

@@ -22,7 +22,7 @@ from tests.support.http_server import Page, serving
 from tests.support.image_files import make_tar, template_image
 from tests.support.leftovers import no_leftovers
 from tests.support.mounts import mounted
-from tests.support.template import shared_cache
+from tests.support.template import shared_cache, with_appliance
 from tests.system.create.site import Site, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -43,11 +43,7 @@ TREES = {"tar.gz", "tar.zst", "dump", "dump pair"}
 def own_site(tmp_path: Path, run_directory: Path) -> Iterator[Site]:
     """A site with an empty cache, but for the libguestfs appliance."""
     with tempfile.TemporaryDirectory(dir=run_directory) as directory, no_leftovers([tmp_path]):
-        cache = Path(directory)
-        appliance = run_directory / "appliance"
-        appliance.mkdir(exist_ok=True)
-        (cache / "appliance").symlink_to(appliance)
-        yield Site(tmp_path, cache)
+        yield Site(tmp_path, with_appliance(Path(directory), run_directory))
 
 
 @dataclass(frozen=True, slots=True)

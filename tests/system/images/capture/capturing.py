@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.template import CHECKOUT, shared_cache
+from tests.support.template import CHECKOUT, copy_cache, shared_cache
 from tests.system.create.site import Site
 
 __all__ = ["GIB", "KINDS", "SECRET", "digest_of", "in_mount", "own_site", "small_system", "started"]
@@ -27,8 +27,7 @@ def own_site(run_directory: Path) -> Iterator[Site]:
     """A site with a cache of its own, in which the template of debian-12 is ready."""
     shared = shared_cache(run_directory)
     with tempfile.TemporaryDirectory(dir=run_directory) as name:
-        cache = Path(name) / "cache"
-        subprocess.run(["cp", "--archive", "--link", shared, cache], check=True)
+        cache = copy_cache(shared, Path(name) / "cache")
         (Path(name) / "site").mkdir()
         yield Site(Path(name) / "site", cache)
 
