@@ -15,6 +15,7 @@ import pytest
 
 from osprovider.disk.loop import loop_device
 from osprovider.layout import derived_uuid
+from tests.support.old_contents import fill
 from tests.support.runs import loop_devices
 from tests.system.create.cloud import ROOT, Part, read_partition, system
 from tests.system.create.published import Published
@@ -44,13 +45,10 @@ def tags(disk: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
-def disks_of(site: Site, *, fill: bytes = b"") -> list[Path]:
+def disks_of(site: Site, *, data_bytes: int = GIB) -> list[Path]:
     """Disk 0, three for data and one for swap."""
-    disks = [site.disk(size, name=f"disk{index}.raw") for index, size in enumerate([3 * GIB, *[GIB] * 3, 64 * MIB])]
-    for disk in disks[1:]:
-        with disk.open("r+b") as file:
-            file.write(fill * (disk.stat().st_size if fill else 0))
-    return disks
+    sizes = [3 * GIB, *[data_bytes] * 3, 64 * MIB]
+    return [site.disk(size, name=f"disk{index}.raw") for index, size in enumerate(sizes)]
 
 
 def called(site: Site, disks: list[Path], variant: str = VARIANT, **changes: Any) -> Outcome:
@@ -72,6 +70,12 @@ def uuids(site: Site, name: str = "web1.example.org") -> list[str]:
     return [derived_uuid(instance, f"disk {index} file system") for index in range(5)]
 
 
+def beginning(disk: Path) -> bytes:
+    """What tells what is on a disk."""
+    with disk.open("rb") as file:
+        return file.read(4 * MIB)
+
+
 def is_installed(disk: Path) -> bool:
     return subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
 
@@ -87,7 +91,9 @@ def inside(disk: Path, place: Path, script: str, *words: str) -> str:
 
 @pytest.mark.parametrize("kind", ["files", "loop-512", "loop-4096"])
 def test_each_is_made_as_the_variant_says_over_whatever_was_there(site: Site, kind: str) -> None:
-    files = disks_of(site, fill=b"\xa5")
+    files = disks_of(site, data_bytes=320 * MIB)  # the least that an xfs wants, and to spare
+    for file in files[1:]:
+        fill(file)
     subprocess.run(["mkfs.ext4", "-q", "-F", files[2]], check=True)
     subprocess.run(["sfdisk", "--quiet", files[3]], input=b"label: gpt\nsize=64MiB\n", check=True)
     with ExitStack() as stack:
@@ -245,11 +251,11 @@ def test_what_is_no_file_system_is_not_lost_at_a_reinstall(site: Site) -> None:
     created(site, disks)
     subprocess.run(["wipefs", "--quiet", "--all", disks[1]], check=True)
     subprocess.run(["sfdisk", "--quiet", disks[1]], input=b"label: gpt\nsize=64MiB\n", check=True)
-    before = [disk.read_bytes()[: 4 * MIB] for disk in disks]
+    before = [beginning(disk) for disk in disks]
     outcome = called(site, disks, reinstall=True)
     assert outcome.status == 1
     assert f"disk 1 ({disks[1]}): is to be mounted, and holds PMBR and gpt: take it out" in outcome.last_line
-    assert [disk.read_bytes()[: 4 * MIB] for disk in disks] == before
+    assert [beginning(disk) for disk in disks] == before
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])

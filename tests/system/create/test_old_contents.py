@@ -44,7 +44,7 @@ def _signatures(path: Path) -> set[str]:
     ],
 )
 def test_no_free_range_of_the_template_shows_what_was_there(site: Site, wipe: str, kind: str) -> None:
-    disk = site.disk(2 * GIB)
+    disk = site.disk(GIB)
     fill(disk)
     with ExitStack() as stack:
         sectors = int(kind.removeprefix("loop-")) if kind != "file" else 512

@@ -63,10 +63,10 @@ def _create(site: Site, uri: str) -> Outcome:
 
 
 def _used(site: Site) -> Path:
-    """A disk of 2 GiB that another instance has had."""
-    disk = site.disk(2 * GIB)
+    """A disk of 1 GiB that another instance has had."""
+    disk = site.disk(GIB)
     with disk.open("r+b") as file:
-        for _ in range(2 * GIB // MIB):
+        for _ in range(GIB // MIB):
             file.write(b"\xa5" * MIB)
     return disk
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -11,12 +10,8 @@ import subprocess
 import zlib
 from pathlib import Path
 
-import pytest
-
 from osprovider.disk import filesystem
-from osprovider.manifest import Manifest
 from tests.support.mounts import mounted
-from tests.system.images.builder import Job, run_job
 from tests.system.images.conftest import NODE, Built, shared_template
 
 
@@ -164,16 +159,6 @@ def test_the_template_is_small_and_grows(built: Built, tmp_path: Path) -> None:
     os.truncate(copy, 20 << 30)
     filesystem.grow(copy)
     assert filesystem.read_superblock(copy).size_bytes == 20 << 30
-
-
-@pytest.mark.parametrize("kind", ["ext2", "ext3"])
-def test_other_file_systems_are_made(kind: str, tmp_path: Path) -> None:
-    done = run_job(Job(str(tmp_path), filesystem=kind))
-    assert done.returncode == 0, done.stderr
-    path = Path(json.loads(done.stdout)[0])
-    subprocess.run(["e2fsck", "-f", "-n", path], check=True, capture_output=True)
-    manifest = Manifest.from_json((path.parent / "manifest.json").read_bytes())
-    assert manifest.filesystem.type == filesystem.type_of(path) == kind
 
 
 def test_each_step_is_told_with_its_time(built: Built) -> None:
