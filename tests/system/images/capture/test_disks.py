@@ -21,7 +21,6 @@ def _names(image: Path) -> set[str]:
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(["mkfs.ext2", "-q", "-F"], id="ext2"),
         pytest.param(["mkfs.xfs", "-q"], id="xfs"),
         pytest.param(["mkfs.btrfs", "-q"], id="btrfs"),
     ],
