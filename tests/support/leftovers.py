@@ -28,7 +28,7 @@ __all__ = ["Snapshot", "children", "difference", "no_leftovers", "snapshot"]
 _PR_SET_CHILD_SUBREAPER = 36
 
 # How long the kernel may take to detach what nobody holds any more; it does so after the last holder has ended.
-_SECONDS_TO_SETTLE = 20
+_SECONDS_TO_SETTLE = 60
 
 
 @dataclass(frozen=True, slots=True)

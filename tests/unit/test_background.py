@@ -12,7 +12,7 @@ from osprovider.background import background
 
 
 def test_results_come_back_and_calls_run_side_by_side() -> None:
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
 
     def call(number: int) -> int:
         together.wait()
@@ -38,7 +38,7 @@ def test_the_end_waits_for_what_still_runs() -> None:
     release, done = threading.Event(), threading.Event()
 
     def call() -> None:
-        release.wait(10)
+        release.wait(60)
         done.set()
 
     with background("test") as start:

@@ -9,7 +9,7 @@ from tests.support.runs import loop_devices
 from tests.system.create.site import Site
 
 GIB = 1 << 30
-ENDS_SECONDS = 30  # far more than it takes, far less than what it would wait for
+ENDS_SECONDS = 300  # far more than it takes, far less than what it would wait for
 ENDLESS = "import time\n\ndef prepare(context):\n    {prepare}\n\ndef run(guest, context):\n    {run}\n"
 
 

@@ -18,7 +18,7 @@ CONTENT = random.Random(1).randbytes(3 << 20)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 LIMIT = 4 << 20
 QUICK = Limits(connect=20, idle=20, total=120, attempts=3, pause=0)
-IMPATIENT = Limits(connect=20, idle=1, total=120, attempts=3, pause=0)
+IMPATIENT = Limits(connect=20, idle=3, total=120, attempts=3, pause=0)
 
 
 def fetch(

@@ -32,8 +32,8 @@ def test_a_part_counts_for_the_limit(server: Server, target: Path) -> None:
 
 def test_a_server_that_takes_too_long_is_given_up(server: Server, target: Path) -> None:
     server.pages["/image"].always = drip(0.01)
-    limits = Limits(connect=20, idle=20, total=0.2, attempts=3, pause=0)
-    assert "not done after 0 s: the server is too slow" in refusal(server, target, limits=limits)
+    limits = Limits(connect=20, idle=20, total=2, attempts=3, pause=0)
+    assert "not done after 2 s: the server is too slow" in refusal(server, target, limits=limits)
     assert left(target) == ["part", "part.json"]
 
 
