@@ -23,7 +23,7 @@ subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
-__all__ = ["Outcome", "Site", "attached", "debugfs", "root_of", "sfdisk"]
+__all__ = ["Outcome", "Site", "attached", "debugfs", "read_until", "root_of", "sfdisk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +192,17 @@ class Site:
             check=False,
         )
         return Outcome(done.returncode, done.stdout)
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Read what a script says until it has said this, and return it. A step is named when it begins."""
+    assert process.stdout is not None
+    said = ""
+    while words not in said:
+        character = process.stdout.read(1)
+        assert character, f"it ended before it said {words!r}: {said}"
+        said += character
+    return said
 
 
 def sfdisk(disk: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tests.support.old_contents import fill
 from tests.support.runs import loop_devices
 from tests.system.create.cloud import ROOT, Part, read_partition, system
 from tests.system.create.published import Published
-from tests.system.create.site import Outcome, Site, attached, debugfs, root_of, sfdisk
+from tests.system.create.site import Outcome, Site, attached, debugfs, read_until, root_of, sfdisk
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -301,12 +301,7 @@ def test_killed_in_the_middle_the_next_run_succeeds_and_kept_data_is_kept(
     subprocess.run(["wipefs", "--quiet", "--all", disks[2]], check=True)
     listed = [{"path": str(disk), "name": {2: "db", 4: "swap"}.get(index)} for index, disk in enumerate(disks)]
     process = site.start("create", site.environment(None, variant="disks", disks=listed, reinstall=True))
-    assert process.stdout is not None
-    said = ""
-    while step not in said:  # the line ends with the step
-        character = process.stdout.read(1)
-        assert character, said
-        said += character
+    said = read_until(process, step)
     process.send_signal(sign)
     said += process.communicate()[0]
     assert process.returncode in {1, -sign}, said

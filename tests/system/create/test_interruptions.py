@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import loop_devices
-from tests.system.create.site import Site, sfdisk
+from tests.system.create.site import Site, read_until, sfdisk
 
 GIB = 1 << 30
 
@@ -50,9 +50,7 @@ def test_killed_while_it_copies_the_disk_does_not_look_installed(site: Site) -> 
     disk = site.disk(3 * GIB)
     site.created(disk)
     process = site.start("create", site.environment(disk, reinstall=True))
-    assert process.stdout is not None
-    while "copy" not in (line := process.stdout.readline()):
-        assert line, "create ended before it copied"
+    read_until(process, "copy image")
     process.kill()
     process.communicate()
     assert not _looks_installed(disk)
@@ -62,10 +60,8 @@ def test_killed_while_it_copies_the_disk_does_not_look_installed(site: Site) -> 
 def test_two_creates_do_not_wait_for_each_other(site: Site) -> None:
     first, second = site.disk(3 * GIB), site.disk(3 * GIB, name="second.raw")
     process = site.start("create", site.environment(first))
-    assert process.stdout is not None
     try:
-        while "copy" not in (line := process.stdout.readline()):
-            assert line, "create ended before it copied"
+        read_until(process, "copy image")
         process.send_signal(signal.SIGSTOP)
         site.created(second, name="web2.example.org", nics=[{"ip": "198.51.100.22", "link": "lab0"}])
         assert process.poll() is None

@@ -19,7 +19,7 @@ from tests.support.leftovers import no_leftovers
 from tests.support.runs import locked
 from tests.support.small_system import make_image
 from tests.support.template import with_appliance
-from tests.system.create.site import Site, attached, sfdisk
+from tests.system.create.site import Site, attached, read_until, sfdisk
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -331,12 +331,7 @@ def test_killed_in_the_middle_the_next_run_succeeds(place: Site, layout: str, si
     place.write("hooks/waiting", "# after: users\nimport time\ndef run(guest, context):\n    time.sleep(60)\n")
     environment = place.environment(disk, variant="small", **MEMORY)
     process = place.start("create", environment)
-    assert process.stdout is not None
-    said = ""
-    while "hook timezone" not in said:
-        character = process.stdout.read(1)
-        assert character, said
-        said += character
+    read_until(process, "hook timezone")
     process.send_signal(sign)
     process.communicate()
     if sign is signal.SIGTERM or layout != "none":  # see osprovider.disk.table of what holds without a table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.create.site import Outcome, Site, attached
+from tests.system.create.site import Outcome, Site, attached, read_until
 
 GIB = 1 << 30
 
@@ -59,10 +59,8 @@ def test_a_disk_that_is_mounted_elsewhere(site: Site, tmp_path: Path) -> None:
 def test_a_disk_that_another_create_holds(site: Site) -> None:
     disk = site.disk(3 * GIB)
     first = site.start("create", site.environment(disk))
-    assert first.stdout is not None
     try:
-        while "copy" not in (line := first.stdout.readline()):
-            assert line, "create ended before it copied"
+        read_until(first, "copy image")
         first.send_signal(19)  # SIGSTOP
         outcome = site.create(disk)
     finally:

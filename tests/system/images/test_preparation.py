@@ -22,7 +22,7 @@ from tests.support.memory import peak_of
 from tests.support.tar_members import END, member
 from tests.support.template import CHECKOUT, with_appliance
 from tests.support.watching import watching
-from tests.system.create.site import Outcome, Site
+from tests.system.create.site import Outcome, Site, read_until
 
 MIB = 1 << 20
 COMMAND = CHECKOUT / "tools" / "osprovider"
@@ -500,12 +500,8 @@ def test_neither_pruning_nor_the_cap_takes_what_a_create_copies(site: Site, orig
     (used,) = entries(site)
     disk = site.disk(2 << 30)
     process = site.start("create", site.environment(disk, variant="small"))
-    assert process.stdout is not None
-    said = ""
     try:
-        while "copy" not in (line := process.stdout.readline()):
-            assert line, f"create ended before it copied: {said}"
-            said += line
+        said = read_until(process, "copy image")
         process.send_signal(signal.SIGSTOP)
         assert site.command("image", "prune", "--all-unused").said == "nothing to remove\n"
         site.write("cache.yaml", "max_size: 1MiB\n")
