@@ -1,8 +1,9 @@
 """What images of each format cost: the first create, the second, and preparation beside the tool that does just that.
 
-The same system, Debian 12, as a dump, a tar and a disk in three forms. A first create prepares the image, a second one
-copies the template, which takes the same time whatever the image was. What others made is customised in an appliance,
-whose start is dearer than all else; `isolation: host` leaves it out where it may be, for what is not a disk.
+The same system, Debian 12, as a dump and a tar, each plain and compressed, and as a disk in three forms. A first create
+prepares the image, a second one copies the template, which takes the same time whatever the image was. What others made
+is customised in an appliance, whose start is dearer than all else; `isolation: host` leaves it out where it may be, for
+what is not a disk.
 Preparation is `osprovider image build`, from exec to exit, synced. It and its step that unpacks or converts stand
 beside restore(8), tar(1) or `qemu-img convert`, timed with the sync of what they wrote: they neither verify, check,
 shrink nor inspect anything. A ratio above 1 means that ours is faster. Nothing is fetched, and the files are in the
@@ -33,12 +34,17 @@ _COMMAND = str(_CHECKOUT / "tools" / "osprovider")
 _DISK_MIB = 3072
 _PEERS = {
     "dump": "restore -r",
+    "dump -z": "restore -r",
+    "tar": "tar -xf",
     "tar.gz": "tar -xzf",
     "qcow2, compressed": "qemu-img convert",
     "qcow2": "qemu-img convert",
     "raw": "qemu-img convert",
 }
-_STEPS = {"restore -r": ("unpack", "store"), "tar -xzf": ("unpack", "store"), "qemu-img convert": (r"\w+ to raw",)}
+_STEPS = {
+    **dict.fromkeys(("restore -r", "tar -xf", "tar -xzf"), ("unpack", "store")),
+    "qemu-img convert": (r"\w+ to raw",),
+}
 _ISOLATIONS = {kind: ("auto", "host") if peer != "qemu-img convert" else ("auto",) for kind, peer in _PEERS.items()}
 # An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
 _UNPACK = (
@@ -82,7 +88,9 @@ class _Bench:
         built = json.loads(subprocess.run(build, env=demo, check=True, stdout=subprocess.PIPE).stdout)
         template = Path(built[0]["directory"]) / "template.img"
         files = {kind: self.directory / f"system-x86_64-{number}" for number, kind in enumerate(_PEERS)}
-        make_dump(template, files["dump"], "-z6")
+        make_dump(template, files["dump"])
+        make_dump(template, files["dump -z"], "-z6")
+        make_tar(template, files["tar"])
         make_tar(template, files["tar.gz"], "gzip")
         system = self.directory / "system.img"
         make_cloud_disk(system, make_system(template, system), files["raw"])
@@ -166,10 +174,9 @@ class _Bench:
             convert = f"qemu-img convert -f {container} -O raw {path} {target} && sync {target}"
             return timed(["sh", "-c", convert], environment).seconds
         subprocess.run(["mkfs.ext4", "-q", target], check=True)
-        command = {"restore -r": "restore -r -f {}", "tar -xzf": "tar --xattrs --acls --numeric-owner -xzf {}"}[
-            _PEERS[kind]
-        ]
-        script = _UNPACK.format(command=command.format(path))
+        words = _PEERS[kind]
+        command = f"{words} {path} --xattrs --acls --numeric-owner" if "tar" in words else f"{words} -f {path}"
+        script = _UNPACK.format(command=command)
         return timed(["unshare", "--mount", "bash", "-c", script, "bash", str(target)], environment).seconds
 
 
