@@ -21,7 +21,7 @@ from pathlib import Path
 
 import osprovider
 from osprovider import linux
-from osprovider.background import Task, background
+from osprovider.background import Task
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents, scan_ranges
@@ -128,14 +128,13 @@ def prepare(
             fault = NodeError if isinstance(error, ApplianceError) else ImageError
             raise fault(f"image {job.name}: {error}") from error
         raise
-    with (
-        reporter.step(f"image {job.name}: checksums") as detail,
-        image.open("r+b") as file,
-        background("metadata") as beside,
-    ):
-        searched = beside(filesystem.metadata_ranges, image, scratch / "metadata") if made.built_here else None
-        extents = scan_extents(file.fileno(), made.size_bytes)
-        own = searched.result() if searched else []
+    with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
+        search = Task("metadata", _metadata_of, made, image, scratch / "metadata")
+        try:
+            extents = scan_extents(file.fileno(), made.size_bytes)
+            own = search.result()
+        finally:
+            search.wait()  # whatever happened: a directory in which a file comes into being cannot be removed
         is_held = sum(length for _offset, length in own) <= _MOST_METADATA
         metadata = scan_ranges(file.fileno(), own) if is_held else ()
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
@@ -145,6 +144,10 @@ def prepare(
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     packages.save(made.facts.packages, scratch)
     return _manifest(job, made, extents, metadata)
+
+
+def _metadata_of(made: Made, image: Path, scratch: Path) -> list[tuple[int, int]]:
+    return filesystem.metadata_ranges(image, scratch) if made.built_here else []
 
 
 def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:
