@@ -37,7 +37,7 @@ def take(job: Job, obtained: Obtained) -> Made:
 
     Args:
         job: the preparation.
-        obtained: its source; what is taken of it is verified.
+        obtained: its source, verified.
 
     Raises:
         ImageError: it is not what it should be, or cannot be read; names the image or the file, and what is wrong.
@@ -56,10 +56,8 @@ def take(job: Job, obtained: Obtained) -> Made:
     if kind.container in _TREES:
 
         def fill(guest: HostGuest, root: Path) -> tree.Facts:
-            with reporter.step(f"image {job.name}: unpack {kind}"):
+            with reporter.step(f"image {job.name}: unpack {kind}") as detail:
                 _unpack(paths, found, root, limit)
-            obtained.confirm()
-            with reporter.step(f"image {job.name}: look inside") as detail:
                 gone = detach(guest)
                 facts = look(job, guest)
                 detail(facts.distribution.pretty_name)
@@ -69,7 +67,6 @@ def take(job: Job, obtained: Obtained) -> Made:
 
         made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill, {})
     else:
-        obtained.confirm()
         made = _disk(job, main, kind, limit)
     if not obtained.still_same():
         raise ImageError(f"image {job.name}: {main} was changed while it was read; prepare the image again")

@@ -24,10 +24,9 @@ from osprovider.images.sources.localfiles import Identity
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
-__all__ = ["DIGEST", "Download", "Pin", "SourceCache"]
+__all__ = ["Download", "Pin", "SourceCache"]
 
-DIGEST = "sha256:"
-"""What the digest of a source begins with."""
+_DIGEST = "sha256:"
 _PART = ".part"
 _NEW = ".new"
 _PIN = ".json"
@@ -129,7 +128,7 @@ class SourceCache:
 
     def path(self, digest: str) -> Path:
         """Where a file with this content lies, or would lie."""
-        return self._directory / digest.removeprefix(DIGEST)
+        return self._directory / digest.removeprefix(_DIGEST)
 
     def in_use(self, path: Path) -> AbstractContextManager[None]:
         """Nobody discards the file within."""

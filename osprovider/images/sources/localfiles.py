@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,14 +67,14 @@ def _found(name: str, path: Path) -> dict[str, Path]:
     return {"root": only, **({"boot": boot} if boot.is_file() else {})}
 
 
-def identities(paths: Iterable[Path]) -> tuple[Identity, ...]:
+def identities(paths: Mapping[str, Path]) -> tuple[Identity, ...]:
     """What tells files from others, and from themselves after a change.
 
     Raises:
         ImageError: one is not there.
     """
     found = []
-    for path in paths:
+    for path in paths.values():
         try:
             status = path.stat()
         except OSError as error:

@@ -8,11 +8,11 @@ or what a file is (:mod:`osprovider.images.formats`).
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -21,36 +21,35 @@ from osprovider.config.model import Image
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError, NodeError
 from osprovider.images.sources.addresses import is_remote, shown
-from osprovider.images.sources.cache import DIGEST, Pin, SourceCache
-from osprovider.images.sources.localfiles import identities, local_files
+from osprovider.images.sources.cache import Pin, SourceCache
+from osprovider.images.sources.localfiles import digests_of, identities, local_files
+from osprovider.log import reporter
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
     from osprovider.images.sources.expected import Expected
     from osprovider.images.sources.fetch import Fetcher
-    from osprovider.images.sources.localcheck import LocalCheck
 
 __all__ = ["Obtained", "Sources"]
+
+_DIGEST = "sha256:"
 
 
 @dataclass(frozen=True, slots=True)
 class Obtained:
-    """A source that is there.
+    """A source that is there and verified.
 
     Attributes:
         pin: see there.
         paths: its files: ``image`` alone, or ``root`` and perhaps ``boot`` of a pair of dumps.
-        confirm: waits until it is known that it verifies; until then nobody but a sandbox looks into it. Raises
-            :class:`ImageError` where it does not.
     """
 
     pin: Pin
     paths: Mapping[str, Path]
-    confirm: Callable[[], None] = lambda: None
 
     def still_same(self) -> bool:
         """Has nobody changed the files since they were verified."""
-        return not self.pin.files or self.pin.files == identities(self.paths.values())
+        return not self.pin.files or self.pin.files == identities(self.paths)
 
 
 class Sources:
@@ -84,7 +83,7 @@ class Sources:
         if pin is None or is_remote(source):
             return pin
         try:
-            return pin if pin.files == identities(local_files(name, Path(source)).values()) else None
+            return pin if pin.files == identities(local_files(name, Path(source))) else None
         except (ImageError, OSError):
             return pin if not any(os.access(file[0], os.F_OK) for file in pin.files) else None
 
@@ -104,8 +103,10 @@ class Sources:
         """
         source = _source(name, image)
         if not is_remote(source):
-            with self._of_this_node(name, image, local_files(name, Path(source))) as obtained:
-                yield obtained
+            paths = local_files(name, Path(source))
+            with self._cache.obtaining(image, f"verifies image {name}"):
+                pin = self.pinned(name, image) or self._verify_local(name, image, paths)
+            yield Obtained(pin, paths)
             return
         with self._fetched(name, image) as obtained:
             yield obtained
@@ -123,7 +124,7 @@ class Sources:
         source = _source(name, image)
         with self._cache.obtaining(image, f"obtains image {name}"):
             if not is_remote(source):
-                return self._check(name, image, local_files(name, Path(source))).pin()
+                return self._verify_local(name, image, local_files(name, Path(source)))
             before = self._cache.pin(image)
             found = self._fetch(name, image, before)
         if before is not None and before.digest != found.digest:
@@ -132,41 +133,27 @@ class Sources:
 
     # -- files of this node -------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _of_this_node(self, name: str, image: Image, paths: Mapping[str, Path]) -> Iterator[Obtained]:
-        """Files of this node, which are hashed beside their use where it is known before what has to come of it."""
-        with ExitStack() as lock:
-            lock.enter_context(self._cache.obtaining(image, f"verifies image {name}"))
-            if (pin := self.pinned(name, image)) is not None:
-                lock.close()
-                yield Obtained(pin, paths)
-                return
-            check = self._check(name, image, paths)
-
-            def confirm() -> None:
-                with lock:
-                    check.pin()
-
-            try:
-                if check.promised is None:
-                    confirm()
-                yield Obtained(check.promised or check.pin(), paths, confirm)
-            except Exception:
-                confirm()  # damage shows in many ways, and this is what is behind them
-                raise
-            confirm()
-
-    def _check(self, name: str, image: Image, paths: Mapping[str, Path]) -> LocalCheck:
-        """Begin to verify files of this node; their pin is kept when that is done. Only while the source is locked."""
-        from osprovider.images.sources.localcheck import LocalCheck
-
-        files = identities(paths.values())
+    def _verify_local(self, name: str, image: Image, paths: Mapping[str, Path]) -> Pin:
+        files = identities(paths)
         if image.checksums is not None and len(paths) > 1:
             raise ImageError(
                 f"image {name}: checksums are of one file, and {image.source} is a pair of dumps; remove them"
             )
         expected = self._expected(image, next(iter(paths.values())).name)
-        return LocalCheck(name, _source(name, image), files, expected, keep=partial(self._cache.save_pin, image))
+        with reporter.step(f"image {name}: verify") as detail:
+            digests = [digests_of(path, expected.algorithms) for path in paths.values()]
+            detail(expected.verified)
+        for path, found in zip(paths.values(), digests, strict=True):
+            expected.compare(str(path), found)
+        if identities(paths) != files:
+            raise ImageError(f"image {name}: {image.source} was changed while it was read; try again")
+        digest = digests[0]["sha256"]
+        if len(digests) > 1:
+            digest = hashlib.sha256("".join(f"{each['sha256']}\n" for each in digests).encode()).hexdigest()
+        size = sum(status[3] for status in files)
+        pin = Pin(_source(name, image), _DIGEST + digest, size, expected.verified, expected.text, files=files)
+        self._cache.save_pin(image, pin)
+        return pin
 
     # -- files of servers ---------------------------------------------------------------------------------------------
 
@@ -213,7 +200,7 @@ class Sources:
         """What was fetched already, for another definition or under another URL."""
         if expected.checksum is None or expected.checksum.algorithm != "sha256":
             return None
-        digest = DIGEST + expected.checksum.digits
+        digest = _DIGEST + expected.checksum.digits
         path = self._cache.path(digest)
         if not path.exists():
             return None
@@ -235,7 +222,7 @@ class Sources:
             if fetched is None or not fetched.size_bytes:
                 raise ImageError(f"{shown(source)}: empty, 0 bytes: is this the right address?")
             expected.compare(shown(source), fetched.digests)
-            digest = DIGEST + fetched.digests["sha256"]
+            digest = _DIGEST + fetched.digests["sha256"]
             part.rename(self._cache.path(digest))
         finally:
             part.unlink(missing_ok=True)

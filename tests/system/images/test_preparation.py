@@ -419,23 +419,16 @@ def test_a_damaged_source_stays_nowhere_and_a_whole_one_is_prepared_after_it(
     built(site)
 
 
-@pytest.mark.parametrize(
-    ("kind", "checksum"),
-    [
-        ("tar.gz", f"sha512:{'0' * 128}"),
-        *((kind, f"sha256:{'0' * 64}") for kind in ("tar.gz", "dump", "qcow2", "raw.zst")),
-    ],
-)
-def test_nobody_but_the_sandbox_looks_into_a_source_with_another_checksum(kind: str, checksum: str, site: Site) -> None:
-    path = define(site, kind, checksums=checksum)
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("kind", ["tar.gz", "dump", "qcow2", "raw.zst"])
+def test_a_source_with_another_checksum_is_not_even_looked_at(kind: str, algorithm: str, site: Site) -> None:
+    digits = "0" * (64 if algorithm == "sha256" else 128)
+    path = define(site, kind, checksums=f"{algorithm}:{digits}")
     outcome = build(site)
-    algorithm, _, digits = checksum.partition(":")
     assert outcome.status == 1
     assert f"{path}: has {algorithm} " in outcome.last_line
     assert f"should have {digits}" in outcome.last_line
-    assert "look inside" not in outcome.said
-    assert ("unpack" in outcome.said) == (kind in ("tar.gz", "dump") and algorithm == "sha256")
-    assert "to raw" not in outcome.said
+    assert not re.search("unpack|to raw|look inside", outcome.said)
     assert entries(site) == []
     assert not list((site.cache / "sources").glob("*"))
 

@@ -11,7 +11,7 @@ import pytest
 
 from osprovider.config.model import Image
 from osprovider.errors import ImageError
-from osprovider.images.sources.obtain import Obtained, Sources
+from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import Handler, Page, Server, ignore_range
 from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, assert_kept, kept, obtain, refusal
@@ -136,48 +136,6 @@ def test_a_file_with_another_checksum_is_refused(
         sources, dataclasses.replace(local, checksums=checksum)
     )
     assert kept(directories) == []
-
-
-def test_a_file_can_be_used_while_it_is_verified_where_its_digest_is_stated(sources: Sources, local: Image) -> None:
-    checked = dataclasses.replace(local, checksums=f"sha256:{SHA256}")
-    with sources.obtain("web", checked) as obtained:
-        assert sources.pinned("web", checked) is None
-        assert obtained.pin.digest == f"sha256:{SHA256}"
-        obtained.confirm()
-        assert sources.pinned("web", checked) == obtained.pin
-        with sources.obtain("web", checked) as again:  # nobody waits for who uses it
-            assert again.pin == obtained.pin
-
-
-def test_a_file_is_verified_though_its_user_did_not_wait_for_that(sources: Sources, local: Image) -> None:
-    checked = dataclasses.replace(local, checksums=f"sha256:{SHA256}")
-    with sources.obtain("web", checked):
-        pass
-    assert sources.pinned("web", checked) is not None
-
-
-@pytest.mark.parametrize("waits", [True, False])
-def test_whatever_a_damaged_file_led_to_it_is_called_damaged(
-    sources: Sources, local: Image, directories: Directories, waits: bool
-) -> None:
-    checked = dataclasses.replace(local, checksums=f"sha256:{'0' * 64}")
-
-    def use(obtained: Obtained) -> None:
-        if waits:
-            obtained.confirm()
-        raise ImageError("byte 17: no header")
-
-    with pytest.raises(ImageError, match="or not the image that was meant"), sources.obtain("web", checked) as obtained:
-        use(obtained)
-    assert sources.pinned("web", checked) is None
-    assert kept(directories) == []
-
-
-def test_what_is_wrong_with_a_file_that_verifies_is_said(sources: Sources, local: Image) -> None:
-    checked = dataclasses.replace(local, checksums=f"sha256:{SHA256}")
-    with pytest.raises(ImageError, match="byte 17: no header"), sources.obtain("web", checked):
-        raise ImageError("byte 17: no header")
-    assert sources.pinned("web", checked) is not None
 
 
 def test_a_link_to_a_file_is_followed(sources: Sources, local: Image, tmp_path: Path) -> None:
