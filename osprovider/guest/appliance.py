@@ -17,7 +17,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -62,6 +61,8 @@ _NAMESPACES = (
     *("unshare", "--mount", "--propagation", "slave", "--net", "--ipc"),
     *("--pid", "--mount-proc", "--fork", "--kill-child", "--"),
 )
+# The process and its QEMU give back to the kernel what they freed (mallopt(3)).
+_THRIFT = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "65536"}
 _PYTHONPATH = str(Path(osprovider.__file__).parents[1])
 
 
@@ -114,7 +115,7 @@ def appliance(
         GuestError: it cannot change or mount a file system, or lost what was written.
         ImageError: an xfs cannot be read.
     """
-    order = replace(_order(volumes, directories, read_only=read_only), overlay=overlay, trim=trim)
+    order = _order(volumes, directories, read_only=read_only)._replace(overlay=overlay, trim=trim)
     with ExitStack() as stack:
         with reporter.step("start the libguestfs appliance") as detail:
             server = _launched(stack, order, directories.run, detail, [] if archive is None else [archive])
@@ -135,7 +136,7 @@ def pack(volumes: Sequence[Volume], directories: Directories, archive: int) -> N
     Raises:
         GuestError: as for :func:`appliance`; or the archive cannot be written.
     """
-    order = replace(_order(volumes, directories, read_only=True), lend=False)
+    order = _order(volumes, directories, read_only=True)._replace(lend=False)
     with ExitStack() as stack:
         with reporter.step("start the libguestfs appliance") as detail:
             server = _launched(stack, order, directories.run, detail, [archive])
@@ -192,7 +193,7 @@ def _launched(
         except GuestError as error:
             failure = str(error)
             reporter.debug(f"KVM does not work: {failure}")
-    order = replace(order, accelerated=False)
+    order = order._replace(accelerated=False)
     *tries, last = _EMULATED_SECONDS
     for seconds in tries:
         with suppress(_LateError):
@@ -223,7 +224,7 @@ def _started(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int])
 
 def _roomy(order: Order) -> Order:
     """An order with at least as much memory as libguestfs would take."""
-    return replace(order, memory_mib=max(order.memory_mib, LIBGUESTFS_MIB))
+    return order._replace(memory_mib=max(order.memory_mib, LIBGUESTFS_MIB))
 
 
 def _tried(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int]) -> _Server:
@@ -352,7 +353,7 @@ def _process(order: Order) -> Iterator[_Server]:
         with theirs:
             process = subprocess.Popen(
                 [*_NAMESPACES, sys.executable, "-P", "-m", _PROCESS, str(theirs.fileno()), str(swap), swap_uuid],
-                env={**BASE_ENVIRONMENT, "TMPDIR": "/tmp", "PYTHONPATH": _PYTHONPATH},  # noqa: S108
+                env={**BASE_ENVIRONMENT, **_THRIFT, "TMPDIR": "/tmp", "PYTHONPATH": _PYTHONPATH},  # noqa: S108
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -9,7 +9,6 @@ Not for: starting it, nor what QEMU needs beside its machine.
 from __future__ import annotations
 
 import os
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from osprovider.guest.mounting import Volume
-from osprovider.guest.unclean import why_unclean
+from osprovider.guest.unclean import xfs_replay_bytes
 from osprovider.run import run
 
 __all__ = ["memory_mib", "swap_file"]
@@ -29,9 +28,6 @@ _BYTES_PER_MIB = 512 << 30
 _LOG_BYTES_PER_MIB = 2 << 20
 _MOST_MIB = 2048
 _SWAP_BYTES = 2 << 30
-# XFS (on-disk format, "Superblocks"): sb_magicnum, sb_blocksize, sb_logblocks.
-_XFS_MAGIC = b"XFSB"
-_XFS_BLOCK_SIZE, _XFS_LOG_BLOCKS = 4, 96
 
 
 def memory_mib(volumes: Iterable[Volume]) -> int:
@@ -46,19 +42,9 @@ def memory_mib(volumes: Iterable[Volume]) -> int:
     for volume in volumes:
         with volume.device.open("rb") as file:
             sizes.append(file.seek(0, os.SEEK_END))
-        if volume.filesystem == "xfs" and why_unclean(volume.device, "xfs"):
-            logs += _xfs_log_bytes(volume.device)
-    return min(_LEAST_MIB + max(sizes) // _BYTES_PER_MIB + logs // _LOG_BYTES_PER_MIB, _MOST_MIB)
-
-
-def _xfs_log_bytes(device: Path) -> int:
-    with device.open("rb") as file:
-        superblock = file.read(512)
-    if superblock[:4] != _XFS_MAGIC:
-        return 0
-    (block_size,) = struct.unpack_from(">I", superblock, _XFS_BLOCK_SIZE)
-    (blocks,) = struct.unpack_from(">I", superblock, _XFS_LOG_BLOCKS)
-    return int(block_size * blocks)
+        if volume.filesystem == "xfs":
+            logs += xfs_replay_bytes(volume.device)
+    return min(_LEAST_MIB + max(sizes) // _BYTES_PER_MIB + -(-logs // _LOG_BYTES_PER_MIB), _MOST_MIB)
 
 
 @contextmanager

@@ -31,9 +31,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from osprovider import linux
 from osprovider.linux import MountFlag
@@ -96,8 +95,7 @@ _QEMU_OPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Drive:
+class Drive(NamedTuple):
     """A file system to serve; see :class:`osprovider.guest.mounting.Volume`.
 
     Attributes:
@@ -116,8 +114,7 @@ class Drive:
     subvolumes: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What to serve.
 
     Attributes:
@@ -142,7 +139,7 @@ class Order:
 
     def to_json(self) -> bytes:
         """As it goes over the socket."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps({**self._asdict(), "drives": [drive._asdict() for drive in self.drives]}).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Order:
@@ -168,8 +165,7 @@ def main() -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Swap:
+class _Swap(NamedTuple):
     """What the appliance swaps to.
 
     Attributes:

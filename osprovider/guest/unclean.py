@@ -9,6 +9,7 @@ Not for: repairing it.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from osprovider.programs import require
 from osprovider.run import running
 from osprovider.sandbox import confine
 
-__all__ = ["why_unclean"]
+__all__ = ["why_unclean", "xfs_replay_bytes"]
 
 _EXT = frozenset({"ext2", "ext3", "ext4"})
 _EXT_SUPERBLOCK = 1024
@@ -25,6 +26,10 @@ _EXT_VALID, _EXT_ERRORS = 1, 2
 _EXT_RECOVER = 4
 _BTRFS_SUPERBLOCK = 64 << 10
 _LINES = 50
+# What xfs_logprint says of a log, in "basic blocks".
+_XFS_LENGTH = re.compile(rb"log device: .* length: (\d+)")
+_XFS_STATE = re.compile(rb"log tail: (\d+) head: (\d+) state: <(CLEAN|DIRTY)>")
+_XFS_BLOCK = 512
 
 
 def why_unclean(device: Path, filesystem: str) -> str | None:
@@ -63,19 +68,43 @@ def _ext(fd: int) -> str | None:
     return None if state & _EXT_VALID else "it is not marked clean"
 
 
+def xfs_replay_bytes(device: Path) -> int:
+    """Return how much of the log of an xfs is to be replayed when it is mounted, in bytes; 0 where it was unmounted.
+
+    Args:
+        device: a read-only block device that it fills.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        with device.open("rb", buffering=0) as file:
+            return _xfs_replay_bytes(file.fileno())
+    except OSError as error:
+        raise ImageError(f"{device}: the log of its xfs cannot be read: {error}") from error
+
+
 def _xfs(fd: int) -> str | None:
+    return "its log is not empty" if _xfs_replay_bytes(fd) else None
+
+
+def _xfs_replay_bytes(fd: int) -> int:
     """The first lines of xfs_logprint say it; of a log that is not empty there are many more."""
     require("xfs_logprint", what="the log of its xfs")
     said = []
+    blocks = 0
     with (
         Path(os.devnull).open("wb") as nothing,
         running(confine(["xfs_logprint", "-t", "/proc/self/fd/0"]), stdin=fd, stderr=nothing.fileno()) as process,
     ):
         for _, line in zip(range(_LINES), process.stdout or (), strict=False):
-            if b"state: <CLEAN>" in line:
-                return None
-            if b"state: <DIRTY>" in line:
-                return "its log is not empty"
+            if found := _XFS_LENGTH.search(line):
+                blocks = int(found[1])
+            if found := _XFS_STATE.search(line):
+                tail, head, state = int(found[1]), int(found[2]), found[3]
+                if state == b"CLEAN":
+                    return 0
+                return ((head - tail) % max(blocks, 1) or max(blocks, 1)) * _XFS_BLOCK
             said.append(line.decode(errors="replace").strip())
     why = next((line for line in reversed(said) if line), "xfs_logprint says nothing")
     raise ImageError(f"the log of its xfs cannot be read: {why}")
