@@ -218,8 +218,9 @@ def _started(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int])
     except _LateError:
         raise
     except ApplianceError as error:
-        reporter.warning(f"{error}; trying once more, with {LIBGUESTFS_MIB} MiB of memory")
-        return _tried(stack, _roomy(order), seconds, fds)
+        server = _tried(stack, _roomy(order), seconds, fds)  # else memory was not what it lacked
+        reporter.warning(f"{error}; with {LIBGUESTFS_MIB} MiB of memory it was launched")
+        return server
 
 
 def _roomy(order: Order) -> Order:
