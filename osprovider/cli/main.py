@@ -29,7 +29,7 @@ _HOMES = {
     **{name: f"image_{name}" for name in ("add", "capture", "export", "sbom", "show")},
     **dict.fromkeys(("verify", "prune"), "image_upkeep"),
 }
-"""The modules of commands that are not in their group's own."""
+"""Which module has which command, whatever its group; for any other one all of them are imported."""
 
 
 class _Group(click.Group):

@@ -24,7 +24,7 @@ import osprovider
 from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import mounting
 from osprovider.guest.appliance_memory import memory_mib, swap_file
-from osprovider.guest.appliance_process import LIBGUESTFS_MIB, Drive, Order
+from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.guest.resolve import opened

@@ -35,15 +35,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from osprovider import linux
+from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.linux import MountFlag
 
 if TYPE_CHECKING:
     import guestfs
 
-__all__ = ["LIBGUESTFS_MIB", "Order", "main"]
-
-LIBGUESTFS_MIB = 256
-"""The least memory that libguestfs gives its machine (its lib/launch.c)."""
+__all__ = ["main"]
 
 # libguestfs puts root's sockets into /tmp, always (its lib/tmpdirs.c), so this process has a /tmp of its own, where
 # what it is to use has short names that QEMU's options cannot misread.
@@ -93,59 +91,6 @@ _QEMU_OPTIONS = {
     "-sandbox": "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     "-global": "scsi-hd.werror=report",
 }
-
-
-class Drive(NamedTuple):
-    """A file system to serve; see :class:`osprovider.guest.mounting.Volume`.
-
-    Attributes:
-        driver: of the appliance's kernel, that mounts it.
-        options: mount options, comma-separated.
-    """
-
-    device: str
-    filesystem: str
-    driver: str
-    options: str
-    mount: str | None
-    uuid: str | None
-    grow: bool
-    fill: bool
-    subvolumes: tuple[tuple[str, str], ...]
-
-
-class Order(NamedTuple):
-    """What to serve.
-
-    Attributes:
-        drives: the guest's file systems.
-        cache: where libguestfs keeps the appliance that it builds once.
-        accelerated: with KVM; else emulated.
-        memory_mib: what its machine has.
-        read_only: the guest cannot be written.
-        overlay: what is written stays in this process' memory and is lost with it; the devices are only read.
-        lend: the root directory is lent out.
-        trim: in the end the devices are told what the file systems do not use.
-    """
-
-    drives: tuple[Drive, ...]
-    cache: str
-    accelerated: bool
-    read_only: bool
-    memory_mib: int
-    overlay: bool = False
-    lend: bool = True
-    trim: bool = False
-
-    def to_json(self) -> bytes:
-        """As it goes over the socket."""
-        return json.dumps({**self._asdict(), "drives": [drive._asdict() for drive in self.drives]}).encode()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Order:
-        """What :meth:`to_json` made."""
-        data = json.loads(text)
-        return cls(**{**data, "drives": tuple(Drive(**drive) for drive in data["drives"])})
 
 
 def main() -> int:

@@ -128,8 +128,18 @@ def prepare(
             fault = NodeError if isinstance(error, ApplianceError) else ImageError
             raise fault(f"image {job.name}: {error}") from error
         raise
-    with reporter.step(f"image {job.name}: checksums") as detail, image.open("r+b") as file:
-        search = Task("metadata", _metadata_of, made, image, scratch / "metadata")
+    extents, metadata = _scanned(job, made)
+    for leftover in scratch.iterdir():
+        if leftover != image:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    packages.save(made.facts.packages, scratch)
+    return _manifest(job, made, extents, metadata)
+
+
+def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
+    """What a deployment copies of the image, and what of that are the file system's own blocks."""
+    with reporter.step(f"image {job.name}: checksums") as detail, job.image.open("r+b") as file:
+        search = Task("metadata", _metadata_of, made, job.image, job.scratch / "metadata")
         try:
             extents = scan_extents(file.fileno(), made.size_bytes)
             own = search.result()
@@ -139,11 +149,7 @@ def prepare(
         metadata = scan_ranges(file.fileno(), own) if is_held else ()
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
         detail(human_bytes(sum(extent.length for extent in extents)))
-    for leftover in scratch.iterdir():
-        if leftover != image:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    packages.save(made.facts.packages, scratch)
-    return _manifest(job, made, extents, metadata)
+    return extents, metadata
 
 
 def _metadata_of(made: Made, image: Path, scratch: Path) -> list[tuple[int, int]]:
