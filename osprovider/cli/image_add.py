@@ -12,7 +12,7 @@ from osprovider.cli.image import image
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.model import Image
 from osprovider.images import formats
-from osprovider.images.definition import checksum_of, refuse_taken, write_definition
+from osprovider.images.definition import check_definition, checksum_of, refuse_taken, write_definition
 from osprovider.images.sources.addresses import shown
 from osprovider.images.sources.localfiles import local_files
 from osprovider.log import reporter
@@ -48,26 +48,28 @@ def add_image(
     FILE may lack what instance-image added to its name (-root.dump, .tar.gz and so on). Without --checksums it is held
     to what it is now. Nothing is fetched: `osprovider image build NAME` does that.
     """
-    refuse_taken(directories, name, force=force)  # before a large file is read
-    checksums = given["checksums"]
-    if not _URL.match(source):
-        source = str(Path(source).absolute())
-        files = local_files(name, Path(source))
-        for file in files.values():
-            formats.detect(file, given["kind"] or "auto")
-        checksums = checksums or (checksum_of(files["image"]) if "image" in files else None)
+    is_file = not _URL.match(source)
     values = {
         "description": given["description"],
-        "source": source,
-        "checksums": checksums,
+        "source": str(Path(source).absolute()) if is_file else source,
+        "checksums": given["checksums"],
         "signature": given["signature"],
         "keyring": given["keyring"],
         "max_size": given["max_size"],
         "format": given["kind"],
     }
     said = {key: value for key, value in values.items() if value is not None}
+    refuse_taken(directories, name, force=force)  # before a large file is read
+    check_definition(name, said)
+    if is_file:
+        source = said["source"]
+        files = local_files(name, Path(source))
+        for file in files.values():
+            formats.detect(file, given["kind"] or "auto")
+        if "checksums" not in said and "image" in files:
+            said["checksums"] = checksum_of(files["image"])
     path = write_definition(directories, name, said, force=force)
-    if checksums is None:
+    if "checksums" not in said:
         where = shown(source)
         reporter.warning(f"image {name} will not be verified: whoever can change {where} decides what instances are")
     if json_wanted:

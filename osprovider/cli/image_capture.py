@@ -14,7 +14,7 @@ from osprovider.cli.image import image
 from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.config import checks
 from osprovider.errors import UsageError
-from osprovider.images.definition import refuse_taken, write_definition
+from osprovider.images.definition import check_definition, refuse_taken, write_definition
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
@@ -78,6 +78,7 @@ def capture_image(
     definition = refuse_taken(directories, name, force=force)
     chosen = next(each for each in FORMATS if each == kind)
     place = (output or definition.with_name(f"{name}{SUFFIXES[chosen]}")).absolute()
+    check_definition(name, {"description": description or "", "source": str(place)})  # before a disk is read
     if output is None:
         definition.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with _disk(directories, source, instance, index or 0) as (called, disk):

@@ -14,6 +14,7 @@ from osprovider.config.model import Image, Variant
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.errors import ImageError, UsageError
 from osprovider.images.export import FORMATS, Format, export
+from osprovider.images.newfile import refuse_output
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
 from osprovider.log import human_bytes
@@ -52,6 +53,10 @@ def export_image(
     to_stdout = str(output) == "-"
     if to_stdout and json_wanted:
         raise UsageError("standard output cannot have both the image and JSON; name a file")
+    if to_stdout and kind == "qcow2":
+        raise UsageError("qcow2 is not written from its beginning to its end: name a file")
+    if not to_stdout:
+        refuse_output(output.absolute(), force=force)  # before it is prepared, which takes long
     linux.private_mount_namespace()
     try:
         with store.opened(name, definition, variant) as template:

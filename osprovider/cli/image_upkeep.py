@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import click
 
@@ -65,9 +67,16 @@ def _in_words(verdict: Verdict) -> str:
 
 
 class _Days(click.FloatRange):
-    """How messages call it."""
+    """A number of days."""
 
-    name = "number"
+    name = "number"  # as messages call it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """As the base class, which takes "nan" for a number in any range."""
+        days = super().convert(value, param, ctx)
+        if math.isnan(days):
+            self.fail(f"{value!r} is not a valid number.", param, ctx)
+        return days
 
 
 @image.command("prune")

@@ -105,12 +105,15 @@ def _checksums(value: str) -> None:
 def _image_source(value: str) -> None:
     if re.match(r"https?://[^/?#]*@", value):
         raise ValueError("this URL holds a password, which logs would show; write it without user and password")
+    if re.match(r"https?:///|https?://$", value):
+        raise ValueError(f"{quote(value)} names no server; write it as in https://cloud.example.org/debian-12.qcow2")
     if "://" in value and not value.startswith(("http://", "https://")):
         raise ValueError(f"{quote(value)} cannot be fetched; write an http or https URL, or a path")
 
 
 image_source = Text(
-    "an absolute path, or a URL such as https://cloud.example.org/debian-12.qcow2",
+    "an absolute path without spaces and letters beyond ASCII, or a URL such as "
+    "https://cloud.example.org/debian-12.qcow2",
     f"^{_URL_CHARACTERS}+$",
     2048,
     _image_source,

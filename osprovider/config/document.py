@@ -21,7 +21,7 @@ import yaml
 from osprovider.config.suggest import quote
 from osprovider.errors import Problem, reason_of
 
-__all__ = ["MAXIMUM_BYTES", "Mark", "Node", "Value", "merge", "parse", "read"]
+__all__ = ["MAXIMUM_BYTES", "NUMBER", "Mark", "Node", "Value", "merge", "parse", "read"]
 
 MAXIMUM_BYTES = 1 << 20
 _MAXIMUM_DEPTH = 32
@@ -36,9 +36,10 @@ _Event: TypeAlias = Any
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_NUMBER = re.compile(
+NUMBER = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9A-Fa-f]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+"""What is a number where it stands without quotes."""
 # YAML 1.2, 5.1: what is not c-printable may not stand in a document.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -279,4 +280,4 @@ def _scalar(text: str) -> str | int | float | bool | None:
         return _BOOLEANS[text]
     if _INTEGER.fullmatch(text):
         return int(text)
-    return float("nan") if _NUMBER.fullmatch(text) else text
+    return float("nan") if NUMBER.fullmatch(text) else text

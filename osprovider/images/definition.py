@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,13 +18,23 @@ from osprovider.config.files import NO_IMAGE
 from osprovider.config.load import image_names
 from osprovider.config.model import Image
 from osprovider.config.schema import bind
+from osprovider.config.suggest import quote
 from osprovider.errors import ConfigurationError, ImageError, Problem, UsageError, reason_of
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
-__all__ = ["checksum_of", "refuse_taken", "write_definition"]
+__all__ = ["check_definition", "checksum_of", "refuse_taken", "write_definition"]
 
 _PIECE = 4 << 20
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what a reader of YAML 1.2 would take for a number, such as 1e9; PyYAML knows those of 1.1."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(rf"(?:{document.NUMBER.pattern})$"), list("-+.0123456789")
+)
 
 
 def write_definition(directories: Directories, name: str, values: Mapping[str, object], *, force: bool) -> Path:
@@ -44,13 +55,12 @@ def write_definition(directories: Directories, name: str, values: Mapping[str, o
         ImageError: the file cannot be written.
     """
     path = refuse_taken(directories, name, force=force)
-    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=1000)
-    _check(text, name)
+    text = check_definition(name, values)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
-            with new.open("w") as file:
+            with new.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -60,6 +70,36 @@ def write_definition(directories: Directories, name: str, values: Mapping[str, o
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {reason_of(error)}") from error
     return path
+
+
+def check_definition(name: str, values: Mapping[str, object]) -> str:
+    """See that a definition is right.
+
+    Args:
+        name: the image's.
+        values: what the definition says, by key.
+
+    Returns:
+        its text.
+
+    Raises:
+        ConfigurationError: it is not; all that is wrong with it.
+    """
+    problems = [
+        Problem(f"image {name}", 0, 0, f"{key}: {quote(str(value))} is not UTF-8; write it, or name the file, in UTF-8")
+        for key, value in values.items()
+        if not _is_utf8(str(value))
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    text = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    node = document.parse(text.encode(), name, problems)
+    image = bind(Image, node, problems) if node else None
+    if node and image:
+        consistency.check_image(image, node, problems)
+    if problems:  # which are at no place yet where anybody could look
+        raise ConfigurationError([Problem(f"image {name}", 0, 0, problem.message) for problem in problems])
+    return text
 
 
 def refuse_taken(directories: Directories, name: str, *, force: bool) -> Path:
@@ -109,11 +149,10 @@ def _check_name(name: str) -> None:
         raise UsageError(f'--name: "{NO_IMAGE}" means no image; give another name')
 
 
-def _check(text: str, name: str) -> None:
-    problems: list[Problem] = []
-    node = document.parse(text.encode(), name, problems)
-    image = bind(Image, node, problems) if node else None
-    if node and image:
-        consistency.check_image(image, node, problems)
-    if problems:  # which are at no place yet where anybody could look
-        raise ConfigurationError([Problem(f"image {name}", 0, 0, problem.message) for problem in problems])
+def _is_utf8(text: str) -> bool:
+    """Has it no bytes in it that Python could not read as UTF-8 (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -67,7 +67,7 @@ def export(template: Template, kind: Format, output: Path | None, directories: D
     Args:
         template: in use.
         kind: what to write.
-        output: the file; None for standard output, which qcow2 cannot be written to.
+        output: the file; None for standard output, which qcow2 is not for: it is not written from end to end.
         directories: where mount points and the appliance lie.
         force: take the place of a file that is there.
 
@@ -76,8 +76,6 @@ def export(template: Template, kind: Format, output: Path | None, directories: D
         DamagedTemplate: the template is damaged.
     """
     if output is None:
-        if kind == "qcow2":
-            raise ImageError("qcow2 is not written from its beginning to its end: name a file")
         fd = os.dup(_STDOUT)  # by its own number it would be another one in a program that is run
         try:
             with _naming(None):

@@ -19,7 +19,7 @@ from osprovider.log import human_bytes, reporter
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["is_full", "new_file", "raw_beside", "to_qcow2"]
+__all__ = ["is_full", "new_file", "raw_beside", "refuse_output", "to_qcow2"]
 
 _MODE = 0o600  # of every file that holds an image: the hashes of passwords may be in it
 _NEARLY = 1 << 20
@@ -40,17 +40,12 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
     Raises:
         ImageError: there is such a file already, it cannot be written, or somebody else is writing it.
     """
-    if output.exists() and not output.is_file():
-        raise ImageError(f"{output}: is no plain file: name one, and copy it to where it is needed")
-    if output.exists() and not force:
-        raise ImageError(f"{output}: is there already; name another file, or use --force")
+    refuse_output(output, force=force)
     new = output.with_name(f".{output.name}.new")
     try:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     except OSError as error:
-        raise ImageError(
-            f"{output}: cannot be written: {reason_of(error)}; name a file in a directory that is there and writable"
-        ) from error
+        raise _unwritable(output, error) from error
     with ExitStack() as stack:
         stack.callback(os.close, fd)
         try:
@@ -70,6 +65,33 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
             raise ImageError(f"{output}: has come into being meanwhile; name another file, or use --force") from error
         finally:
             new.unlink(missing_ok=True)
+
+
+def refuse_output(output: Path, *, force: bool) -> None:
+    """See that a file can be written, as far as that can be seen before the work.
+
+    Args:
+        output: its path.
+        force: take the place of a file that is there.
+
+    Raises:
+        ImageError: there is such a file already, or no place for one.
+    """
+    try:
+        output.parent.stat()
+        exists = output.exists()
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    if exists and not output.is_file():
+        raise ImageError(f"{output}: is no plain file: name one, and copy it to where it is needed")
+    if exists and not force:
+        raise ImageError(f"{output}: is there already; name another file, or use --force")
+
+
+def _unwritable(output: Path, error: OSError) -> ImageError:
+    return ImageError(
+        f"{output}: cannot be written: {reason_of(error)}; name a file in a directory that is there and writable"
+    )
 
 
 @contextmanager

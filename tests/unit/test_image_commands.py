@@ -110,6 +110,8 @@ def test_what_an_address_may_have_of_a_secret_is_not_shown(command: Command) -> 
         ("etc", "image golden: etc is no regular file: name the image's file"),
         ("/dev/null", "image golden: /dev/null is no regular file: name the image's file"),
         ("ftp://images.example.org/golden.img", 'image golden: source: "ftp://images.example.org/golden.img" cannot'),
+        ("https://", 'image golden: source: "https://" names no server'),
+        ("https:///golden.img", 'image golden: source: "https:///golden.img" names no server'),
     ],
 )
 def test_what_is_no_file_of_an_image_is_not_added(command: Command, source: str, reason: str) -> None:
@@ -143,6 +145,30 @@ def test_what_a_definition_must_not_say_is_refused_without_a_place_in_a_file_tha
     assert done.returncode == 2
     assert 'osprovider: image golden: max_size: "12" does not fit; write a number' in done.stderr
     assert definitions(command) == []
+
+
+@pytest.mark.parametrize("words", ["1e9", ".5e3", "0o17", "0x1F", "yes", "~", "2026-01-01", "12 of 20"])
+def test_words_that_look_like_something_else_are_words(command: Command, words: str) -> None:
+    url = "https://images.example.org/golden.img"
+    command.answer("image", "add", url, "--name", "golden", "--description", words)
+    shown = json.loads(command.answer("image", "show", "golden", "--json"))
+    assert shown["definition"]["description"] == words
+
+
+@pytest.mark.parametrize("key", ["source", "description"])
+def test_what_is_not_utf_8_is_refused_as_that_before_the_file_is_read(command: Command, key: str) -> None:
+    file = "golden\udcff.img" if key == "source" else "golden.img"
+    (command.directory / file).write_bytes(RAW)
+    words = "A\udcff" if key == "description" else "A"
+    said = command.refusal("image", "add", file, "--name", "golden", "--description", words)  # in one line
+    assert re.fullmatch(rf'osprovider: image golden: {key}: ".*" is not UTF-8; .*\n', said), said
+    assert definitions(command) == []
+
+
+def test_a_path_that_no_definition_takes_is_refused_before_the_file_is_read(command: Command) -> None:
+    (command.directory / "a golden.img").write_bytes(RAW)
+    said = command.refusal("image", "add", "a golden.img", "--name", "golden")  # in one line: no step was said
+    assert "does not fit; write an absolute path without spaces and letters beyond ASCII" in said
 
 
 @pytest.mark.parametrize(
@@ -195,6 +221,14 @@ def test_a_long_history_is_shown_by_its_end(command: Command) -> None:
     said = command.answer("image", "show", "debian-12").partition("history, the last 20 of 30\n")[2].splitlines()
     assert [line.split()[0][-3:] for line in said] == [f"{second}Z" for second in range(10, 30)]
     assert len(json.loads(command.answer("image", "show", "debian-12", "--json"))["history"]) == 30
+
+
+# -- prune ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "soon"])
+def test_days_that_are_none_are_refused(command: Command, days: str) -> None:
+    assert command.refusal("image", "prune", "--older-than", days).startswith("osprovider: invalid value for '--older")
 
 
 # -- variants ---------------------------------------------------------------------------------------------------------

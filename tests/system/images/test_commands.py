@@ -121,6 +121,36 @@ def test_a_file_that_was_exported_is_told(site: Site, tmp_path: Path) -> None:
     assert path.stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    ("place", "kind", "reason"),
+    [
+        ("there.raw", "raw", "is there already; name another file, or use --force"),
+        ("nowhere/small.raw", "raw", "cannot be written: no such file or directory; name a file in a directory"),
+        (".", "tar", "is no plain file: name one"),
+        ("-", "qcow2", "qcow2 is not written from its beginning to its end: name a file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    place: str, kind: str, reason: str, site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "there.raw").write_text("mine")
+    output = place if place == "-" else str(tmp_path / place)
+    outcome = site.command("image", "export", "small", output, "--format", kind)
+    assert outcome.status in {1, 2}
+    assert outcome.said.count("\n") == 1, outcome.said
+    assert reason in outcome.said
+    assert [each["templates"] for each in data(site, "list") if each["name"] == "small"] == [[]]
+
+
+@pytest.mark.parametrize("name", ["a disk.tar.zst", "disk\udcff.tar.zst"])
+def test_a_capture_whose_definition_could_not_name_it_is_refused_before_the_disk_is_read(
+    name: str, site: Site, tmp_path: Path
+) -> None:
+    outcome = site.command("image", "capture", "/nowhere", "--name", "own", "--output", str(tmp_path / name))
+    assert outcome.status == 2
+    assert outcome.said.startswith("osprovider: image own: source: "), outcome.said
+
+
 def test_what_goes_is_told_once(site: Site) -> None:
     answer(site, "build", "small")
     site.write("cache.yaml", "max_size: 1MiB\n")

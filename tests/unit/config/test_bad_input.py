@@ -166,7 +166,11 @@ TABLE = [
     Bad(Variant, "hooks: {disable: [a/b]}", ('1:19: hooks.disable[0]: "a/b" does not fit; write a name',)),
     Bad(Variant, 'description: "a\\nb"', ('1:14: description: "a\\nb" does not fit; write one line of text',)),
     # images
-    Bad(Image, "source: /a b", ('1:9: source: "/a b" does not fit; write an absolute path, or a URL',)),
+    Bad(
+        Image,
+        "source: /a b",
+        ('1:9: source: "/a b" does not fit; write an absolute path without spaces and letters beyond ASCII, or a URL',),
+    ),
     Bad(Image, "source: 'ftp://h/f'", ('1:9: source: "ftp://h/f" cannot be fetched; write an http',), seen=False),
     Bad(Image, "source: 'https://u:p@h/f'", ("1:9: source: this URL holds a password, which",), seen=False),
     Bad(Image, "checksums: md5:00", ('1:12: checksums: "md5:00" is MD5',), seen=False),
