@@ -117,14 +117,18 @@ class ToolError(OsproviderError):
         argv: what was run.
         status: its exit status; negative: the signal that ended it.
         tail: the last lines that it said, without secrets.
+
+    Attributes:
+        last_line: the last of these, which mostly says why; empty where it said nothing.
     """
 
     def __init__(self, argv: Sequence[str], status: int, tail: str) -> None:
         self.argv = tuple(argv)
         self.status = status
         self.tail = tail.strip()
+        self.last_line = self.tail.splitlines()[-1].strip() if self.tail else ""
         ended = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
-        said = self.tail.splitlines()[-1].strip() if self.tail else "it said nothing"
+        said = self.last_line or "it said nothing"
         super().__init__(f"{Path(argv[0]).name} {ended}: {said} (command: {' '.join(argv)})")
 
 

@@ -117,7 +117,7 @@ class HookRunner:
                 stdin=json.dumps(self._context.to_json()).encode(),
             )
         except ToolError as error:
-            said = error.tail.splitlines()[-1] if error.tail else "it said nothing"
+            said = error.last_line or "it said nothing"
             raise HookError(f"failed with exit status {error.status}: {said}") from error
 
 

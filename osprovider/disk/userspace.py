@@ -90,7 +90,7 @@ def _require_writable(uri: str) -> None:
 
 
 def _unreachable(uri: str, error: ToolError) -> DeviceError:
-    why = error.tail.splitlines()[-1] if error.tail else str(error)
+    why = error.last_line or str(error)
     if "Unknown protocol" in why or "Unknown driver" in why:
         why = f"{why}; install its driver ({_EXTRA})"
     return DeviceError(f"{uri}: cannot be opened by QEMU's tools: {why}")
@@ -120,7 +120,7 @@ def _send(uri: str, device: Device, *, verify: bool) -> None:
                 reporter.warning(f"{uri} could not be made unbootable: {error}")
             raise
     except ToolError as error:
-        why = error.tail.splitlines()[-1] if error.tail else str(error)
+        why = error.last_line or str(error)
         what = "is not read back as it was written" if error.argv[1] == "compare" else "cannot be written"
         raise DeviceError(f"{uri}: {what}: {why}; see to the storage") from error
 

@@ -104,7 +104,7 @@ def _look_up(instance: str) -> _Instance:
     try:
         line = _gnt_instance(words)
     except ToolError as error:
-        raise UsageError(f"instance {instance}: {_reason(error)}") from error
+        raise UsageError(f"instance {instance}: {error.last_line or error}") from error
     values = line.split(_SEPARATOR)
     if len(values) != len(_FIELDS):
         raise DeviceError(f"instance {instance}: Ganeti answers {line!a}, which is not understood")
@@ -153,7 +153,9 @@ def _activate(found: _Instance, index: int) -> ActiveDisk:
         try:
             said = _gnt_instance(["activate-disks", found.name])
         except ToolError as error:
-            raise DeviceError(f"instance {found.name}: its disks cannot be activated: {_reason(error)}") from error
+            raise DeviceError(
+                f"instance {found.name}: its disks cannot be activated: {error.last_line or error}"
+            ) from error
     disks = {int(match["index"]): match["path"] for match in _DISK.finditer(said)}
     if index not in disks:
         raise DeviceError(f"instance {found.name} has no disk {index}; it has {len(disks)} disks, from 0 on")
@@ -172,7 +174,7 @@ def _deactivate(found: _Instance, note: int) -> None:
             _gnt_instance(["deactivate-disks", found.name])
         except ToolError as error:
             raise DeviceError(
-                f"instance {found.name}: its disks are still active: {_reason(error)}; "
+                f"instance {found.name}: its disks are still active: {error.last_line or error}; "
                 f"gnt-instance deactivate-disks {found.name}"
             ) from error
     os.ftruncate(note, 0)
@@ -207,8 +209,3 @@ def _ssconf(key: str) -> str:
 def _own_name() -> str:
     """What Ganeti calls this node (``lib/netutils.py``, ``Hostname.GetFqdn``)."""
     return socket.getfqdn().lower()
-
-
-def _reason(error: ToolError) -> str:
-    """The last line that a command of Ganeti's said, or ssh."""
-    return error.tail.splitlines()[-1].strip() if error.tail else str(error)

@@ -150,8 +150,8 @@ def local_packages(paths: Sequence[Path], directory: Path, architecture: str) ->
         try:
             control = run(["dpkg-deb", "--field", path]).text
         except ToolError as error:
-            said = error.tail.strip().splitlines()
-            raise ImageError(f"{path}: no Debian package: {said[-1] if said else 'dpkg-deb cannot read it'}") from error
+            why = error.last_line or "dpkg-deb cannot read it"
+            raise ImageError(f"{path}: no Debian package: {why}") from error
         fields = _fields(control.splitlines())
         if fields["Architecture"] not in {architecture, "all"}:
             raise ImageError(f"{path}: is for {fields['Architecture']}, and the image for {architecture}: remove it")

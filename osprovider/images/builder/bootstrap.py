@@ -116,8 +116,7 @@ def run_script(image: str, guest: Guest, root: Path, script: Path, epoch: int, o
     try:
         run_isolated(["chroot", root, _SCRIPT], on_line, furnish=root, env=env)
     except ToolError as error:
-        said = error.tail.splitlines()
-        how = said[-1].strip() if said else f"exit status {error.status}"
+        how = error.last_line or f"exit status {error.status}"
         raise ImageError(f"image {image}: the script {script} failed: {how}") from error
     finally:
         guest.remove(_SCRIPT)
@@ -196,7 +195,7 @@ def _explained(build: Build, error: ToolError) -> ImageError:
     recipe, watch = build.recipe, build.watch
     if build.guest.exists(_DEBOOTSTRAP_LOG):  # it says what wget, tar and dpkg said there and nowhere else
         watch.lines.extend(build.guest.read_text(_DEBOOTSTRAP_LOG).splitlines())
-    last = error.tail.splitlines()[-1].strip() if error.tail else str(error)
+    last = error.last_line or str(error)
     if causes.is_out_of_space(watch.lines):
         return OutOfSpace(f"image {recipe.image}: {last}")
     return ImageError(f"image {recipe.image}: {causes.explain(watch.lines, recipe, build.sources, last)}")
