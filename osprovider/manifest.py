@@ -16,7 +16,7 @@ from typing import Any
 from osprovider.errors import ImageError
 
 __all__ = [
-    "FORMAT",
+    "MANIFEST_FORMAT",
     "Distribution",
     "Extent",
     "Filesystem",
@@ -29,7 +29,7 @@ __all__ = [
     "Template",
 ]
 
-FORMAT = 4
+MANIFEST_FORMAT = 4
 """The manifest's version; another one means the template is made again."""
 
 
@@ -42,7 +42,8 @@ class OtherVersion(ImageError):  # noqa: N818 - its name is what it is
 
     def __init__(self, found: object, image: object) -> None:
         super().__init__(
-            f"made by another version of osprovider: its manifest has format {found}, and this one knows {FORMAT}"
+            f"made by another version of osprovider: its manifest has format {found}, and this one knows "
+            f"{MANIFEST_FORMAT}"
         )
         self.image = image if isinstance(image, str) else None
 
@@ -177,7 +178,7 @@ class Manifest:
     """A prepared image.
 
     Attributes:
-        format: :data:`FORMAT`.
+        format: :data:`MANIFEST_FORMAT`.
         key: the digest over all that the result depends on; names the template in the store.
         image: the image definition's name when it was prepared.
         created: when, UTC, ISO 8601 (``2026-11-21T00:30:00Z``).
@@ -251,7 +252,7 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-            if data["format"] != FORMAT:
+            if data["format"] != MANIFEST_FORMAT:
                 raise OtherVersion(data["format"], data.get("image"))
             data["distribution"] = Distribution(**data["distribution"])
             data["filesystem"] = _filesystem(data["filesystem"])

@@ -19,6 +19,7 @@ from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
+    from osprovider.images.capture.order import CaptureFormat
     from osprovider.images.capture.take import Captured
 
 __all__ = ["capture_image"]
@@ -55,7 +56,7 @@ def capture_image(
     *,
     description: str | None,
     output: Path | None,
-    kind: str,
+    kind: CaptureFormat,
     keep: tuple[str, ...],
     remove: tuple[str, ...],
     force: bool,
@@ -70,19 +71,18 @@ def capture_image(
 
     tar is the tree, compressed: the variant decides about partitions and file system. qcow2 is the disk with its own.
     """
-    from osprovider.images.capture.order import FORMATS, SUFFIXES, Order
+    from osprovider.images.capture.order import SUFFIXES, CaptureOrder
     from osprovider.images.capture.take import capture
 
     _refuse(source, instance, index, (*keep, *remove), description or "")
     require_root()
     definition = refuse_taken(directories, name, force=force)
-    chosen = next(each for each in FORMATS if each == kind)
-    place = (output or definition.with_name(f"{name}{SUFFIXES[chosen]}")).absolute()
+    place = (output or definition.with_name(f"{name}{SUFFIXES[kind]}")).absolute()
     check_definition(name, {"description": description or "", "source": str(place)})  # before a disk is read
     if output is None:
         definition.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with _disk(directories, source, instance, index or 0) as (called, disk):
-        captured = capture(Order(name, disk, place, chosen, keep, remove, force), directories)
+        captured = capture(CaptureOrder(name, disk, place, kind, keep, remove, force), directories)
     said = _definition(captured, place, description or f"{captured.system}, captured from {called} on {_today()}")
     write_definition(directories, name, said, force=force)
     if json_wanted:

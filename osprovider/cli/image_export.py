@@ -13,7 +13,7 @@ from osprovider.config.load import load_image
 from osprovider.config.model import Image, Variant
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.errors import ImageError, UsageError
-from osprovider.images.export import FORMATS, Format, export
+from osprovider.images.export import EXPORT_FORMATS, ExportFormat, export
 from osprovider.images.newfile import refuse_output
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
@@ -26,7 +26,7 @@ __all__ = ["export_image", "only_variant"]
 @image.command("export")
 @click.argument("name")
 @click.argument("output", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
+@click.option("--format", "kind", type=click.Choice(EXPORT_FORMATS), required=True, help="What to write.")
 @for_variant
 @click.option("--force", is_flag=True, help="Take the place of a file that is there.")
 @as_json
@@ -35,7 +35,7 @@ def export_image(
     directories: Directories,
     name: str,
     output: Path,
-    kind: Format,
+    kind: ExportFormat,
     variant_name: str | None,
     force: bool,
     json_wanted: bool,

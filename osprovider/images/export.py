@@ -35,10 +35,10 @@ from osprovider.run import run
 if TYPE_CHECKING:
     from osprovider.guest.mounting import Volume
 
-__all__ = ["FORMATS", "Format", "export"]
+__all__ = ["EXPORT_FORMATS", "ExportFormat", "export"]
 
-Format = Literal["raw", "qcow2", "tar"]
-FORMATS: tuple[Format, ...] = ("raw", "qcow2", "tar")
+ExportFormat = Literal["raw", "qcow2", "tar"]
+EXPORT_FORMATS: tuple[ExportFormat, ...] = ("raw", "qcow2", "tar")
 
 _STDOUT = 1
 _PIECE = 1 << 20
@@ -61,7 +61,9 @@ _TAR = (
 )
 
 
-def export(template: Template, kind: Format, output: Path | None, directories: Directories, *, force: bool) -> None:
+def export(
+    template: Template, kind: ExportFormat, output: Path | None, directories: Directories, *, force: bool
+) -> None:
     """Write a template for other tools.
 
     Args:
@@ -221,7 +223,7 @@ def _volumes(stack: ExitStack, template: Template) -> list[Volume]:
     return volumes
 
 
-_WRITERS: dict[Format, Callable[[Template, int, Path, Directories], None]] = {
+_WRITERS: dict[ExportFormat, Callable[[Template, int, Path, Directories], None]] = {
     "raw": _write_raw,
     "qcow2": _write_qcow2,
     "tar": _write_tar,

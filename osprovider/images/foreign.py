@@ -73,20 +73,20 @@ def take(job: Job, obtained: Obtained) -> Made:
     return dataclasses.replace(made, origin=origin)
 
 
-def _most_bytes(paths: Mapping[str, Path], found: Mapping[str, formats.Format], limit: int) -> int:
+def _most_bytes(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat], limit: int) -> int:
     """What archives may unpack to. It is dear to make a file system small that was made much too large."""
     if any(_is_compressed(path, found[part]) for part, path in paths.items()):
         return limit  # there is no telling
     return min(limit, _ALWAYS + _MOST_FOR_EACH_BYTE * sum(path.stat().st_size for path in paths.values()))
 
 
-def _is_compressed(path: Path, kind: formats.Format) -> bool:
+def _is_compressed(path: Path, kind: formats.ImageFormat) -> bool:
     if kind.compression == "none" and kind.container == "dump":
         return dump.read_label(streams.head(path, "none", dump.RECORD), str(path)).compressed
     return kind.compression != "none"
 
 
-def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.Format], root: Path, limit: int) -> None:
+def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat], root: Path, limit: int) -> None:
     """Unpack an archive, or a pair of dumps, whose parts are named by where they belong."""
     for part, path in sorted(paths.items(), key=lambda each: each[0] == "boot"):
         target = root
@@ -103,7 +103,7 @@ def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.Format], root
     unpack.require_root(root, str(paths.get("image") or paths["root"]))
 
 
-def _disk(job: Job, path: Path, kind: formats.Format, limit: int) -> Made:
+def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int) -> Made:
     """Take a disk, or a file system, as it is."""
     from osprovider.images.diskimage import contents, convert  # dear to import, and an archive needs neither
 

@@ -17,7 +17,7 @@ from typing import Literal
 from osprovider.errors import ImageError
 from osprovider.images.streams import Compression, head
 
-__all__ = ["Container", "Format", "detect", "is_fixed_vhd"]
+__all__ = ["Container", "ImageFormat", "detect", "is_fixed_vhd"]
 
 Container = Literal["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi", "tar", "dump"]
 
@@ -82,7 +82,7 @@ _DUMP_MAGICS = frozenset({60011, 60012, 0x19540119})
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class ImageFormat:
     """What a file is; ``str`` of it is for people (``tar.zstd``, ``qcow2``).
 
     Attributes:
@@ -97,7 +97,7 @@ class Format:
         return self.container if self.compression == "none" else f"{self.container}.{self.compression}"
 
 
-def detect(path: Path, wanted: str = "auto") -> Format:
+def detect(path: Path, wanted: str = "auto") -> ImageFormat:
     """Tell what a file is.
 
     Args:
@@ -121,7 +121,7 @@ def detect(path: Path, wanted: str = "auto") -> Format:
         container = "vpc"  # what makes a raw disk a fixed VHD is its end, which is seen when it is unpacked
     if wanted not in ("auto", container):
         raise ImageError(f"{path}: is {container}, and the definition says {wanted}: correct its format, or the source")
-    return Format(container, compression)
+    return ImageFormat(container, compression)
 
 
 def is_fixed_vhd(path: Path) -> bool:

@@ -33,7 +33,7 @@ from osprovider.images import packages, tree
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter
-from osprovider.manifest import FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
+from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.paths import Directories
 from osprovider.run import run
 
@@ -170,7 +170,7 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...], metadata: tuple
     facts = made.facts
     build = job.recipe.definition.build
     return Manifest(
-        format=FORMAT,
+        format=MANIFEST_FORMAT,
         key=job.key,
         image=job.name,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

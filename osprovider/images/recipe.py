@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osprovider import manifest
 from osprovider.config.model import BootstrapBuild, Image, Variant
 from osprovider.errors import ImageError
 from osprovider.images.builder.distributions import KEYRINGS, distribution
 from osprovider.layout import template_filesystem
+from osprovider.manifest import MANIFEST_FORMAT
 from osprovider.paths import Directories
 
 __all__ = ["Recipe"]
@@ -105,7 +105,7 @@ class Recipe:
         """What the key is taken over, JSON-ready."""
         common = {
             "revision": _REVISION,
-            "manifest": manifest.FORMAT,
+            "manifest": MANIFEST_FORMAT,
             "image": self.image,
             "filesystem": self.filesystem,
         }

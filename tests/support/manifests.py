@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from osprovider.manifest import FORMAT, Distribution, Filesystem, Manifest
+from osprovider.manifest import MANIFEST_FORMAT, Distribution, Filesystem, Manifest
 
 __all__ = ["manifest"]
 
 _MANIFEST = Manifest(
-    format=FORMAT,
+    format=MANIFEST_FORMAT,
     key="0" * 64,
     image="test",
     created="2026-11-21T00:30:00Z",

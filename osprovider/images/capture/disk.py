@@ -13,7 +13,7 @@ from osprovider.disk.device import Device
 from osprovider.disk.raw import data_ranges, failure, read_all, write_all
 from osprovider.errors import ImageError, ToolError
 from osprovider.guest.appliance import appliance
-from osprovider.images.capture.order import Found, Order, naming, take_identity
+from osprovider.images.capture.order import CaptureOrder, Found, naming, take_identity
 from osprovider.images.diskimage import contents
 from osprovider.images.newfile import raw_beside, to_qcow2
 from osprovider.log import reporter
@@ -29,7 +29,7 @@ _SWAP_HEADER = 4096  # mkswap(8): the first page says what it is; the others are
 _GPT_BACKUP = 1 << 20
 
 
-def copy_disk(order: Order, device: Device, found: Found, target: Path, directories: Directories) -> str:
+def copy_disk(order: CaptureOrder, device: Device, found: Found, target: Path, directories: Directories) -> str:
     """Make a qcow2 of the disk.
 
     Args:

@@ -18,17 +18,16 @@ from osprovider.images.anonymize import anonymize
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition, ImageTable
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Found", "Order", "naming", "take_identity"]
+__all__ = ["SUFFIXES", "CaptureFormat", "CaptureOrder", "Found", "naming", "take_identity"]
 
-Format = Literal["tar", "qcow2"]
-FORMATS: tuple[Format, ...] = ("tar", "qcow2")
-SUFFIXES: dict[Format, str] = {"tar": ".tar.zst", "qcow2": ".qcow2"}
+CaptureFormat = Literal["tar", "qcow2"]
+SUFFIXES: dict[CaptureFormat, str] = {"tar": ".tar.zst", "qcow2": ".qcow2"}
 
 _LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CaptureOrder:
     """What is to be captured.
 
     Attributes:
@@ -44,7 +43,7 @@ class Order:
     name: str
     source: Path
     output: Path
-    kind: Format = "tar"
+    kind: CaptureFormat = "tar"
     keep: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     force: bool = False
@@ -64,7 +63,7 @@ class Found:
 
 
 @contextmanager
-def naming(order: Order) -> Iterator[None]:
+def naming(order: CaptureOrder) -> Iterator[None]:
     """Have what fails name the disk, in place of the image that it is to become."""
     try:
         yield
@@ -73,7 +72,7 @@ def naming(order: Order) -> Iterator[None]:
         raise ImageError(f"{order.source}: {said}") from error
 
 
-def take_identity(order: Order, guest: Guest) -> str:
+def take_identity(order: CaptureOrder, guest: Guest) -> str:
     """Take out what makes the system this one; returns what it calls itself."""
     with reporter.step(f"image {order.name}: take out its identity") as detail:
         named = tree.inspect(guest).distribution.pretty_name

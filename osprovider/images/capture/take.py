@@ -23,7 +23,7 @@ from osprovider.guest.appliance import require_appliance
 from osprovider.guest.unclean import why_unclean
 from osprovider.images import formats
 from osprovider.images.capture.disk import copy_disk
-from osprovider.images.capture.order import Found, Order, naming
+from osprovider.images.capture.order import CaptureOrder, Found, naming
 from osprovider.images.capture.tree import pack
 from osprovider.images.definition import checksum_of
 from osprovider.images.diskimage import contents
@@ -56,7 +56,7 @@ class Captured:
     max_size: str | None
 
 
-def capture(order: Order, directories: Directories) -> Captured:
+def capture(order: CaptureOrder, directories: Directories) -> Captured:
     """Make an image of a disk.
 
     Args:
@@ -91,7 +91,7 @@ def capture(order: Order, directories: Directories) -> Captured:
         return Captured(system, os.fstat(fd).st_size, checksum_of(new, order.output), _max_size(unpacked))
 
 
-def _find(order: Order, directories: Directories) -> Found:
+def _find(order: CaptureOrder, directories: Directories) -> Found:
     """Look at the disk, and refuse what cannot be captured."""
     source = order.source
     kind = formats.detect(source)

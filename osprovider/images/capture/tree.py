@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from osprovider.guest.appliance import appliance
 from osprovider.images.capture.compressor import compressor
-from osprovider.images.capture.order import Found, Order, naming, take_identity
+from osprovider.images.capture.order import CaptureOrder, Found, naming, take_identity
 from osprovider.images.detach import detach
 from osprovider.images.diskimage import contents
 from osprovider.log import reporter
@@ -21,7 +21,7 @@ __all__ = ["pack"]
 _LABELLED = "/etc/selinux/config"
 
 
-def pack(order: Order, found: Found, target: int, directories: Directories) -> tuple[str, int]:
+def pack(order: CaptureOrder, found: Found, target: int, directories: Directories) -> tuple[str, int]:
     """Pack the tree.
 
     Args:

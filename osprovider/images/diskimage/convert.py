@@ -20,7 +20,7 @@ from osprovider.disk.raw import data_ranges, write_all
 from osprovider.errors import DeviceError, ImageError, NodeError, ToolError, reason_of
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_failure, qemu_seconds, qemu_source
-from osprovider.images.formats import Format, is_fixed_vhd
+from osprovider.images.formats import ImageFormat, is_fixed_vhd
 from osprovider.images.streams import decompressed
 from osprovider.linux import clone_file
 from osprovider.log import human_bytes
@@ -41,7 +41,7 @@ _PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
 
 def to_raw(
     path: Path,
-    kind: Format,
+    kind: ImageFormat,
     target: Path,
     *,
     scratch: Path,
@@ -138,7 +138,7 @@ def _write_data(fd: int, view: memoryview, offset: int) -> None:
             write_all(fd, piece, offset + start)
 
 
-def _unpack(path: Path, kind: Format, target: Path, limit: int, advance: Callable[[int], None]) -> None:
+def _unpack(path: Path, kind: ImageFormat, target: Path, limit: int, advance: Callable[[int], None]) -> None:
     """Decompress into a sparse file."""
     view = memoryview(bytearray(_BUFFER))
     read = position = 0
@@ -170,7 +170,9 @@ def _cut_footer(target: Path, name: str) -> None:
         os.truncate(target, check_container(target, "vpc", name=name))
 
 
-def _convert(path: Path, kind: Format, target: Path, limit: int, name: str, advance: Callable[[int], None]) -> None:
+def _convert(
+    path: Path, kind: ImageFormat, target: Path, limit: int, name: str, advance: Callable[[int], None]
+) -> None:
     """Have qemu-img(1) write it, with the format given, in the sandbox."""
     size = check_container(path, kind.container, name=name)
     _refuse_large(name, size, limit)

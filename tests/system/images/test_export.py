@@ -16,7 +16,7 @@ from osprovider.disk.filesystem import read_superblock
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.rebuilt_table import pieces
-from osprovider.images.export import Format, export
+from osprovider.images.export import ExportFormat, export
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Template
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
@@ -244,7 +244,7 @@ def test_the_tree_of_what_others_made_is_read_in_the_appliance(
 
 @pytest.mark.parametrize("kind", ["raw", "tar"])
 def test_standard_output_gets_the_same(
-    kind: Format, published: Template, template: Template, directories: Directories, tmp_path: Path
+    kind: ExportFormat, published: Template, template: Template, directories: Directories, tmp_path: Path
 ) -> None:
     source = published if kind == "raw" else template
     output = tmp_path / "out"
@@ -277,7 +277,9 @@ def test_a_file_that_is_there_stays(template: Template, directories: Directories
 
 
 @pytest.mark.parametrize("kind", ["raw", "qcow2", "tar"])
-def test_only_its_owner_can_read_it(kind: Format, template: Template, directories: Directories, tmp_path: Path) -> None:
+def test_only_its_owner_can_read_it(
+    kind: ExportFormat, template: Template, directories: Directories, tmp_path: Path
+) -> None:
     """The hashes of passwords may be in it."""
     export(template, kind, tmp_path / "out", directories, force=False)
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
@@ -306,7 +308,7 @@ def test_what_a_killed_export_left_is_in_nobodys_way(
 
 @pytest.mark.parametrize("kind", ["raw", "qcow2", "tar"])
 def test_a_disk_that_fills_is_said_and_nothing_stays(
-    kind: Format, template: Template, directories: Directories, tmp_path: Path
+    kind: ExportFormat, template: Template, directories: Directories, tmp_path: Path
 ) -> None:
     linux.private_mount_namespace()
     full = tmp_path / "full"
@@ -325,7 +327,7 @@ def test_a_disk_that_fills_is_said_and_nothing_stays(
     ("broken", "reason"), [("/dev/full", "no space left on device"), (None, "broken pipe")], ids=["full", "closed"]
 )
 def test_standard_output_that_takes_no_more_is_said(
-    kind: Format, broken: str | None, reason: str, template: Template, directories: Directories
+    kind: ExportFormat, broken: str | None, reason: str, template: Template, directories: Directories
 ) -> None:
     if broken is None:
         reading, writing = os.pipe()
@@ -346,7 +348,7 @@ def test_standard_output_that_takes_no_more_is_said(
 
 @pytest.mark.parametrize("kind", ["raw", "qcow2", "tar"])
 def test_a_damaged_template_is_not_exported(
-    kind: Format, template: Template, directories: Directories, tmp_path: Path
+    kind: ExportFormat, template: Template, directories: Directories, tmp_path: Path
 ) -> None:
     with template.path.open("r+b") as file:
         offset = template.manifest.extents[-1].offset

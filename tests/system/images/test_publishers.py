@@ -158,7 +158,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_it_is_fetched_and_verified(site: Site, path: Path) -> None:
     image = site.publish(path)
     with Sources(site.directories).obtain(path.stem, image) as obtained:
-        assert formats.detect(obtained.paths["image"]) == formats.Format("qcow2", "none")
+        assert formats.detect(obtained.paths["image"]) == formats.ImageFormat("qcow2", "none")
         assert obtained.pin.verified == str(image.checksums).rpartition("/")[2]
 
 

@@ -164,7 +164,7 @@ def _boot(source: Path) -> None:
 @pytest.mark.parametrize("order", [("root", "boot"), ("boot", "root")])
 def test_a_pair_of_root_and_boot(order: tuple[str, str], root: Path, tmp_path: Path, dumped: Path) -> None:
     paths = _pair(dumped, tmp_path, order)
-    foreign._unpack(paths, dict.fromkeys(paths, formats.Format("dump", "none")), root, 1 << 40)
+    foreign._unpack(paths, dict.fromkeys(paths, formats.ImageFormat("dump", "none")), root, 1 << 40)
     assert (root / "boot/vmlinuz").read_text() == "kernel"
     assert not (root / "boot/restoresymtable").exists()
     assert (root / "etc/hostname").exists()
@@ -186,7 +186,7 @@ def test_a_boot_that_is_a_link_is_not_followed(root: Path, tmp_path: Path) -> No
     _make_dumps(tmp_path, "ext4", fill, {"plain": ()})
     paths = _pair(tmp_path, tmp_path, ("root", "boot"))
     with pytest.raises(ImageError, match=r"boot/boot: cannot be unpacked: .*/root/boot is not a directory"):
-        foreign._unpack(paths, dict.fromkeys(paths, formats.Format("dump", "none")), root, 1 << 40)
+        foreign._unpack(paths, dict.fromkeys(paths, formats.ImageFormat("dump", "none")), root, 1 << 40)
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -194,7 +194,7 @@ def test_a_dump_of_another_file_system_is_refused(root: Path, tmp_path: Path) ->
     _make_dumps(tmp_path, "ext4", _boot, {"plain": ()})
     paths = {"image": tmp_path / "plain"}
     with pytest.raises(ImageError, match="plain: no root file system: its top holds vmlinuz; make"):
-        foreign._unpack(paths, {"image": formats.Format("dump", "none")}, root, 1 << 40)
+        foreign._unpack(paths, {"image": formats.ImageFormat("dump", "none")}, root, 1 << 40)
 
 
 # -- what is refused

@@ -21,7 +21,7 @@ from osprovider.images import prepare
 from osprovider.images.recipe import Recipe
 from osprovider.images.room import prune
 from osprovider.images.store import Store
-from osprovider.manifest import FORMAT, Extent, Filesystem, Manifest
+from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, Manifest
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
 
@@ -198,7 +198,7 @@ def test_a_damaged_template_is_made_again(
     elif damage == "no JSON":
         manifest.write_text('{"format": 1, ')
     elif damage == "other format":
-        manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
+        manifest.write_text(manifest.read_text().replace(f'"format": {MANIFEST_FORMAT}', '"format": 0'))
     else:
         manifest.write_text(manifest.read_text().replace(directory.name, "0" * 64))
     open_once(store)

@@ -17,7 +17,7 @@ from osprovider.errors import ConfigurationError
 from osprovider.images import history
 from osprovider.images.room import prune
 from osprovider.images.store import Store
-from osprovider.manifest import FORMAT, Manifest
+from osprovider.manifest import MANIFEST_FORMAT, Manifest
 from osprovider.paths import Directories
 from tests.unit.images.test_store import _FORK, IMAGE, VARIANT, Builder, builder, directories, entries, open_once, store
 
@@ -239,7 +239,7 @@ def test_what_another_version_left_is_not_said_at_each_use(
     [left] = store.unusable()
     assert (left.directory.name, left.reason) == (
         key,
-        f"made by another version of osprovider: its manifest has format 1, and this one knows {FORMAT}",
+        f"made by another version of osprovider: its manifest has format 1, and this one knows {MANIFEST_FORMAT}",
     )
     assert key not in capsys.readouterr().err
 
@@ -253,7 +253,7 @@ def test_what_another_version_left_is_no_damage(store: Store, directories: Direc
     assert (verdict.directory.name, verdict.image, verdict.damage, verdict.removed) == (key, "left", None, False)
     assert (
         verdict.outdated
-        == f"made by another version of osprovider: its manifest has format 1, and this one knows {FORMAT}"
+        == f"made by another version of osprovider: its manifest has format 1, and this one knows {MANIFEST_FORMAT}"
     )
     assert key in entries(directories)
     assert store.verify("another") == ()

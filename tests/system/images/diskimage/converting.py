@@ -15,7 +15,7 @@ import pytest
 from osprovider import linux
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.convert import to_raw
-from osprovider.images.formats import Format, detect
+from osprovider.images.formats import ImageFormat, detect
 
 __all__ = ["MIB", "allocated", "convert", "is_disk", "mounted", "refused"]
 
@@ -27,7 +27,7 @@ def convert(
     path: Path,
     directory: Path,
     *,
-    kind: Format | None = None,
+    kind: ImageFormat | None = None,
     scratch: Path | None = None,
     limit: int = 1 << 40,
     advance: Callable[[int], None] = lambda _count: None,
@@ -42,7 +42,7 @@ def convert(
     return target
 
 
-def refused(path: Path, directory: Path, *, kind: Format | None = None, limit: int = 1 << 40) -> str:
+def refused(path: Path, directory: Path, *, kind: ImageFormat | None = None, limit: int = 1 << 40) -> str:
     """The message about an image; nothing but the target is left."""
     scratch = directory / "scratch"
     scratch.mkdir(exist_ok=True)

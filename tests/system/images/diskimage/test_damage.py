@@ -14,7 +14,7 @@ import pytest
 
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ImageError
-from osprovider.images.formats import Container, Format, detect
+from osprovider.images.formats import Container, ImageFormat, detect
 from tests.support.disk_images import COMPRESSORS, DISK_BYTES, VARIANTS, Images, compress, flip, patch
 from tests.system.images.diskimage.converting import convert, is_disk, refused
 
@@ -29,7 +29,7 @@ def test_an_image_that_is_cut_off_never_becomes_another_disk(
     os.truncate(image, size - (int(size * cut) if isinstance(cut, float) else cut))
     container = VARIANTS[name].container
     try:
-        target = convert(image, tmp_path, kind=Format(container, "none"))
+        target = convert(image, tmp_path, kind=ImageFormat(container, "none"))
     except ImageError as error:
         message = str(error)
     else:
@@ -164,7 +164,7 @@ def test_damage_anywhere_in_the_tables_makes_no_other_failure(name: str, origina
         offset = chance.choice(places[:8]) + chance.randrange(600)
         patch(image, offset, chance.randbytes(chance.choice([1, 8])))
         try:
-            convert(image, tmp_path, kind=Format(VARIANTS[name].container, "none"), limit=1 << 30)
+            convert(image, tmp_path, kind=ImageFormat(VARIANTS[name].container, "none"), limit=1 << 30)
             verdicts.add("accepted")
         except ImageError as error:
             verdicts.add("refused" if str(error).startswith(f"{image}: ") else str(error))
@@ -175,12 +175,12 @@ def test_damage_anywhere_in_the_tables_makes_no_other_failure(name: str, origina
 @pytest.mark.parametrize("container", ["qcow2", "vmdk", "vpc", "vhdx", "vdi"])
 def test_what_is_not_what_it_is_said_to_be(container: Container, originals: Images, tmp_path: Path) -> None:
     image = compress(originals("raw"), tmp_path / "image", "none")
-    assert refused(image, tmp_path, kind=Format(container, "none")).startswith(f"{image}: {container} image, ")
+    assert refused(image, tmp_path, kind=ImageFormat(container, "none")).startswith(f"{image}: {container} image, ")
 
 
 def test_a_device_is_no_raw_image(originals: Images, tmp_path: Path) -> None:
     with loop_device(originals("raw"), read_only=True) as loop:
-        assert refused(Path(str(loop)), tmp_path, kind=Format("raw", "none")).endswith("is no regular file")
+        assert refused(Path(str(loop)), tmp_path, kind=ImageFormat("raw", "none")).endswith("is no regular file")
 
 
 def test_a_backing_file_is_not_read(tmp_path: Path, originals: Images) -> None:
