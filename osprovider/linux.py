@@ -1,6 +1,7 @@
 """System calls that Python 3.11's ``os`` lacks, through libc or ioctl(2); each raises ``OSError`` as ``os`` would.
 
-Sources: unshare(2), mount(2), umount2(2), openat2(2), fallocate(2), sync_file_range(2), syncfs(2), ioctl_ficlone(2);
+Sources: unshare(2), mount(2), umount2(2), openat2(2), rename(2), fallocate(2), sync_file_range(2), syncfs(2),
+ioctl_ficlone(2);
 <linux/falloc.h>, <linux/fs.h>, <linux/openat2.h>.
 Not for: policy; callers decide what to mount or to punch.
 """
@@ -23,6 +24,7 @@ __all__ = [
     "clone_file",
     "clone_range",
     "discard",
+    "exchange",
     "fallocate",
     "has_filesystem",
     "is_write_protected",
@@ -42,6 +44,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _SYS_OPENAT2 = 437  # the same on every architecture
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 
 # <linux/fs.h>
@@ -182,6 +186,12 @@ def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve:
         ctypes.c_size_t(ctypes.sizeof(how)),
     )
     return _check(result, path)
+
+
+def exchange(one: str, other: str) -> None:
+    """Have each of two paths name what the other named, at once. OSError (EINVAL) where the file system cannot."""
+    names = os.fsencode(one), os.fsencode(other)
+    _check(_libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)), one)
 
 
 def fallocate(fd: int, mode: Fallocate, offset: int, length: int) -> None:

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider import locks
+from osprovider import linux, locks
 from osprovider.errors import ImageError, reason_of
 from osprovider.images import history
 from osprovider.log import reporter
@@ -216,10 +216,19 @@ class Place:
         _sync(new / _IMAGE)
         _sync(new)
         with self._unused(f"image {manifest.image}"):
-            self._discard()
-            new.rename(self.directory)
+            self._replace(new)
         _sync(self.directory.parent)
         history.note(self.directories, manifest)
+
+    def _replace(self, new: Path) -> None:
+        """Put a directory in the template's place, so that at every moment one of the two is there."""
+        try:
+            linux.exchange(str(new), str(self.directory))
+        except OSError:  # nothing is there, or the file system cannot (NFS)
+            self._discard()
+            new.rename(self.directory)
+        else:
+            _remove(new)
 
     def remove(self, called: str, only: Identity | None = None) -> None:
         """Remove the template; waits until nobody uses it.

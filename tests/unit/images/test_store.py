@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import zlib
@@ -249,6 +250,31 @@ def test_the_old_template_serves_while_a_new_one_is_made(
     finally:
         process.kill()
         process.join()
+
+
+def test_a_template_that_is_replaced_is_there_at_every_moment(
+    store: Store, builder: Builder, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to remove the old one, and whatever happens meanwhile."""
+    open_once(store)
+    builder.content = b"new!" * 1024 + bytes(_SIZE - 4096)
+    remove = shutil.rmtree
+
+    def remove_or_die(path: Path, *, ignore_errors: bool) -> None:
+        if (path / "manifest.json").exists():
+            os._exit(1)
+        remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_or_die)
+    process = _FORK.Process(target=store.build, args=("debian-12", IMAGE, VARIANT), kwargs={"force": True})
+    process.start()
+    process.join()
+    monkeypatch.undo()
+    assert process.exitcode == 1
+    (info,) = store.list()
+    assert (info.directory / "template.img").read_bytes() == builder.content
+    assert store.verify()[0].damage is None
+    assert entries(directories) == [info.manifest.key]
 
 
 def test_the_list_is_by_image(store: Store) -> None:
