@@ -13,9 +13,9 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from osprovider import linux
 from osprovider.disk import integrity
@@ -23,7 +23,7 @@ from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError, reason_of
-from osprovider.guest.mounting import mounted
+from osprovider.guest.mounting import Volume, mounted
 from osprovider.images.diskimage import rebuilt_table
 from osprovider.images.newfile import is_full, new_file, raw_beside, to_qcow2
 from osprovider.layout import Placement
@@ -31,9 +31,6 @@ from osprovider.log import reporter
 from osprovider.manifest import Extent, Template
 from osprovider.paths import Directories
 from osprovider.run import run
-
-if TYPE_CHECKING:
-    from osprovider.guest.mounting import Volume
 
 __all__ = ["EXPORT_FORMATS", "ExportFormat", "export"]
 
@@ -190,8 +187,8 @@ def _write_tar(template: Template, fd: int, _path: Path, directories: Directorie
     if not manifest.built_here:
         from osprovider.guest.appliance import pack  # what was built here needs no libguestfs
 
-        with ExitStack() as stack, reporter.step(f"image {manifest.image}: pack"):
-            pack(_volumes(stack, template), directories, fd)
+        with _volumes(template) as volumes, reporter.step(f"image {manifest.image}: pack"):
+            pack(volumes, directories, fd)
         return
     linux.private_mount_namespace()
     with (
@@ -207,20 +204,14 @@ def _write_tar(template: Template, fd: int, _path: Path, directories: Directorie
         )
 
 
-def _volumes(stack: ExitStack, template: Template) -> list[Volume]:
+def _volumes(template: Template) -> AbstractContextManager[list[Volume]]:
     """The file systems that make up the tree, the root first."""
-    from osprovider.guest.mounting import Volume
+    from osprovider.images.diskimage import contents
 
     manifest = template.manifest
     if manifest.table is None:
-        return [Volume(template.path, manifest.filesystem.type)]
-    parts = [part for part in manifest.table.partitions if part.filesystem is not None and part.mount is not None]
-    parts.sort(key=lambda part: part.mount != "/")
-    volumes = []
-    for part in parts:
-        loop = loop_device(template.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=True)
-        volumes.append(Volume(stack.enter_context(loop), part.filesystem.type if part.filesystem else "", part.mount))
-    return volumes
+        return nullcontext([Volume(template.path, manifest.filesystem.type)])
+    return contents.volumes(template.path, manifest.table.partitions)
 
 
 _WRITERS: dict[ExportFormat, Callable[[Template, int, Path, Directories], None]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 import subprocess
@@ -16,10 +17,12 @@ from osprovider.disk.filesystem import read_superblock
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import ImageError
 from osprovider.images.diskimage.rebuilt_table import pieces
+from osprovider.images.diskimage.table import read_image_table
 from osprovider.images.export import ExportFormat, export
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Template
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
+from tests.system.create.cloud import ROOT, Part, make_disk
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -240,6 +243,24 @@ def test_the_tree_of_what_others_made_is_read_in_the_appliance(
     export(published, "tar", output, directories, force=False)
     _unpack(output, unpacked)
     assert _described(unpacked) == _described(tree)
+
+
+def test_the_tree_of_a_btrfs_is_that_of_its_systems_subvolumes(directories: Directories, tmp_path: Path) -> None:
+    files = {"/@/etc/hostname": "published\n", "/@home/me/.profile": "", "/@snapshot/etc/hostname": "of before\n"}
+    made = Part(1, ROOT, 128, "btrfs", subvolumes=("@", "@home", "@snapshot"), files={**files, "/@/home/.hidden": ""})
+    make_disk(tmp_path / "disk", [made])
+    table = read_image_table(tmp_path / "disk", "x")
+    assert table is not None
+    inside = Filesystem("btrfs", made.uuid, "", 4096, 128 * MIB, 1 * MIB, subvolumes=(("/", "@"), ("/home", "@home")))
+    parts = tuple(dataclasses.replace(part, filesystem=inside, mount="/") for part in table.partitions)
+    template = _template(tmp_path / "disk", dataclasses.replace(table, partitions=parts), inside, built_here=False)
+    try:
+        export(template, "tar", tmp_path / "out.tar", directories, force=False)
+    finally:
+        os.close(template.fd)
+    _unpack(tmp_path / "out.tar", tmp_path / "unpacked")
+    unpacked = sorted(str(path.relative_to(tmp_path / "unpacked")) for path in (tmp_path / "unpacked").rglob("*"))
+    assert unpacked == ["etc", "etc/hostname", "home", "home/me", "home/me/.profile"]
 
 
 @pytest.mark.parametrize("kind", ["raw", "tar"])
