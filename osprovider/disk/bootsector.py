@@ -4,7 +4,7 @@ A FAT says how many sectors of the disk are in front of it, and firmware and boo
 the same field in front of an ext file system. It is changed where it named the partition's old start, in FAT32's second
 boot sector as well. Other file systems here know nothing of the disk around them.
 Sources: Microsoft's FAT specification 1.03, "BPB" (``BPB_HiddSec``, ``BPB_BkBootSec``); syslinux' diskstart.inc.
-Not for: a FAT's volume ID (:mod:`osprovider.guest.appliance_process`), boot code (:mod:`osprovider.disk.bootloader`).
+Not for: a FAT's volume ID (:mod:`osprovider.guest.appliance_process`), boot code (:mod:`osprovider.disk.grub_images`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It is made in memory, and what it consists of is then written to the disk: nothing is mounted (not every kernel knows
 vfat), no program but this one opens the disk, which is ours alone, and the same arguments give the same bytes.
 
-Not for: the boot loader itself (:mod:`osprovider.disk.bootloader`), mounting it in the guest (the hook ``fstab``).
+Not for: the boot loader itself (:mod:`osprovider.disk.grub`), mounting it in the guest (the hook ``fstab``).
 """
 
 from __future__ import annotations

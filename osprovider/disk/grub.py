@@ -4,7 +4,7 @@ A guest whose packages brought a signed shim and a signed GRUB boots with them, 
 the removable path, where shim looks for ``grubx64.efi`` beside itself. The signed GRUB has its prefix baked in
 (``/EFI/debian``), and is sent on from there to the guest's own menu.
 Sources: shim's README; Debian's ``grub-install`` (``--force-extra-removable``) and ``build-efi-images``.
-Not for: the images (:mod:`osprovider.disk.bootloader`), the menu (the hook ``grub``).
+Not for: the images (:mod:`osprovider.disk.grub_images`), the menu (the hook ``grub``).
 """
 
 # ruff: noqa: D102 (the protocol documents the methods)
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from osprovider.disk import bootloader
+from osprovider.disk import grub_images
 from osprovider.disk.device import Device
 from osprovider.disk.esp import REMOVABLE_PATH, Esp, make_esp, write_esp
 from osprovider.errors import DeviceError
@@ -40,11 +40,11 @@ class Grub:
     def __init__(self, table: TablePlan, firmware: Sequence[str]) -> None:
         self._table = table
         self._firmware = tuple(firmware)
-        self._code = bootloader.BootCode()
+        self._code = grub_images.BootCode()
         self._esp: Esp | None = None
 
     def make(self) -> None:
-        self._code = bootloader.make_boot_code(self._table, self._firmware)
+        self._code = grub_images.make_boot_code(self._table, self._firmware)
         if self._code.efi_image is not None:
             self._esp = self._make_esp({REMOVABLE_PATH: self._code.efi_image})
 
@@ -54,7 +54,7 @@ class Grub:
 
     def write(self, device: Device) -> None:
         if self._code.core_image is not None:
-            bootloader.write_bios(device.fd, self._table, self._code)
+            grub_images.write_bios(device.fd, self._table, self._code)
         if self._esp is not None:
             write_esp(device.fd, self._esp)
 

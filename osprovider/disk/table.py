@@ -13,7 +13,7 @@ and any failure or signal makes it zero again. But hooks need it: a SIGKILL, or 
 system that is whole and has not seen all of them, and an xfs or btrfs one that is not yet full. Ganeti knows of it,
 because ``create`` never said that it was done.
 Sources: UEFI Specification 2.10, section 5.3 (GPT); Discoverable Partitions Specification; libparted's labels/gpt.c.
-Not for: dividing the disk (:mod:`osprovider.division`), boot code (:mod:`osprovider.disk.bootloader`).
+Not for: dividing the disk (:mod:`osprovider.division`), boot code (:mod:`osprovider.disk.grub_images`).
 """
 
 from __future__ import annotations

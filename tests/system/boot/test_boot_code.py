@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.disk.bootloader import BootCode, make_boot_code, write_bios
 from osprovider.disk.device import claim
 from osprovider.disk.esp import REMOVABLE_PATH
+from osprovider.disk.grub_images import BootCode, make_boot_code, write_bios
 from osprovider.errors import DeviceError
 from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan, bios_refusal, esp_size_bytes
 from tests.system.disk.support import attached, put_esp, used_disk

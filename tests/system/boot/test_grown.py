@@ -6,9 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from osprovider.disk.bootloader import make_boot_code
 from osprovider.disk.device import claim
 from osprovider.disk.esp import REMOVABLE_PATH
+from osprovider.disk.grub_images import make_boot_code
 from osprovider.disk.table import make_table, write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers

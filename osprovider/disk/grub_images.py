@@ -1,13 +1,14 @@
-"""GRUB for an instance's disk, made from the node's own GRUB: nothing of the guest's is run and nothing is mounted.
+"""GRUB's images for an instance's disk, made by the node's own GRUB: nothing of the guest's is run or mounted.
 
-The images hold every module that a grub.cfg needs, one of grub-mkconfig's included, so that no directory of modules has
+They hold every module that a grub.cfg needs, one of grub-mkconfig's included, so that no directory of modules has
 to lie in the guest, where its own GRUB, of another version, would find it.
 
 They find the guest's ``/boot/grub`` by a prefix without a drive, ``(,gpt3)/boot/grub``, or ``(,msdos1)/grub`` in a
 partition for ``/boot``: GRUB completes it with the drive that the firmware booted (``grub_set_prefix_and_root``, its
 kern/main.c). So neither the order of the disks nor a clone of this one beside it leads astray, and no device is named.
 
-Not for: the EFI system partition (:mod:`osprovider.disk.esp`), grub.cfg (the hook ``grub``), the partition table.
+Not for: GRUB as a boot loader among others (:mod:`osprovider.disk.grub`), the EFI system partition
+(:mod:`osprovider.disk.esp`), grub.cfg (the hook ``grub``), the partition table.
 """
 
 from __future__ import annotations
