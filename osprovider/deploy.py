@@ -44,7 +44,7 @@ from osprovider.log import human_bytes, reporter
 from osprovider.manifest import Template
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
-from osprovider.systemdisk import target
+from osprovider.systemdisk import disk_0
 
 __all__ = ["create", "guest_of"]
 
@@ -136,7 +136,7 @@ def _claimed(order: _Order, plans: Sequence[DiskPlan]) -> Iterator[tuple[_Order,
 @contextmanager
 def _system_disk(order: _Order) -> Iterator[Device]:
     """Disk 0; of one that only userspace reaches, a file that is sent there in the end."""
-    disk, directories = target(order.request), order.directories
+    disk, directories = disk_0(order.request), order.directories
     if disk.path is not None:
         with claim(disk.path, directories.run) as device:
             yield device

@@ -30,7 +30,7 @@ from osprovider.log import reporter
 from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
 from osprovider.plan import make_plan
-from osprovider.systemdisk import target_path
+from osprovider.systemdisk import disk_0_path
 
 __all__ = ["rename"]
 
@@ -55,7 +55,7 @@ def rename(request: Request, directories: Directories) -> None:
     hooks = arrange(discover(directories), settings.variant.hooks, "rename")
     linux.private_mount_namespace()
     isolation = "host" if settings.variant.isolation == "host" else "appliance"
-    with claim(target_path(request), directories.run) as device:
+    with claim(disk_0_path(request), directories.run) as device:
         system = _by_type(device, request) if isolation == "host" else _by_looking(device, directories)
         root = system.root
         size, guid = device.facts.size_bytes, system.guid or None

@@ -34,7 +34,7 @@ from osprovider.log import human_bytes
 from osprovider.manifest import ImageTable, Manifest
 from osprovider.rootpath import check_root_path, root_number
 
-__all__ = ["SystemDisk", "plan_system_disk", "target", "target_path"]
+__all__ = ["SystemDisk", "disk_0", "disk_0_path", "plan_system_disk"]
 
 _WORTH_A_NOTE = 64 << 20
 _BESIDE_SWAP_FILE = 64 << 20  # for the file system's own, and for what hooks write
@@ -61,7 +61,7 @@ class SystemDisk:
     notes: tuple[str, ...]
 
 
-def target(request: Request) -> Disk:
+def disk_0(request: Request) -> Disk:
     """The disk that the system goes to: disk 0.
 
     Raises:
@@ -77,13 +77,13 @@ def target(request: Request) -> Disk:
     return disk
 
 
-def target_path(request: Request) -> Path:
+def disk_0_path(request: Request) -> Path:
     """The device or file of the disk that the system is on.
 
     Raises:
-        RequestError: as for :func:`target`; or this node's kernel can't reach it.
+        RequestError: as for :func:`disk_0`; or this node's kernel can't reach it.
     """
-    disk = target(request)
+    disk = disk_0(request)
     if disk.path is None:
         raise RequestError(
             f"DISK_0_PATH is not set: disk 0 is reached by userspace only ({disk.uri}), and only create knows how; "
@@ -109,7 +109,7 @@ def plan_system_disk(
     """
     image, variant = settings.image, settings.variant
     firmware = firmware_of(request, variant, manifest)
-    found = target(request) if facts else None
+    found = disk_0(request) if facts else None
     path = (str(found.path) if found.path else found.uri) if found else None
     if image is None:
         return SystemDisk(path, None, False, firmware, None, ())

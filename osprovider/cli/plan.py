@@ -25,7 +25,7 @@ from osprovider.images.store import Store
 from osprovider.layout import DiskFacts
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
-from osprovider.systemdisk import target
+from osprovider.systemdisk import disk_0
 
 __all__ = ["plan"]
 
@@ -131,7 +131,7 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     hooks = [hook.name for hook in arrange(discover(directories), settings.variant.hooks, "create")]
     if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
         return make_plan(request, settings, [], None)
-    disk = target(request)
+    disk = disk_0(request)
     facts = _facts(disk)
     key, manifest = Store(directories).look_up(settings.image_name, settings.image, settings.variant)
     try:
