@@ -26,7 +26,7 @@ from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
-from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, loader, partitions, wipe
+from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, integrity, loader, partitions, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import ClaimedDisk
 from osprovider.disk.device import Device, claim
@@ -224,7 +224,7 @@ def _install(job: _Job) -> None:
 def _look_into(template: Template, plan: Plan) -> None:
     """Refuse, before anything is written, what only the template itself tells."""
     if plan.filled:
-        fill.refuse_damaged(template)
+        integrity.refuse_damaged(template, cached=True)  # the kernel is given no file system that nobody made
     if template.manifest.table is None and plan.table is not None:
         partitions.refuse_small_boot(template, plan.table)
 

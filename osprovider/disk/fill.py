@@ -38,8 +38,7 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.background import background
-from osprovider.disk import features, integrity
-from osprovider.disk.copy import DamagedTemplate
+from osprovider.disk import features
 from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
 from osprovider.disk.wipe import clear_ends
@@ -55,7 +54,7 @@ from osprovider.programs import is_installed
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["fill", "lack_of_tools", "make", "refuse_damaged", "require"]
+__all__ = ["fill", "lack_of_tools", "make", "require"]
 
 _PACKAGES = {"xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 _SYNC_SECONDS = 0.1
@@ -93,21 +92,11 @@ def lack_of_tools(filesystem: str) -> str | None:
     return f"this node has no mkfs.{filesystem}: apt install {package}"
 
 
-def refuse_damaged(template: Template) -> None:
-    """Read a template whole and compare it with its manifest: the kernel is given no file system that nobody made.
-
-    Raises:
-        DamagedTemplate: it is not what it should be.
-    """
-    damage = integrity.find_damage(template.path, template.manifest, cached=True)
-    if damage is not None:
-        raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
-
-
 def fill(template: Template, device: Device, part: PartitionPlan, run_directory: Path) -> None:
     """Make the file system of a partition, with the template's tree in it.
 
-    The caller is in a mount namespace of its own, and has checked the template (:func:`refuse_damaged`).
+    The caller is in a mount namespace of its own, and has checked the template
+    (:func:`osprovider.disk.integrity.refuse_damaged`).
 
     Args:
         template: one ext file system that was made here.

@@ -1,6 +1,7 @@
 """Is a template what its manifest says: every extent by its checksum, and nothing but zeros between them.
 
-Not for: what becomes of a damaged one (:mod:`osprovider.images.store`).
+Not for: what becomes of a damaged one (:mod:`osprovider.images.store`), or checking what is copied anyway
+(:mod:`osprovider.disk.copy`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from osprovider.disk.copy import DamagedTemplate
 from osprovider.disk.raw import data_ranges
 from osprovider.errors import ImageError, reason_of
 from osprovider.log import reporter
-from osprovider.manifest import Extent, Manifest
+from osprovider.manifest import Extent, Manifest, Template
 
-__all__ = ["find_damage"]
+__all__ = ["find_damage", "refuse_damaged"]
 
 _BLOCK = 4096
 _PIECE = 1 << 20
@@ -48,6 +50,21 @@ def find_damage(path: Path, manifest: Manifest, *, cached: bool = False) -> str 
             return f"{path.name} cannot be read: {reason_of(error)}"
         except ImageError as error:
             return str(error)
+
+
+def refuse_damaged(template: Template, *, cached: bool = False) -> None:
+    """Read a template whole before it is used in a way that checks nothing.
+
+    Args:
+        template: in use.
+        cached: as for :func:`find_damage`.
+
+    Raises:
+        DamagedTemplate: it is not what its manifest says.
+    """
+    damage = find_damage(template.path, template.manifest, cached=cached)
+    if damage is not None:
+        raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
 
 
 def _misplaced(manifest: Manifest) -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Literal
 
 from osprovider import linux
 from osprovider.disk import integrity
-from osprovider.disk.copy import DamagedTemplate, copy_extents
+from osprovider.disk.copy import copy_extents, read_checked
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError, reason_of
@@ -110,7 +109,7 @@ def _write_raw(template: Template, fd: int, _path: Path, _directories: Directori
         _stream(template, fd, table)
         return
     if _clone(template.fd, fd):
-        _require_whole(template)
+        integrity.refuse_damaged(template)
     else:
         os.truncate(fd, manifest.size_bytes)
         with reporter.progress(f"image {manifest.image}: copy", manifest.data_bytes) as advance:
@@ -118,13 +117,6 @@ def _write_raw(template: Template, fd: int, _path: Path, _directories: Directori
             copy_extents(template.fd, fd, whole, manifest.extents, advance, zeroing=None)
     for offset, data in table:
         write_all(fd, data, offset)
-
-
-def _require_whole(template: Template) -> None:
-    """Read a template whole before it is written in a way that checks nothing."""
-    damage = integrity.find_damage(template.path, template.manifest)
-    if damage is not None:
-        raise DamagedTemplate(f"template {template.path} is damaged: {damage}")
 
 
 def _clone(source: int, target: int) -> bool:
@@ -148,9 +140,8 @@ def _stream(template: Template, fd: int, table: list[tuple[int, bytes]]) -> None
                 count = min(_PIECE, extent.offset - position)
                 _put(fd, position, bytearray(_ZEROS[:count]), table, advance)
                 position += count
-            data = bytearray(os.pread(template.fd, extent.length, extent.offset))
-            if extent.length and zlib.crc32(data) != extent.crc32:
-                raise DamagedTemplate(f"template {template.path} is damaged at byte {extent.offset}")
+            data = bytearray(extent.length)
+            read_checked(template.fd, extent, memoryview(data))
             _put(fd, position, data, table, advance)
             position += extent.length
 
@@ -173,7 +164,7 @@ def _write_qcow2(template: Template, _fd: int, path: Path, directories: Director
     with ExitStack() as stack:
         source = template.path
         if template.manifest.table is None:
-            _require_whole(template)
+            integrity.refuse_damaged(template)
         else:
             raw, source = stack.enter_context(raw_beside(path))
             _write_raw(template, raw, source, directories)
@@ -183,7 +174,7 @@ def _write_qcow2(template: Template, _fd: int, path: Path, directories: Director
 def _write_tar(template: Template, fd: int, _path: Path, directories: Directories) -> None:
     """The tree, with owners by number, extended attributes, ACLs and capabilities."""
     manifest = template.manifest
-    _require_whole(template)
+    integrity.refuse_damaged(template)
     if not manifest.built_here:
         from osprovider.guest.appliance import pack  # what was built here needs no libguestfs
 

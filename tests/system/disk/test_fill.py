@@ -15,7 +15,7 @@ import pytest
 
 from osprovider import linux
 from osprovider.config.model import Layout
-from osprovider.disk import filesystem, fill
+from osprovider.disk import filesystem, fill, integrity
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.disk.device import claim
 from osprovider.disk.features import unknown_to
@@ -88,7 +88,7 @@ def filled(disk: Path, kind: str, scratch: Path, sector_size: int) -> Filled:
     """Fill a partition, and look at it."""
     root = root_of(disk, kind, sector_size)
     with template(scratch) as (source, before), claim(disk, scratch / "run") as device:
-        fill.refuse_damaged(source)
+        integrity.refuse_damaged(source, cached=True)
         fill.fill(source, device, root, scratch / "run")
     with loop_device(disk, offset_bytes=root.start_bytes, size_bytes=root.size_bytes, read_only=True) as loop:
         subprocess.run([*CHECKS[kind], loop], check=True, capture_output=True)
@@ -213,7 +213,7 @@ def test_what_an_old_guest_does_not_know_is_left_out(scratch: Path) -> None:
 def test_a_damaged_template_is_refused(scratch: Path) -> None:
     def refused() -> str:
         with template(scratch, damaged=True) as (source, _), pytest.raises(DamagedTemplate) as caught:
-            fill.refuse_damaged(source)
+            integrity.refuse_damaged(source, cached=True)
         return str(caught.value)
 
     assert "template.img is damaged: the checksum" in in_namespace(refused)
