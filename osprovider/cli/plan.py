@@ -129,7 +129,7 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     name = request.instance.name if request.instance else None
     settings = load(directories, request.variant, instance=name, parameters=request.parameters)
     hooks = [hook.name for hook in arrange(discover(directories), settings.variant.hooks, "create")]
-    if settings.leave_disk_alone or settings.image is None or settings.image_name is None:
+    if settings.image is None or settings.image_name is None:
         return make_plan(request, settings, [], None)
     disk = disk_0(request)
     facts = _facts(disk)

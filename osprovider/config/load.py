@@ -30,11 +30,10 @@ class Settings:
     Attributes:
         variant_name: as asked for.
         variant: built-in ← defaults ← variant ← instance file ← OS parameters.
-        image_name: in ``images/``; None, as is ``image``, exactly where the disk is left alone.
+        image_name: in ``images/``; None, as is ``image``, where the disk is left alone.
         dns: name servers and search domains that OS parameters give, before all others; else empty.
         nics: what the instance file says of its NICs, by index; an entry equal to ``InstanceNic()`` says nothing.
         subnets: all there are, by name.
-        leave_disk_alone: there is no image to install, or Ganeti has written one itself (``os-image``).
         files: what was read.
     """
 
@@ -45,8 +44,12 @@ class Settings:
     dns: Dns
     nics: tuple[InstanceNic, ...]
     subnets: Mapping[str, Subnet]
-    leave_disk_alone: bool
     files: tuple[Path, ...]
+
+    @property
+    def leave_disk_alone(self) -> bool:
+        """There is no image to install, or Ganeti has written one itself (``os-image``)."""
+        return self.image is None
 
 
 def variant_names(directories: Directories) -> tuple[str, ...]:
@@ -132,7 +135,6 @@ def load(
         dns=_given_dns(merged.network.dns, parameters),
         nics=nics,
         subnets=subnets,
-        leave_disk_alone=image is None,
         files=tuple(files.read),
     )
 
