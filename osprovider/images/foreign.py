@@ -37,11 +37,12 @@ def take(job: Job, obtained: Obtained) -> Made:
 
     Args:
         job: the preparation.
-        obtained: its source, verified.
+        obtained: its source.
 
     Raises:
         ImageError: it is not what it should be, or cannot be read; names the image or the file, and what is wrong.
     """
+    obtained.require_same()
     paths = obtained.paths
     main = paths.get("image") or paths["root"]
     wanted = job.recipe.definition.format

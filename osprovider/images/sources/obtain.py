@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Obtained", "Sources"]
 
-_DIGEST = "sha256:"
+_ALGORITHM = "sha256"  # of what pins and files are known by
+_DIGEST = f"{_ALGORITHM}:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,28 @@ class Obtained:
     Attributes:
         pin: see there.
         paths: its files: ``image`` alone, or ``root`` and perhaps ``boot`` of a pair of dumps.
+        is_fresh: it was verified just now, and not by an earlier run.
     """
 
     pin: Pin
     paths: Mapping[str, Path]
+    is_fresh: bool = field(default=False, compare=False)
+
+    def require_same(self) -> None:
+        """See that what an earlier run verified is still that, before anything is made of it: disks lose bits.
+
+        Raises:
+            ImageError: it is not, or cannot be read.
+        """
+        if self.is_fresh:
+            return
+        with reporter.step(f"verify {' and '.join(path.name for path in self.paths.values())} again"):
+            found = _digest([digests_of(path, (_ALGORITHM,)) for path in self.paths.values()])
+        if found != self.pin.digest:
+            raise ImageError(
+                f"{next(iter(self.paths.values()))}: damaged since it was verified: has {found} and had "
+                f"{self.pin.digest}; fetch or make it again, and check the disk that it is on"
+            )
 
     def still_same(self) -> bool:
         """Has nobody changed the files since they were verified."""
@@ -105,8 +124,9 @@ class Sources:
         if not is_remote(source):
             paths = local_files(name, Path(source))
             with self._cache.obtaining(image, f"verifies image {name}"):
-                pin = self.pinned(name, image) or self._verify_local(name, image, paths)
-            yield Obtained(pin, paths)
+                known = self.pinned(name, image)
+                pin = known or self._verify_local(name, image, paths)
+            yield Obtained(pin, paths, is_fresh=known is None)
             return
         with self._fetched(name, image) as obtained:
             yield obtained
@@ -147,11 +167,8 @@ class Sources:
             expected.compare(str(path), found)
         if identities(paths) != files:
             raise ImageError(f"image {name}: {image.source} was changed while it was read; try again")
-        digest = digests[0]["sha256"]
-        if len(digests) > 1:
-            digest = hashlib.sha256("".join(f"{each['sha256']}\n" for each in digests).encode()).hexdigest()
         size = sum(status[3] for status in files)
-        pin = Pin(_source(name, image), _DIGEST + digest, size, expected.verified, expected.text, files=files)
+        pin = Pin(_source(name, image), _digest(digests), size, expected.verified, expected.text, files=files)
         self._cache.save_pin(image, pin)
         return pin
 
@@ -162,10 +179,10 @@ class Sources:
         """A source that was fetched, and goes where its user says that it is no good."""
         with ExitStack() as stack:
             with self._cache.obtaining(image, f"fetches image {name}"):
-                pin, path = self._have(stack, name, image)
+                pin, path, is_fresh = self._have(stack, name, image)
             os.utime(path)
             try:
-                yield Obtained(pin, {"image": path})
+                yield Obtained(pin, {"image": path}, is_fresh)
             except ImageError as error:
                 error.args = (str(error).replace(str(path), pin.location),)
                 if not isinstance(error, NodeError):
@@ -174,16 +191,20 @@ class Sources:
                         self._cache.discard(path)
                 raise
 
-    def _have(self, stack: ExitStack, name: str, image: Image) -> tuple[Pin, Path]:
-        """Have what is pinned there, or what the source is now; nobody removes it until ``stack`` is closed."""
-        pin = self._cache.pin(image)
+    def _have(self, stack: ExitStack, name: str, image: Image) -> tuple[Pin, Path, bool]:
+        """Have what is pinned there, or what the source is now; nobody removes it until ``stack`` is closed.
+
+        Returns:
+            what it is, where, and whether it was fetched now.
+        """
+        pin, is_fresh = self._cache.pin(image), False
         while True:
             if pin is not None:
                 path = self._cache.path(pin.digest)
                 stack.enter_context(self._cache.in_use(path))
                 if path.exists():
-                    return pin, path
-            pin = self._fetch(name, image)
+                    return pin, path, is_fresh
+            pin, is_fresh = self._fetch(name, image), True
 
     def _fetch(self, name: str, image: Image, before: Pin | None = None) -> Pin:
         """Fetch, verify and pin the source; ``before`` where nothing has changed since."""
@@ -198,13 +219,14 @@ class Sources:
 
     def _known(self, source: str, expected: Expected) -> Pin | None:
         """What was fetched already, for another definition or under another URL."""
-        if expected.checksum is None or expected.checksum.algorithm != "sha256":
+        if expected.checksum is None or expected.checksum.algorithm != _ALGORITHM:
             return None
         digest = _DIGEST + expected.checksum.digits
         path = self._cache.path(digest)
-        if not path.exists():
-            return None
-        return Pin(shown(source), digest, path.stat().st_size, expected.verified, expected.text)
+        with self._cache.in_use(path):
+            if not path.exists() or _digest([digests_of(path, (_ALGORITHM,))]) != digest:  # damaged: fetched anew
+                return None
+            return Pin(shown(source), digest, path.stat().st_size, expected.verified, expected.text)
 
     def _download(self, source: str, image: Image, expected: Expected, before: Pin | None) -> Pin:
         """Fetch the source and verify it, and give it its name then; ``before`` where the server has nothing newer."""
@@ -222,7 +244,7 @@ class Sources:
             if fetched is None or not fetched.size_bytes:
                 raise ImageError(f"{shown(source)}: empty, 0 bytes: is this the right address?")
             expected.compare(shown(source), fetched.digests)
-            digest = _DIGEST + fetched.digests["sha256"]
+            digest = _DIGEST + fetched.digests[_ALGORITHM]
             part.rename(self._cache.path(digest))
         finally:
             part.unlink(missing_ok=True)
@@ -248,6 +270,13 @@ class Sources:
         from osprovider.images.sources.expected import find_expected  # a warm create verifies nothing
 
         return find_expected(image, file, self._keys, lambda url: self._server().small(url))
+
+
+def _digest(digests: Sequence[Mapping[str, str]]) -> str:
+    """What a source is known by: its file's digest, or one over those of both."""
+    if len(digests) == 1:
+        return _DIGEST + digests[0][_ALGORITHM]
+    return _DIGEST + hashlib.sha256("".join(f"{each[_ALGORITHM]}\n" for each in digests).encode()).hexdigest()
 
 
 def _source(name: str, image: Image) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -204,6 +205,43 @@ def test_a_damaged_download_is_not_kept_and_the_next_one_is_taken(kind: str, tmp
         assert [path for path in (own_site.cache / "sources").iterdir() if path.suffix != ".json"] == []
         server.pages["/small?token=secret"] = Page(whole)
         build(own_site)
+
+
+@pytest.mark.parametrize("is_fetched", [True, False])
+def test_a_bit_that_flips_after_a_source_was_verified_gets_into_no_template(
+    is_fetched: bool, tmp_path: Path, own_site: Site
+) -> None:
+    _, (packed,) = small_system.make_image("tar.gz", tmp_path)
+    image = tmp_path / "small.tar"
+    image.write_bytes(whole := gzip.decompress(packed.read_bytes()))
+    with serving() as server:
+        server.pages["/small.tar"] = Page(whole)
+        define(own_site, Source(f"{server.url}/small.tar" if is_fetched else str(image), []))
+        manifest = build(own_site)
+        assert manifest.origin is not None
+        digits = manifest.origin.digest.removeprefix("sha256:")
+        path = own_site.cache / "sources" / digits if is_fetched else image
+        flip(path, whole.index(b"PRETTY_NAME"))
+        outcome = own_site.command("image", "build", "small", "--force")
+        assert outcome.status == 1
+        assert "/small.tar: damaged since it was verified: has sha256:" in outcome.last_line
+        assert f" and had sha256:{digits}; " in outcome.last_line
+        assert path.exists() == (not is_fetched)
+        assert build(own_site) == manifest
+        image.write_bytes(whole)
+        outcome = own_site.command("image", "build", "small", "--force")
+        assert outcome.status == 0, outcome.said
+
+
+def flip(path: Path, byte: int) -> None:
+    """Flip a bit as a failing disk does: nothing else says that the file has changed."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(byte)
+        (value,) = file.read(1)
+        file.seek(byte)
+        file.write(bytes([value ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_a_source_with_other_content_is_prepared_anew(tmp_path: Path, own_site: Site) -> None:

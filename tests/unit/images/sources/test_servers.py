@@ -144,6 +144,18 @@ def test_two_definitions_of_the_same_file_share_it(
     assert_kept(directories, CONTENT)
 
 
+def test_what_another_definition_fetched_is_fetched_anew_where_it_is_damaged(
+    sources: Sources, image: Image, server: Server, directories: Directories
+) -> None:
+    with sources.obtain("debian", image) as obtained:
+        path = obtained.paths["image"]
+    path.write_bytes(CONTENT[:-1] + b"?")
+    same = dataclasses.replace(image, checksums=obtained.pin.digest)
+    with sources.obtain("same", same) as again:
+        assert again.paths["image"].read_bytes() == CONTENT
+    assert len(server.asked("/images/image.qcow2")) == 2
+
+
 def test_what_is_compressed_is_kept_as_it_is(
     sources: Sources, image: Image, server: Server, directories: Directories
 ) -> None:
