@@ -24,6 +24,7 @@ from typing import Any, Self
 from osprovider.background import Task, background
 from osprovider.customize.context import Context
 from osprovider.customize.hooks import Hook
+from osprovider.descriptors import opened
 from osprovider.errors import HookError, OsproviderError, ToolError
 from osprovider.guest.protocol import Guest
 from osprovider.log import reporter
@@ -212,9 +213,6 @@ def _scratch_directory(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(directory: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, how)
+    with opened(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)) as fd:
+        fcntl.flock(fd, how)
         yield
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from osprovider.datadisks import DiskPlan, Signature, settle
+from osprovider.descriptors import path_of
 from osprovider.disk import features, filesystem, fill, wipe
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -122,7 +123,7 @@ def _look(device: Device) -> tuple[Signature, ...]:
     offset, magic = _FIRMWARE_VOLUME
     if os.pread(device.fd, len(magic), offset) == magic:
         return (Signature("firmware volume", "firmware"),)
-    words = ["wipefs", "--json", "--noheadings", "--output", "TYPE,USAGE,UUID,LABEL", f"/proc/self/fd/{device.fd}"]
+    words = ["wipefs", "--json", "--noheadings", "--output", "TYPE,USAGE,UUID,LABEL", path_of(device.fd)]
     try:
         said = run(confine(words), pass_fds=[device.fd]).text
     except ToolError as error:

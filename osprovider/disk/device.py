@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.descriptors import opened
 from osprovider.disk.users import find_users, openers
 from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError, reason_of
@@ -71,11 +72,8 @@ def probe(path: Path) -> DiskFacts:
     Raises:
         DeviceError: there is nothing, it is neither, it cannot be opened, or it has no size.
     """
-    fd = _open(path, os.O_RDONLY)
-    try:
+    with opened(_open(path, os.O_RDONLY)) as fd:
         return _facts(path, fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

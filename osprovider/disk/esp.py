@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from osprovider.descriptors import in_memory, path_of
 from osprovider.disk.raw import data_ranges, write_all
 from osprovider.layout import PartitionPlan
 from osprovider.run import run
@@ -51,15 +52,12 @@ def make_esp(partition: PartitionPlan, sector_size: int, files: Mapping[str, byt
     Raises:
         ToolError: mkfs.vfat, mmd or mcopy failed, or the node lacks them (packages dosfstools and mtools).
     """
-    image = os.memfd_create("esp")
-    try:
+    with in_memory("esp") as image:
         os.truncate(image, partition.size_bytes)
         _make_file_system(image, partition.start_bytes // sector_size, sector_size, volume_id)
         _add_files(image, files)
         ranges = data_ranges(image, 0, partition.size_bytes)
         pieces = tuple((offset, os.pread(image, length, offset)) for offset, length in ranges)
-    finally:
-        os.close(image)
     return Esp(partition.start_bytes, pieces)
 
 
@@ -85,14 +83,14 @@ def _make_file_system(image: int, first_sector: int, sector_size: int, volume_id
         [
             # --invariant brings a volume id of its own, the same for all, so ours comes after it.
             *("mkfs.vfat", "--invariant", "-i", volume_id, "-n", "ESP", "-F", "32", "-s", "1"),
-            *("-S", str(sector_size), "-h", str(first_sector), f"/proc/self/fd/{image}"),
+            *("-S", str(sector_size), "-h", str(first_sector), path_of(image)),
         ],
         pass_fds=(image,),
     )
 
 
 def _add_files(image: int, files: Mapping[str, bytes]) -> None:
-    target = f"/proc/self/fd/{image}"
+    target = path_of(image)
     parents = sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."})
     run(["mmd", "-i", target, *(f"::/{parent}" for parent in parents)], env=_MTOOLS_ENVIRONMENT, pass_fds=(image,))
     for path, content in files.items():

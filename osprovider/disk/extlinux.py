@@ -15,11 +15,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from osprovider.descriptors import opened, path_of
 from osprovider.disk.device import Device
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, RequestError, reason_of
 from osprovider.guest.host import HostGuest
-from osprovider.guest.resolve import open_inside, opened
+from osprovider.guest.resolve import open_inside
 from osprovider.layout import BOOT_CODE_BYTES, TablePlan, bios_refusal
 from osprovider.programs import is_installed
 from osprovider.run import run
@@ -73,7 +74,7 @@ class Extlinux:
         for name in _LOADER_FILES:  # extlinux writes to what is there, also through a link
             guest.remove(f"{DIRECTORY}/{name}")
         with opened(open_inside(guest.root_fd, DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)) as directory:
-            run(["extlinux", "--install", f"/proc/self/fd/{directory}"], pass_fds=(directory,))
+            run(["extlinux", "--install", path_of(directory)], pass_fds=(directory,))
 
     def write(self, device: Device) -> None:
         write_all(device.fd, self._boot_code, 0)

@@ -38,6 +38,7 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.background import background
+from osprovider.descriptors import opened, path_of
 from osprovider.disk import features
 from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
@@ -46,7 +47,6 @@ from osprovider.errors import DeviceError, RequestError
 from osprovider.guest.files import copy_tree
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import mounted
-from osprovider.guest.resolve import opened
 from osprovider.layout import PartitionPlan
 from osprovider.log import reporter
 from osprovider.manifest import Template
@@ -177,7 +177,7 @@ def _make_btrfs(path: Path, uuid: str, label: str, without: Collection[str]) -> 
 def _make_subvolume(target: Path, name: str, run_directory: Path) -> None:
     """Make a subvolume that is mounted from now on where nobody asks for another one."""
     with mounted(target, "btrfs", run_directory, is_new=True) as top:
-        place = f"/proc/self/fd/{top.root_fd}/{name}"
+        place = f"{path_of(top.root_fd)}/{name}"
         run(["btrfs", "subvolume", "create", place], pass_fds=[top.root_fd])
         run(["btrfs", "subvolume", "set-default", place], pass_fds=[top.root_fd])
 

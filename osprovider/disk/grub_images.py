@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.descriptors import in_memory, path_of
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, reason_of
 from osprovider.layout import BOOT_CODE_BYTES, TablePlan, bios_refusal
@@ -141,19 +142,16 @@ def _read_boot_image() -> bytes:
 def _make_image(platform: str, prefix: str) -> bytes:
     """A GRUB image of the node's for ``platform``, with all our modules."""
     # In memory, so that nothing stays behind; not by a pipe, which grub-mkimage fails to sync.
-    fd = os.memfd_create(f"grub-{platform}")
-    try:
+    with in_memory(f"grub-{platform}") as fd:
         run(
             [
-                *("grub-mkimage", f"--format={platform}", f"--prefix={prefix}", f"--output=/proc/self/fd/{fd}"),
+                *("grub-mkimage", f"--format={platform}", f"--prefix={prefix}", f"--output={path_of(fd)}"),
                 *_PLATFORM_MODULES[platform],
                 *_MODULES,
             ],
             pass_fds=(fd,),
         )
         return os.pread(fd, os.fstat(fd).st_size, 0)
-    finally:
-        os.close(fd)
 
 
 def _with_block_list(core: bytes, first_sector: int) -> bytes:

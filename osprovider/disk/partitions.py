@@ -11,13 +11,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from osprovider.descriptors import in_memory
 from osprovider.disk import filesystem
 from osprovider.disk.device import Device
 from osprovider.disk.features import unknown_to
 from osprovider.disk.loop import loop_device
 from osprovider.disk.wipe import clear_ends
 from osprovider.errors import RequestError
-from osprovider.guest.resolve import opened
 from osprovider.layout import MIB, TablePlan
 from osprovider.manifest import Distribution, Template
 from osprovider.run import run, running
@@ -122,7 +122,7 @@ def _listed(template: Path, directories: Sequence[str]) -> str:
     """What debugfs prints of directories, as far as that is not too much: nobody has checked the file system."""
     commands = "".join(f'ls -p "{path}"\n' for path in directories).encode(errors="surrogateescape")
     words = ["debugfs", "-f", "/dev/stdin", "/template"]
-    with opened(os.memfd_create("commands")) as asks, opened(os.memfd_create("said")) as said:
+    with in_memory("commands") as asks, in_memory("said") as said:
         os.pwrite(asks, commands, 0)
         confined = confine(words, read={template: "/template"}, cpu_seconds=_MOST_SECONDS)
         with running(confined, stdin=asks, stderr=said) as process:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from osprovider.descriptors import path_of
 from osprovider.errors import DeviceError, ImageError, reason_of
 from osprovider.linux import start_writeback
 
@@ -52,7 +53,7 @@ def directly(fd: int, granularity: int = 1) -> Iterator[int]:
         direct = None
         if is_block or granularity % BLOCK == 0:
             with nullcontext() if is_block else suppress(OSError):
-                direct = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+                direct = os.open(path_of(fd), os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:
         raise failure(fd, "cannot be opened again", error) from error
     if direct is None:
@@ -203,4 +204,4 @@ def failure(fd: int, what: str, error: OSError) -> DeviceError:
 
 def name_of(fd: int) -> str:
     """What a descriptor was opened as; the kernel's word for it, for messages."""
-    return str(Path(f"/proc/self/fd/{fd}").readlink())
+    return str(Path(path_of(fd)).readlink())

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from osprovider.background import Task
+from osprovider.descriptors import in_memory
 from osprovider.disk import filesystem
 from osprovider.disk.copy import read_checked
 from osprovider.disk.crew import LARGEST_EXTENT
@@ -24,7 +25,6 @@ from osprovider.disk.device import Device
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import read_all, start_writing, write_all
 from osprovider.errors import DeviceError, GuestError
-from osprovider.guest.resolve import opened
 from osprovider.layout import PartitionPlan
 from osprovider.manifest import Template
 
@@ -101,7 +101,7 @@ def renewing(template: Template, uuid: str) -> Iterator[Renewal]:
     Yields:
         what gives it to the copy; begun beside, where the manifest names the file system's own blocks.
     """
-    with opened(os.memfd_create("metadata")) as fd:
+    with in_memory("metadata") as fd:
         renewal = Renewal(template, uuid, fd)
         try:
             yield renewal

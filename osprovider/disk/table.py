@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.descriptors import in_memory, path_of
 from osprovider.disk import msdos
 from osprovider.disk.device import Device, probe
 from osprovider.disk.filesystem import type_of
@@ -82,14 +83,11 @@ def make_table(device: Device, table: TablePlan) -> NewTable:
     """
     if table.type != "gpt":
         return NewTable(table)
-    fd = os.memfd_create(f"partition table of {device.path}"[:240])
-    try:
+    with in_memory(f"partition table of {device.path}"[:240]) as fd:
         os.ftruncate(fd, device.facts.size_bytes)
         _make(fd, device.path, table)
         mbr = os.pread(fd, _MBR_SIZE, 0)[BOOT_CODE_BYTES:]
         primary, backup = (_identified(gpt, table) for gpt in _both(fd, device, table.sector_size))
-    finally:
-        os.close(fd)
     if not _says(primary, table):
         raise DeviceError(f"{device.path}: the partition table does not come out as it was planned")
     return NewTable(table, primary, backup, mbr)
@@ -319,7 +317,7 @@ def _make(fd: int, path: Path, table: TablePlan) -> None:
     import parted  # only here: it takes 10 ms
 
     try:
-        with loop_device(Path(f"/proc/self/fd/{fd}"), sector_size=table.sector_size) as loop, ExitStack() as stack:
+        with loop_device(Path(path_of(fd)), sector_size=table.sector_size) as loop, ExitStack() as stack:
             device = parted.Device(path=str(loop))
             # libparted keeps what it once knew of a path, and the next loop device of this name is another one.
             stack.callback(device.removeFromCache)

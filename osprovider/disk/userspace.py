@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from osprovider.descriptors import in_memory
 from osprovider.disk.device import Device, claim
 from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, ToolError
@@ -132,12 +133,8 @@ def _clear_ends(uri: str, ends: dict[int, bytes]) -> None:
 
 def _write(uri: str, data: bytes, offset: int) -> None:
     """Write one end, and wait until the disk has it."""
-    fd = os.memfd_create("end of a disk")
-    try:
-        os.write(fd, data)
+    with in_memory("end of a disk", data) as fd:
         _command(uri, [f"write -q -s /proc/{os.getpid()}/fd/{fd} {offset} {len(data)}"])
-    finally:
-        os.close(fd)
 
 
 def _command(uri: str, commands: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from osprovider import linux
-from osprovider.guest.resolve import open_inside, opened, reopenable
+from osprovider.descriptors import opened, path_of
+from osprovider.guest.resolve import open_inside
 from osprovider.run import run
 
 __all__ = ["allocate", "copy_tree", "put", "refuse_special", "remove", "renamed_into_place"]
@@ -125,8 +126,8 @@ def _to_keep(parent_fd: int, name: str) -> tuple[int, tuple[int, int], dict[str,
             return fresh
         refuse_special(found.st_mode)
         attributes = {
-            attribute: os.getxattr(reopenable(fd), attribute)
-            for attribute in _attribute_names(reopenable(fd))
+            attribute: os.getxattr(path_of(fd), attribute)
+            for attribute in _attribute_names(path_of(fd))
             if attribute not in _VOUCHING
         }
         return stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid), attributes
@@ -174,7 +175,7 @@ def copy_tree(source_fd: int, target_fd: int) -> None:
             *("cp", "--recursive", "--no-dereference", "--one-file-system", "--no-target-directory"),
             # Unlike --archive, this fails where one of them cannot be kept.
             *("--preserve=mode,ownership,timestamps,links,xattr", "--sparse=auto"),
-            *(f"/proc/self/fd/{source_fd}/.", f"/proc/self/fd/{target_fd}/."),
+            *(f"{path_of(source_fd)}/.", f"{path_of(target_fd)}/."),
         ],
         pass_fds=(source_fd, target_fd),
     )

@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, reason_of
 from osprovider.guest import files
 from osprovider.guest.protocol import Guest
-from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside, opened, reopenable
+from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside
 
 __all__ = ["MOST_FOUND", "READ_LIMIT", "HostGuest", "reported"]
 
@@ -64,7 +65,7 @@ class HostGuest(Guest):
             files.refuse_special(status.st_mode)
             content = b""
             if status.st_size <= READ_LIMIT:
-                with open(reopenable(found), "rb") as file:  # noqa: PTH123
+                with open(path_of(found), "rb") as file:  # noqa: PTH123
                     content = file.read(READ_LIMIT + 1)
             if max(status.st_size, len(content)) > READ_LIMIT:
                 raise OSError(errno.EFBIG, "it is larger than 16 MiB")
@@ -138,14 +139,14 @@ class HostGuest(Guest):
             reported("change the mode of", path) as inside,
             opened(open_inside(self._root, inside, os.O_PATH)) as found,
         ):
-            os.chmod(reopenable(found), mode)  # noqa: PTH101
+            os.chmod(path_of(found), mode)  # noqa: PTH101
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         with (
             reported("change the owner of", path) as inside,
             opened(open_inside(self._root, inside, os.O_PATH)) as found,
         ):
-            os.chown(reopenable(found), uid, gid)
+            os.chown(path_of(found), uid, gid)
 
     def copy_in(self, source: Path, path: str) -> None:
         self.mkdir(path)

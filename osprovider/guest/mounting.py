@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
+from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ToolError, reason_of
 from osprovider.guest import files
 from osprovider.guest.host import HostGuest, reported
-from osprovider.guest.resolve import joined, open_inside, opened, reopenable
+from osprovider.guest.resolve import joined, open_inside
 from osprovider.linux import MountFlag, Umount
 
 __all__ = ["DRIVERS", "Volume", "mounted", "mounted_together"]
@@ -150,8 +151,8 @@ def _inside(guest: HostGuest, own: HostGuest, volume: Volume) -> Iterator[None]:
         _move(guest, own, path)
     with reported("mount a file system at", path):
         with opened(open_inside(guest.root_fd, path, os.O_PATH | os.O_DIRECTORY)) as directory:
-            place = os.readlink(reopenable(directory))  # noqa: PTH115
-            linux.mount(reopenable(own.root_fd), reopenable(directory), None, MountFlag.BIND)
+            place = os.readlink(path_of(directory))  # noqa: PTH115
+            linux.mount(path_of(own.root_fd), path_of(directory), None, MountFlag.BIND)
         try:
             mount = os.open(place, os.O_PATH | os.O_DIRECTORY)
         except OSError:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from osprovider import linux
+from osprovider.descriptors import opened
 from osprovider.linux import Resolve
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "make_directory_at",
     "open_inside",
     "opened",
-    "reopenable",
 ]
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -86,20 +86,6 @@ def _mount_id(fd: int) -> str:
     """What the kernel calls the mount that a file was opened on; see proc(5), ``/proc/pid/fdinfo``."""
     with open(f"/proc/self/fdinfo/{fd}") as file:  # noqa: PTH123
         return next(line.split()[1] for line in file if line.startswith("mnt_id:"))
-
-
-@contextmanager
-def opened(fd: int) -> Iterator[int]:
-    """Close ``fd`` afterwards."""
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def reopenable(fd: int) -> str:
-    """A path that leads to the very file of an ``O_PATH`` descriptor, for calls that such a descriptor cannot serve."""
-    return f"/proc/self/fd/{fd}"
 
 
 def _make_directories(root_fd: int, path: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from osprovider import linux
+from osprovider.descriptors import opened, path_of
 from osprovider.disk import integrity
 from osprovider.disk.copy import copy_extents, read_checked
 from osprovider.disk.loop import loop_device
@@ -74,12 +75,9 @@ def export(
         DamagedTemplate: the template is damaged.
     """
     if output is None:
-        fd = os.dup(_STDOUT)  # by its own number it would be another one in a program that is run
-        try:
-            with _naming(None):
-                _WRITERS[kind](template, fd, Path(), directories)
-        finally:
-            os.close(fd)
+        # By its own number it would be another one in a program that is run.
+        with opened(os.dup(_STDOUT)) as fd, _naming(None):
+            _WRITERS[kind](template, fd, Path(), directories)
         return
     with new_file(output, force=force) as (fd, new), _naming(output):
         _WRITERS[kind](template, fd, new, directories)
@@ -190,7 +188,7 @@ def _write_tar(template: Template, fd: int, _path: Path, directories: Directorie
         # Names of sparse files bear tar's process ID, which is the same in a namespace of its own.
         words = ["unshare", "--pid", "--fork", "--kill-child", "tar", *_TAR]
         run(
-            [*words, f"--file=/proc/self/fd/{fd}", f"--directory=/proc/self/fd/{guest.root_fd}", "."],
+            [*words, f"--file={path_of(fd)}", f"--directory={path_of(guest.root_fd)}", "."],
             pass_fds=[fd, guest.root_fd],
         )
 

@@ -20,9 +20,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ImageError, ToolError
 from osprovider.guest.host import HostGuest
-from osprovider.guest.resolve import open_inside, opened, reopenable
+from osprovider.guest.resolve import open_inside
 from osprovider.images import rpmdb
 from osprovider.log import reporter
 from osprovider.run import running
@@ -194,7 +195,7 @@ def _copy_out(guest: HostGuest, path: str, target: Path) -> None:
     with opened(open_inside(guest.root_fd, path, os.O_PATH)) as found:
         if not stat.S_ISREG(os.fstat(found).st_mode):
             raise ImageError("it is no regular file")
-        with open(reopenable(found), "rb") as source:  # noqa: PTH123
+        with open(path_of(found), "rb") as source:  # noqa: PTH123
             _copy(source, target)
 
 

@@ -22,13 +22,13 @@ from pathlib import Path
 import osprovider
 from osprovider import linux
 from osprovider.background import Task
+from osprovider.descriptors import opened
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, OutOfSpace, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import DRIVERS
-from osprovider.guest.resolve import opened
 from osprovider.images import packages, tree
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
@@ -267,11 +267,8 @@ def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
         linux.mount(str(loop), str(root), driver, linux.MountFlag.NOATIME, f"{options},nobarrier")
         _keep_together(loop)
         try:
-            fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with opened(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
                 yield HostGuest(fd, mountpoint=root)
-            finally:
-                os.close(fd)
         finally:
             linux.umount(str(root))
 

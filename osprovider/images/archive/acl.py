@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
+from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ImageError, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.images.archive.printable import printable
@@ -63,22 +64,16 @@ def apply(acls: Iterable[Acl], root: Path, name: str) -> None:
     Raises:
         ImageError: an ACL is none, or cannot be given; names the member and its byte.
     """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         accounts = {tag: _accounts(HostGuest(fd), path) for tag, path in _FILES.items()}
         for acl in acls:
             where = f"{name}: byte {acl.start}: {acl.path}"
             value = _encoded(acl.text, accounts, where)
             try:
-                found = linux.openat2(fd, acl.path or ".", os.O_PATH | os.O_NOFOLLOW, resolve=_INSIDE)
-                try:
-                    os.setxattr(f"/proc/self/fd/{found}", acl.attribute, value)
-                finally:
-                    os.close(found)
+                with opened(linux.openat2(fd, acl.path or ".", os.O_PATH | os.O_NOFOLLOW, resolve=_INSIDE)) as found:
+                    os.setxattr(path_of(found), acl.attribute, value)
             except OSError as error:
                 raise ImageError(printable(f"{where}: it cannot be given its ACL: {reason_of(error)}")) from error
-    finally:
-        os.close(fd)
 
 
 def _accounts(guest: HostGuest, path: str) -> dict[str, int]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.guest.appliance import appliance
@@ -152,7 +153,7 @@ def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
         if raw.is_block_device():  # which the sandbox has no device nodes for, and must not be able to write to
             loop = stack.enter_context(loop_device(raw, offset_bytes=offset, size_bytes=size, read_only=True))
             fd = stack.enter_context(loop.open("rb", buffering=0)).fileno()
-            boxed, passed = confine([*blkid, f"/proc/self/fd/{fd}"]), [fd]
+            boxed, passed = confine([*blkid, path_of(fd)]), [fd]
         else:
             boxed, passed = confine([*blkid, "--offset", str(offset), "/image"], read={raw: "/image"}), []
         result = run(boxed, check=False, timeout=_PROBE_SECONDS, pass_fds=passed)

@@ -8,13 +8,12 @@ Sources: sha256sum(1), "coreutils --tag"; gpgv(1); GnuPG's doc/DETAILS, "Format 
 from __future__ import annotations
 
 import binascii
-import os
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.descriptors import in_memory, path_of
 from osprovider.errors import ImageError, reason_of
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -134,12 +133,13 @@ def verify(text: bytes, signature: bytes | None, keyring: Path, *, where: str) -
         raise ImageError(f"{where}: no OpenPGP signature: correct signature")
     with ExitStack() as stack:
         ring, *files = [
-            stack.enter_context(_in_memory(data)) for data in (keys, *([] if signature is None else [signature]), text)
+            stack.enter_context(in_memory("signed", data))
+            for data in (keys, *([] if signature is None else [signature]), text)
         ]
-        said = stack.enter_context(_in_memory())
+        said = stack.enter_context(in_memory("said"))
         gpgv = ["gpgv", "--homedir", "/tmp", "--weak-digest", "SHA1", "--status-fd", str(said)]  # noqa: S108 - its own
         output = ["--output", "-"] if signature is None else []
-        boxed = confine([*gpgv, "--keyring", _path(ring), *output, *map(_path, files)])
+        boxed = confine([*gpgv, "--keyring", path_of(ring), *output, *map(path_of, files)])
         done = run(boxed, check=False, timeout=60, pass_fds=[ring, *files, said])
         with open(said, "rb", closefd=False) as file:
             file.seek(0)
@@ -148,23 +148,6 @@ def verify(text: bytes, signature: bytes | None, keyring: Path, *, where: str) -
             raise ImageError(f"{where}: gpgv did not check it: {done.stderr.decode(errors='replace').strip()}")
         fingerprint = _judge(status, keyring, where)
     return (done.stdout if signature is None else text), fingerprint
-
-
-@contextmanager
-def _in_memory(data: bytes = b"") -> Iterator[int]:
-    """A file that nothing is left of, however this process ends."""
-    fd = os.memfd_create("osprovider")
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _path(fd: int) -> str:
-    """The path of an open file for programs that inherit it."""
-    return f"/proc/self/fd/{fd}"
 
 
 def _judge(status: str, keyring: Path, where: str) -> str:

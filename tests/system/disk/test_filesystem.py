@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from osprovider.descriptors import opened
 from osprovider.disk import filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
-from osprovider.guest.resolve import opened
 from tests.system.create.cloud import install_filesystem
 from tests.system.disk.support import MIB, used_disk
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from osprovider.descriptors import opened
 from osprovider.guest.host import HostGuest
-from osprovider.guest.resolve import opened
 
 __all__ = ["Entry", "Root", "access_list", "entries", "fsck", "make_image", "make_nested", "mounted_here"]
 
