@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux, locks
-from osprovider.errors import ImageError, reason_of
+from osprovider.errors import ImageError, NodeError, reason_of
 from osprovider.images import history
 from osprovider.log import reporter
 from osprovider.manifest import Manifest, OtherVersion
@@ -189,21 +189,20 @@ class Place:
             the directory, and where in it the data belongs.
 
         Raises:
-            ImageError: the cache directory cannot be written.
+            NodeError: the cache directory cannot be written.
         """
         new = self._beside(_NEW)
         try:
             _remove(new)
             new.mkdir(mode=0o755, parents=True)
-        except OSError as error:
-            raise ImageError(
-                f"{error.filename}: {reason_of(error)}; the cache directory {self.directories.cache} has to be "
-                "writable and not full"
-            ) from error
-        try:
             yield new, new / _IMAGE
-        except BaseException:
+        except BaseException as error:
             _remove(new)
+            if isinstance(error, OSError):
+                raise NodeError(
+                    f"{error.filename or new}: {reason_of(error)}; the cache directory {self.directories.cache} has to "
+                    "be writable and not full"
+                ) from error
             raise
 
     def publish(self, manifest: Manifest) -> None:

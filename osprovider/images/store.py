@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from osprovider.config.load import load_cache
 from osprovider.config.model import Image, Variant
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.images.place import Fault, Identity, Place, TemplateInfo, Unusable, places, sweep
 from osprovider.images.recipe import Recipe
 from osprovider.manifest import Manifest, Template
@@ -189,7 +189,7 @@ class Store:
             if force or place.manifest() is None:
                 self._make(recipe, place, obtained)
                 if place.manifest() is None:
-                    raise ImageError(f"image {name}: {place.directory} is damaged when new; check its disk")
+                    raise NodeError(f"image {name}: {place.directory} is damaged when new; check its disk")
             yield recipe
 
     def _make(self, recipe: Recipe, place: Place, obtained: Obtained | None) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,26 @@ class SourceCache:
             return None
 
     def save_pin(self, image: Image, pin: Pin) -> None:
-        """Note what the definition's source is now. Only within :meth:`obtaining`."""
+        """Note what the definition's source is now. Only within :meth:`obtaining`.
+
+        Raises:
+            ImageError: it cannot be written.
+        """
         self._make_directory()
         path = self._pin_path(image)
         new = path.with_suffix(_NEW)
-        with new.open("w") as file:
-            json.dump(dataclasses.asdict(pin), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)
+        try:
+            with new.open("w") as file:
+                json.dump(dataclasses.asdict(pin), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(path)
+        except OSError as error:
+            with suppress(OSError):
+                new.unlink()
+            raise ImageError(
+                f"{path}: cannot be written: {reason_of(error)}; the cache directory has to be writable, and not full"
+            ) from error
 
     def part_path(self, image: Image) -> Path:
         """Where the definition's source is fetched to, until it is verified. Only within :meth:`obtaining`."""

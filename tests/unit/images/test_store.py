@@ -411,6 +411,21 @@ def test_a_build_that_fails_leaves_nothing(
     assert entries(directories) == []
 
 
+def test_a_disk_that_is_full_at_last_is_said(
+    store: Store, builder: Builder, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*given: Any) -> Manifest:
+        (given[3] / "manifest.json").symlink_to("/dev/full")
+        return builder(*given)
+
+    monkeypatch.setattr(prepare, "prepare", build)
+    with pytest.raises(
+        ImageError, match=r"/templates/\w+\.new: no space left on device; the cache directory .* has to"
+    ):
+        open_once(store)
+    assert entries(directories) == []
+
+
 @pytest.mark.parametrize("name", ["copy.tar", "notes", "notes.new"])
 def test_a_file_of_somebody_elses_is_left_alone(name: str, store: Store, directories: Directories) -> None:
     open_once(store)

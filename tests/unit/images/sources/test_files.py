@@ -25,6 +25,16 @@ def test_a_file_is_read_where_it_is(sources: Sources, local: Image, directories:
     assert_kept(directories)
 
 
+def test_a_disk_that_is_full_is_said(sources: Sources, local: Image, directories: Directories) -> None:
+    with sources.obtain("debian", local):
+        pass
+    (pin,) = (directories.cache / "sources").glob("*.json")
+    pin.with_suffix(".new").symlink_to("/dev/full")
+    with pytest.raises(ImageError, match=rf"{pin}: cannot be written: no space left on device; the cache directory"):
+        sources.pull("debian", local)
+    assert [path.name for path in pin.parent.iterdir()] == [pin.name]
+
+
 def test_a_file_that_has_changed_is_verified_again(sources: Sources, local: Image) -> None:
     before = obtain(sources, local)
     Path(str(local.source)).write_bytes(CHANGED)
