@@ -15,7 +15,7 @@ from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.config import checks
 from osprovider.errors import UsageError
 from osprovider.images.definition import check_definition, refuse_taken, write_definition
-from osprovider.log import human_bytes
+from osprovider.log import human_bytes, plain
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _disk(
     """What to call the disk, and its path."""
     if instance is None:
         path = (source or Path()).absolute()
-        yield "".join(each for each in str(path) if each.isprintable()), path
+        yield plain(str(path)), path
         return
     from osprovider.ganeti.activation import active_disk
 

@@ -69,9 +69,8 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
     if not infos:
         lines += ["", f"not prepared on this node: osprovider image build {name}"]
     if past:
-        shown = past[-_PAST:]
         left_out = f", the last {_PAST} of {len(past)}" if len(past) > _PAST else ""
-        lines += ["", f"history{left_out}", *map(_line, shown)]
+        lines += ["", f"history{left_out}", *map(_line, past[-_PAST:])]
     click.echo("\n".join(lines))
 
 

@@ -21,7 +21,7 @@ from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ImageError, reason_of
 from osprovider.guest.host import HostGuest
-from osprovider.images.archive.printable import printable
+from osprovider.images.printable import printable
 from osprovider.linux import Resolve
 from osprovider.log import reporter
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from osprovider.errors import ImageError
 from osprovider.images.archive.pipereader import PipeReader
-from osprovider.images.archive.printable import printable
 from osprovider.images.archive.refusal import Refused
+from osprovider.images.printable import printable
 
 __all__ = ["RECORD", "Label", "read_label", "scan"]
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from osprovider.errors import ImageError
 from osprovider.images.archive.acl import Acl
 from osprovider.images.archive.pipereader import PipeReader
-from osprovider.images.archive.printable import printable
 from osprovider.images.archive.refusal import Refused
 from osprovider.images.archive.tar_extended import Extended
 from osprovider.images.archive.tar_header import (
@@ -34,6 +33,7 @@ from osprovider.images.archive.tar_header import (
 )
 from osprovider.images.archive.tar_names import Names
 from osprovider.images.archive.tar_sparse import read_content_map, read_old_map
+from osprovider.images.printable import printable
 
 __all__ = ["Scanner"]
 

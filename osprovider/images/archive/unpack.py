@@ -21,8 +21,8 @@ from typing import IO
 
 from osprovider.errors import ImageError
 from osprovider.images.archive import acl, dump, dump_inflate
-from osprovider.images.archive.printable import printable
 from osprovider.images.archive.tar import Scanner
+from osprovider.images.printable import printable
 from osprovider.images.streams import Stream
 from osprovider.log import human_bytes
 from osprovider.run import running

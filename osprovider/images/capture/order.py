@@ -15,7 +15,7 @@ from osprovider.errors import GuestError, ImageError
 from osprovider.guest.protocol import Guest
 from osprovider.images import tree
 from osprovider.images.anonymize import anonymize
-from osprovider.log import reporter
+from osprovider.log import plain, reporter
 from osprovider.manifest import ImagePartition, ImageTable
 
 __all__ = ["SUFFIXES", "CaptureFormat", "CaptureOrder", "Found", "naming", "take_identity"]
@@ -75,8 +75,7 @@ def naming(order: CaptureOrder) -> Iterator[None]:
 def take_identity(order: CaptureOrder, guest: Guest) -> str:
     """Take out what makes the system this one; returns what it calls itself."""
     with reporter.step(f"image {order.name}: take out its identity") as detail:
-        named = tree.inspect(guest).distribution.pretty_name
-        system = "".join(each for each in named if each.isprintable())[:_LONGEST_NAME]
+        system = plain(tree.inspect(guest).distribution.pretty_name[:_LONGEST_NAME])
         anonymize(guest, keep=order.keep, remove=order.remove)
         detail(system)
     return system

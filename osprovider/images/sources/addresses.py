@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from osprovider.log import plain
+from osprovider.images.printable import printable
 
-__all__ = ["beside", "is_remote", "printable", "shown", "shown_url"]
+__all__ = ["beside", "is_remote", "shown", "shown_url"]
 
 
 def is_remote(where: str) -> bool:
@@ -38,8 +38,3 @@ def shown_url(url: str) -> str:
     except ValueError:
         return "something that is no address"
     return printable(bare)
-
-
-def printable(text: str) -> str:
-    """A text of somebody else's for a line of ours."""
-    return plain(text[:500])

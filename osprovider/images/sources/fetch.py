@@ -25,7 +25,8 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 import osprovider
 from osprovider.errors import ImageError, reason_of
-from osprovider.images.sources.addresses import printable, shown_url
+from osprovider.images.printable import printable
+from osprovider.images.sources.addresses import shown_url
 from osprovider.images.sources.connections import EndingAdapter
 from osprovider.images.sources.partial import Fetched, Part, TryAgain, UnfinishedError, length_of, number
 from osprovider.log import human_bytes, reporter

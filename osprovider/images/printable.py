@@ -1,4 +1,4 @@
-"""Names of an archive in messages: they are anybody's, and none of them may tell a terminal what to do.
+"""What archives, servers and systems call things, in our messages: none of it may tell a terminal what to do.
 
 Not for: names in files.
 """
@@ -13,6 +13,6 @@ _LONGEST = 500  # a name may be of megabytes
 
 
 def printable(text: str) -> str:
-    """A message as it can be shown: without what is no character, and not without end."""
+    """A text of somebody else's for a line of ours: without what is no character, and not without end."""
     shown = plain(text[:_LONGEST])
     return shown if len(text) <= _LONGEST else f"{shown}..."
