@@ -103,7 +103,7 @@ def appliance(
 
     Args:
         volumes: the root, which is mounted at ``/``, and what else belongs to the guest.
-        directories: the cache keeps the appliance that libguestfs builds once, 370 MB; the run directory remembers,
+        directories: the cache keeps the appliance that libguestfs builds once, 250 MB; the run directory remembers,
             until the node boots again, that KVM does not work on it.
         read_only: the guest cannot be written.
         overlay: it can, but what is written is kept in memory and lost in the end: the devices are only read.

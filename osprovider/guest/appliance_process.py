@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from osprovider import linux
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
+from osprovider.guest.appliance_system import make_system
 from osprovider.linux import MountFlag
 
 if TYPE_CHECKING:
@@ -68,14 +69,13 @@ for word do
 done
 exec {qemu} "$@"
 """
-# What its daemon reserves and never uses needs no memory; nor do drivers of devices that it does not have, nor a dozen
-# processes of udev side by side on one processor.
+# What its daemon reserves and never uses needs no memory; nor do drivers of devices that it does not have.
 _UNUSED_MODULES = (
     *("ata_piix", "libata", "sg", "virtio_blk", "virtio_mmio", "virtio_input", "virtio_balloon", "virtio_mem"),
     *("virtio_net", "net_failover", "failover", "virtiofs", "fuse"),
     *("virtio_pmem", "nd_virtio", "nd_pmem", "nd_btt", "nfit", "libnvdimm"),
 )
-_KERNEL_ARGUMENTS = f"sysctl.vm.overcommit_memory=1 udev.children_max=1 module_blacklist={','.join(_UNUSED_MODULES)}"
+_KERNEL_ARGUMENTS = f"sysctl.vm.overcommit_memory=1 module_blacklist={','.join(_UNUSED_MODULES)}"
 _OUT_OF_MEMORY = "Out of memory: "  # Linux's mm/oom_kill.c
 _FAT_SECTOR = 512
 _BUSY_SECONDS = 3.0
@@ -196,6 +196,8 @@ def _launch(handle: guestfs.GuestFS, order: Order, swap: _Swap) -> None:
     handle.set_backend_settings([] if order.accelerated else ["force_tcg"])
     handle.set_tmpdir(str(_TMP))
     handle.set_cachedir(str(_CACHE))
+    make_system(handle.get_path(), _TMP)
+    handle.set_path(str(_TMP))
     handle.set_network(False)
     handle.set_memsize(max(order.memory_mib, LIBGUESTFS_MIB))
     handle.set_hv(str(_emulator(Path(handle.get_hv()), order.memory_mib)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -74,6 +75,33 @@ def test_secrets_are_in_no_command_line_and_other_tenants_of_tmp_see_nothing(
         assert any("qemu" in line for line in lines)
         assert not any("the-secret-hash" in line for line in lines)
     fsck(image)
+
+
+def member_of_an_array(image: Path) -> None:
+    """Say, at its end, that a file is half of a mirror: MD's superblock 1.0 (Linux' include/uapi/linux/raid/md_p.h)."""
+    sectors = image.stat().st_size // 512
+    start = (sectors - 16) & ~7
+    array = struct.pack(
+        "<4I16s32sQIIQ10I", 0xA92B4EFC, 1, 0, 0, b"A" * 16, b"elsewhere:0", 0, 1, 0, start, 0, 2, *[0] * 8
+    )
+    member = struct.pack("<QQQQII16sBBHI", 0, start, start, 0, 0, 0, b"B" * 16, 0, 0, 0, 0)
+    state = struct.pack("<QQQII32x2H", 0, 1, (1 << 64) - 1, 0, 2, 0, 1)
+    block = bytearray(array + member + state)
+    total = sum(struct.unpack("<65I", block))
+    struct.pack_into("<I", block, 216, (total + (total >> 32)) & 0xFFFFFFFF)
+    with image.open("r+b") as file:
+        file.seek(start * 512)
+        file.write(block)
+
+
+def test_what_a_disk_says_to_be_part_of_is_not_put_together(tmp_path: Path, directories: Directories) -> None:
+    image = make_image(tmp_path / "image", size_mib=16)
+    os.truncate(image, 17 << 20)
+    member_of_an_array(image)
+    found = subprocess.run(["mdadm", "--examine", image], check=True, capture_output=True, text=True).stdout
+    assert "- correct" in found
+    with appliance([Volume(image, "ext4")], directories) as guest:
+        guest.write("/file", "x")
 
 
 def test_what_cannot_be_mounted_is_told(tmp_path: Path, directories: Directories) -> None:
