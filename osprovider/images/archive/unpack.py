@@ -36,6 +36,7 @@ _PIPE_BYTES = 1 << 20
 
 _TAR = (
     *("tar", "--extract", "--file=-", "--read-full-records", f"--directory={_INSIDE}"),
+    "--blocking-factor=512",  # 256 KiB: reading 10 KiB at a time takes a fifth longer
     *("--numeric-owner", "--same-owner", "--same-permissions", "--xattrs"),
     *("--xattrs-include=user.*", "--xattrs-include=security.capability"),
     *("--delay-directory-restore", "--warning=none", "--warning=xattr-write"),
