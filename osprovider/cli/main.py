@@ -18,6 +18,7 @@ from osprovider import __version__
 from osprovider.config.suggest import quote, suggest
 from osprovider.errors import UsageError
 from osprovider.paths import Directories
+from osprovider.process import leave
 from osprovider.scripts import guarded
 
 __all__ = ["as_json", "echo_json", "main", "require_root"]
@@ -71,7 +72,7 @@ class _Group(click.Group):
                 said = said.replace(" Did you mean", "; did you mean").replace(". Choose from: ", ", one of ")
                 raise UsageError(f"{said[:1].lower()}{said[1:]}; see {command} --help") from error
 
-        sys.exit(guarded(work, debug=debug))
+        leave(guarded(work, debug=debug))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:  # noqa: ANN401 - as click declares it
         """The command that the first word names, or what it may be a mistake for; see click's."""
