@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["UNPACK_PRIVILEGES", "confine"]
+__all__ = ["UNPACK_PRIVILEGES", "confine", "signal_of"]
 
 UNPACK_PRIVILEGES = (
     "CAP_CHOWN",
@@ -23,6 +23,7 @@ UNPACK_PRIVILEGES = (
 )
 """What it takes to give unpacked files their owners, modes, devices and capabilities (capabilities(7))."""
 
+_KILLED = 128  # and the signal's number: the status of bwrap where its program was killed
 _TOP = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 
@@ -70,6 +71,19 @@ def confine(
         *("--chdir", cwd, "--"),
         *map(str, argv),
     ]
+
+
+def signal_of(status: int) -> int | None:
+    """The signal that ended a program that was confined, or bubblewrap with it; None where it ended by itself.
+
+    One that computed too long is ended by SIGKILL (setrlimit(2)).
+
+    Args:
+        status: the exit status, as :mod:`osprovider.run` has it.
+    """
+    if status < 0:
+        return -status
+    return status - _KILLED if status > _KILLED else None
 
 
 def _linked(name: str) -> list[str]:

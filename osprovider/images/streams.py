@@ -22,7 +22,7 @@ from osprovider.errors import ImageError, NodeError, ToolError, reason_of
 from osprovider.log import human_bytes
 from osprovider.programs import is_installed, require
 from osprovider.run import running
-from osprovider.sandbox import confine
+from osprovider.sandbox import confine, signal_of
 
 __all__ = ["Compression", "Stream", "decompressed", "head"]
 
@@ -53,7 +53,6 @@ _BZIP2_LAST = 0x177245385090
 
 _PIPE_BYTES = 1 << 20
 _LOG_BYTES = 1 << 16
-_KILLED = 128  # and the signal's number: the status of bwrap where its program was killed
 
 
 class Stream:
@@ -224,8 +223,7 @@ class _Relay:
             )
         if status == 0:
             return None
-        if status < 0 or status > _KILLED:
-            number = -status if status < 0 else status - _KILLED
+        if number := signal_of(status):
             return NodeError(f"{stream.path}: {program} was ended by signal {number} {place}; is memory short?")
         why = log[-1].removeprefix("<stdin> to <stdout>").strip() if log else f"{program} ended with status {status}"
         if any("emory" in line for line in log):

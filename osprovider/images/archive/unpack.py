@@ -26,7 +26,7 @@ from osprovider.images.printable import printable
 from osprovider.images.streams import Stream
 from osprovider.log import human_bytes
 from osprovider.run import running
-from osprovider.sandbox import UNPACK_PRIVILEGES, confine
+from osprovider.sandbox import UNPACK_PRIVILEGES, confine, signal_of
 
 __all__ = ["require_root", "unpack_dump", "unpack_tar"]
 
@@ -51,9 +51,6 @@ _HARMLESS = (
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
 _LEFT_BY_RESTORE = "restoresymtable"
-_KILLED = 128  # and the signal's number: the status of bubblewrap where its program was killed
-_COMPUTED_TOO_LONG = _KILLED + signal.SIGKILL  # setrlimit(2)
-
 _LOG_AT_MOST = 1 << 16
 _FEW_INODES = 16  # a program that fails for want of them may have given some back
 _LITTLE_ROOM = 1 << 20  # likewise
@@ -213,10 +210,10 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[_Unpacker]:
             os.close(write_fd)
         status = process.wait()
         said = _said(log)
-        if status == _COMPUTED_TOO_LONG:
+        if (number := signal_of(status)) == signal.SIGKILL:
             said = f"{argv[0]} computed for more than {_CPU_SECONDS} s; the archive sends it round and round"
-        elif status > _KILLED:
-            said = f"{said}; {argv[0]} was ended by signal {status - _KILLED}".removeprefix("; ")
+        elif number:
+            said = f"{said}; {argv[0]} was ended by signal {number}".removeprefix("; ")
         if status or said or ended_early:
             raise unpacker.failure(said or f"{argv[0]} ended with status {status}")
 

@@ -21,7 +21,7 @@ from osprovider.errors import ImageError, ToolError
 from osprovider.images.diskimage.sectors import SectorSet
 from osprovider.images.formats import Container
 from osprovider.run import run, run_lines
-from osprovider.sandbox import confine
+from osprovider.sandbox import confine, signal_of
 
 __all__ = ["QEMU_MEMORY", "check_whole", "qemu_failure", "qemu_seconds", "qemu_source"]
 
@@ -31,8 +31,7 @@ QEMU_MEMORY = 1 << 30
 _SECTOR = 512
 _QEMU_SECONDS = 600
 _QEMU_BYTES_PER_SECOND = 16 << 20
-_KILLED = 128  # and the signal's number: the status of bubblewrap where its program was killed
-_TOO_LONG = frozenset({_KILLED + signal.SIGXCPU, _KILLED + signal.SIGKILL})  # setrlimit(2)
+_TOO_LONG = frozenset({signal.SIGXCPU, signal.SIGKILL})  # setrlimit(2)
 _OFFSET = 0xFFFFFFFFFFFE00  # of what is in qcow2's tables
 _OVERLAPS_UNSEEN = ("vmdk", "vpc")  # by qemu-img check
 _SOUND = frozenset({0, 3, 63})  # qemu-img(1), "check": sound; leaked clusters only; nothing to check in this format
@@ -62,7 +61,7 @@ def qemu_failure(name: str, container: Container, status: int, said: str) -> Ima
         status: the tool's exit status.
         said: what it said.
     """
-    if status in _TOO_LONG:
+    if signal_of(status) in _TOO_LONG:
         return ImageError(f"{name}: damaged {container} image: qemu-img computed with no end; fetch or make it again")
     return ImageError(f"{name}: damaged {container} image: {_qemu_cause(said, name)}")
 
