@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 from osprovider.disk.renaming import NewNames, Renaming, is_signed
 from osprovider.errors import GuestError
+from osprovider.guest import fstab
 from osprovider.guest.protocol import Guest
 from osprovider.layout import TablePlan, msdos_partition_uuid
 from osprovider.log import plain, reporter
@@ -169,7 +170,7 @@ def _rewrite_fstab(guest: Guest, names: Renaming) -> int:
         said.extend(problems)
         return after
 
-    changed = _rewrite_each(guest, _found(guest, "/etc/fstab"), change)
+    changed = _rewrite_each(guest, _found(guest, fstab.PATH), change)
     for problem in said[:_MOST_SAID]:
         reporter.warning(f"/etc/fstab of the guest: {plain(problem)}; it is kept")
     if len(said) > _MOST_SAID:

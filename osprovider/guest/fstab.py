@@ -2,16 +2,20 @@
 
 Sources: fstab(5); libmount's mnt_table_parse_stream(), where a line has three fields or is passed over; systemd's and
 udev's rules 60-persistent-storage.rules; Documentation/admin-guide/devices.txt.
-Not for: writing a guest's fstab (the hook ``fstab``), nor finding out what a name belongs to.
+Not for: writing an instance's fstab (the hook ``fstab``), nor finding out what a name belongs to.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-__all__ = ["NODE", "Line", "lines", "node_number", "tag_of"]
+from osprovider.guest.text import split_lines
+
+__all__ = ["NODE", "PATH", "Line", "lines", "node_number", "tag_of", "without"]
+
+PATH = "/etc/fstab"
 
 NODE = r"/dev/(?:(?:[shv]da|xvda|nvme0n1p|mmcblk0p)|disk/by-(?:path|id)/[^\s\"'/]+-part)([1-9][0-9]{0,2})(?![\w.-])"
 """A partition of the first disk by its node, or by the hardware that the disk was: SATA, virtio, Xen, IDE, NVMe, eMMC.
@@ -35,6 +39,7 @@ class Line:
         number: 1-based.
         device: its first field, as it is spelt.
         place: where it is mounted, without a slash at the end; or ``none``, ``swap``.
+        type: of the file system, or ``swap``.
         options: mount options.
         is_whole: it has as many fields as a line needs; else the others are empty, and nothing reads it.
     """
@@ -42,6 +47,7 @@ class Line:
     number: int
     device: str
     place: str = ""
+    type: str = ""
     options: tuple[str, ...] = ()
     is_whole: bool = True
 
@@ -56,7 +62,12 @@ def lines(text: str) -> Iterator[Line]:
             yield Line(number, words[0], is_whole=False)
         else:
             options = tuple(words[3].split(",")) if len(words) > _LEAST_FIELDS else ()
-            yield Line(number, words[0], words[1].rstrip("/") or "/", options)
+            yield Line(number, words[0], words[1].rstrip("/") or "/", words[2], options)
+
+
+def without(text: str, numbers: Collection[int]) -> str:
+    """An fstab without the lines of these numbers."""
+    return "".join(f"{line}\n" for number, line in enumerate(split_lines(text), 1) if number not in numbers)
 
 
 def node_number(spelling: str) -> int | None:

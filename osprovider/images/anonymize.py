@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from osprovider.guest import fstab
 from osprovider.guest.identity import without_this_host
 from osprovider.guest.protocol import Guest
 from osprovider.guest.text import split_lines
@@ -83,7 +84,7 @@ _REMOVED_FROM_HOMES = (
 )
 """Likewise, in the home directory of each account."""
 
-_HOSTNAME, _HOSTS, _MAILNAME, _FSTAB = "/etc/hostname", "/etc/hosts", "/etc/mailname", "/etc/fstab"
+_HOSTNAME, _HOSTS, _MAILNAME = "/etc/hostname", "/etc/hosts", "/etc/mailname"
 _INTERFACES = "/etc/network/interfaces"
 _LOOPBACK = """\
 # Network interfaces; see interfaces(5).
@@ -157,16 +158,12 @@ def _without_names(hosts: str, names: frozenset[str]) -> str:
 
 def _remove_swap_files(guest: Guest) -> None:
     """Remove the files that fstab(5) has the system swap to, with their lines: they hold what was in its memory."""
-    if not guest.exists(_FSTAB):
+    if not guest.exists(fstab.PATH):
         return
-    lines = split_lines(guest.read_text(_FSTAB))
-    kept = []
-    for line in lines:
-        words = line.split()
-        is_file = len(words) > 2 and words[2] == "swap" and _PLAIN_PATH.fullmatch(words[0])
-        if is_file and not words[0].startswith("/dev/"):
-            guest.remove(words[0])
-        else:
-            kept.append(line)
-    if kept != lines:
-        guest.write(_FSTAB, "".join(f"{line}\n" for line in kept))
+    text = guest.read_text(fstab.PATH)
+    swaps = [line for line in fstab.lines(text) if line.type == "swap" and _PLAIN_PATH.fullmatch(line.device)]
+    files = [line for line in swaps if not line.device.startswith("/dev/")]
+    for line in files:
+        guest.remove(line.device)
+    if files:
+        guest.write(fstab.PATH, fstab.without(text, [line.number for line in files]))

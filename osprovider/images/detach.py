@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 
+from osprovider.guest import fstab
 from osprovider.guest.protocol import Guest
 from osprovider.guest.text import split_lines
 
 __all__ = ["detach"]
 
 _MENUS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/grub/device.map", "/boot/grub2/device.map")
-_FSTAB = "/etc/fstab"
 
 # A file system on a disk, as fstab(5) names it; not a network's, a virtual one, or a file.
 _LEFT_BEHIND = re.compile(r"(?:(?:PART)?(?:UUID|LABEL)=|/dev/(?!fd|sr|cdrom|shm))\S*")
@@ -36,10 +36,11 @@ def detach(guest: Guest) -> tuple[str, ...]:
     """
     for path in _MENUS:
         guest.remove(path)
-    if not guest.exists(_FSTAB):
+    if not guest.exists(fstab.PATH):
         return ()
-    lines = split_lines(guest.read_text(_FSTAB))
-    gone = tuple(line for line in lines if (words := line.split()) and _LEFT_BEHIND.fullmatch(words[0]))
+    text = guest.read_text(fstab.PATH)
+    gone = [line.number for line in fstab.lines(text) if _LEFT_BEHIND.fullmatch(line.device)]
     if gone:
-        guest.write(_FSTAB, "".join(f"{line}\n" for line in lines if line not in gone))
-    return gone
+        guest.write(fstab.PATH, fstab.without(text, gone))
+    lines = split_lines(text)
+    return tuple(lines[number - 1] for number in gone)

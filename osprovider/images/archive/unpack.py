@@ -51,6 +51,7 @@ _HARMLESS = (
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
 _LEFT_BY_RESTORE = "restoresymtable"
+
 _LOG_AT_MOST = 1 << 16
 _FEW_INODES = 16  # a program that fails for want of them may have given some back
 _LITTLE_ROOM = 1 << 20  # likewise

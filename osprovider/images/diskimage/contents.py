@@ -21,6 +21,7 @@ from typing import TypeVar
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
+from osprovider.guest import fstab
 from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
@@ -51,7 +52,7 @@ _NOT_A_ROOT = {
 
 _SUPPORTED = "put the root on a file system of its own (ext4, xfs, btrfs)"
 
-_SYSTEM = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
+_SYSTEM = ("/etc/os-release", "/usr/lib/os-release", fstab.PATH)
 _WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
 _PROBE_SECONDS = 60
 _LONGEST_FSTAB = 256 << 10  # characters; a line takes microseconds for each partition

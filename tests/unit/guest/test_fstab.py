@@ -12,9 +12,9 @@ def test_lines_are_numbered_and_comments_and_empty_lines_left_out() -> None:
         "# a comment\n\n  # another\nUUID=1 / ext4 defaults,ro 0 1\n\tLABEL=x\t/srv/  xfs\n/swapfile none swap sw 0 0\n"
     )
     assert list(lines(text)) == [
-        Line(4, "UUID=1", "/", ("defaults", "ro")),
-        Line(5, "LABEL=x", "/srv"),
-        Line(6, "/swapfile", "none", ("sw",)),
+        Line(4, "UUID=1", "/", "ext4", ("defaults", "ro")),
+        Line(5, "LABEL=x", "/srv", "xfs"),
+        Line(6, "/swapfile", "none", "swap", ("sw",)),
     ]
 
 
@@ -28,7 +28,7 @@ def test_a_line_with_too_few_fields_is_none(text: str) -> None:
 
 
 def test_a_line_may_end_as_on_other_systems() -> None:
-    assert list(lines("UUID=1 / ext4\r\n")) == [Line(1, "UUID=1", "/")]
+    assert list(lines("UUID=1 / ext4\r\n")) == [Line(1, "UUID=1", "/", "ext4")]
 
 
 @pytest.mark.parametrize(
