@@ -139,21 +139,25 @@ def prepare(
 def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
     """What a deployment copies of the image, and what of that are the file system's own blocks."""
     with reporter.step(f"image {job.name}: checksums") as detail, job.image.open("r+b") as file:
-        search = Task("metadata", _metadata_of, made, job.image, job.scratch / "metadata")
+        search = Task("metadata", _metadata_of, job, made)
         try:
             extents = scan_extents(file.fileno(), made.size_bytes)
             own = search.result()
         finally:
-            search.wait()  # whatever happened: a directory in which a file comes into being cannot be removed
-        is_held = sum(length for _offset, length in own) <= _MOST_METADATA
-        metadata = scan_ranges(file.fileno(), own) if is_held else ()
+            search.wait()  # whatever happened: a directory on which memory is mounted cannot be removed
+        metadata = scan_ranges(file.fileno(), own)
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
         detail(human_bytes(sum(extent.length for extent in extents)))
     return extents, metadata
 
 
-def _metadata_of(made: Made, image: Path, scratch: Path) -> list[tuple[int, int]]:
-    return filesystem.metadata_ranges(image, scratch) if made.built_here else []
+def _metadata_of(job: Job, made: Made) -> list[tuple[int, int]]:
+    """Where the file system has its own blocks; empty where nobody knows, or it has too many of them."""
+    if not made.built_here:
+        return []
+    memory = job.scratch / "memory"
+    memory.mkdir()
+    return filesystem.metadata_ranges(job.image, memory, _MOST_METADATA) or []
 
 
 def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:
