@@ -1,7 +1,7 @@
 """What makes a system this one and no copy of it, where that is the same list for a new instance and for a template.
 
 Not for: giving an instance an identity (the hooks); the rest of what a template must not have
-(:mod:`osprovider.images.tree`, :mod:`osprovider.images.anonymize`).
+(:mod:`osprovider.images.cleaning`, :mod:`osprovider.images.anonymize`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What was installed and configured stays: packages, services, accounts with their passwords, files of users. Who could
 log in by a key could log in to every copy, so keys go; a variant says whose come.
-Not for: what has no place in any template, built ones too (:mod:`osprovider.images.tree`).
+Not for: what has no place in any template, built ones too (:mod:`osprovider.images.cleaning`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from osprovider.guest import fstab
 from osprovider.guest.identity import without_this_host
 from osprovider.guest.protocol import Guest
 from osprovider.guest.text import split_lines
-from osprovider.images import tree
+from osprovider.images.cleaning import clean
 
 __all__ = ["anonymize"]
 
@@ -65,7 +65,7 @@ _REMOVED: dict[str, tuple[str, ...]] = {
         "/var/cache/zypp/*",
     ),
 }
-"""Patterns of what goes, by what it is, beyond what :func:`osprovider.images.tree.clean` takes from every template."""
+"""Patterns of what goes, by what it is, beyond what :mod:`osprovider.images.cleaning` takes from every template."""
 
 _REMOVED_FROM_HOMES = (
     ".ssh/authorized_keys",
@@ -111,7 +111,7 @@ def anonymize(guest: Guest, *, keep: Iterable[str] = (), remove: Iterable[str] =
     names = _names(guest)
     patterns = [pattern for group in _REMOVED.values() for pattern in group]
     homes = [f"{home}/{name}" for home in _homes(guest) for name in _REMOVED_FROM_HOMES]
-    tree.clean(guest, [*patterns, *homes, *remove], keep=tuple(keep))
+    clean(guest, [*patterns, *homes, *remove], keep=tuple(keep))
     guest.write(_HOSTNAME, _NO_NAME)
     if guest.exists(_MAILNAME):
         guest.write(_MAILNAME, _NO_NAME)

@@ -15,8 +15,8 @@ import time
 from osprovider.config.load import load_cache
 from osprovider.disk import features, filesystem
 from osprovider.disk.pack import pack
-from osprovider.images import tree
 from osprovider.images.builder import bootstrap, reproducible, requirements
+from osprovider.images.cleaning import LEFT_BY_BUILD, clean
 from osprovider.images.prepare import Job, Made, filling, look
 from osprovider.log import human_bytes, reporter
 from osprovider.manifest import Filesystem
@@ -48,7 +48,7 @@ def build(job: Job) -> Made:
             facts = look(job, guest)
             detail(f"{len(facts.packages)} packages")
         with reporter.step(f"image {job.name}: clean"):
-            tree.clean(guest, (*tree.LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
+            clean(guest, (*LEFT_BY_BUILD, *bootstrap.LEFT_FOR_BUILD))
             reproducible.settle(guest, root, began=began, epoch=epoch)
         with reporter.step(f"image {job.name}: pack") as detail:
             kind = job.recipe.filesystem

@@ -14,9 +14,10 @@ from pathlib import Path
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
-from osprovider.images import formats, streams, tree
+from osprovider.images import formats, streams
 from osprovider.images.archive import dump, unpack
 from osprovider.images.detach import detach
+from osprovider.images.inspection import Facts
 from osprovider.images.prepare import Job, Made, look, make_tree
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
@@ -56,7 +57,7 @@ def take(job: Job, obtained: Obtained) -> Made:
     limit = parse_size(job.recipe.definition.max_size)
     if kind.container in _TREES:
 
-        def fill(guest: HostGuest, root: Path) -> tree.Facts:
+        def fill(guest: HostGuest, root: Path) -> Facts:
             with reporter.step(f"image {job.name}: unpack {kind}") as detail:
                 _unpack(paths, found, root, limit)
                 gone = detach(guest)
@@ -66,7 +67,7 @@ def take(job: Job, obtained: Obtained) -> Made:
                 reporter.debug(f"image {job.name}: its /etc/fstab loses a file system that stayed behind: {line}")
             return facts
 
-        made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill, {})
+        made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill)
     else:
         made = _disk(job, main, kind, limit)
     if not obtained.still_same():

@@ -29,7 +29,8 @@ from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, OutOfSpace, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import DRIVERS
-from osprovider.images import packages, tree
+from osprovider.images import packages
+from osprovider.images.inspection import Facts, inspect
 from osprovider.images.recipe import Recipe
 from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter
@@ -82,7 +83,7 @@ class Job:
 class Made:
     """A template's file, as far as it is made; see :class:`osprovider.manifest.Manifest` for the attributes."""
 
-    facts: tree.Facts
+    facts: Facts
     size_bytes: int
     table: ImageTable | None
     filesystem: Filesystem
@@ -198,19 +199,18 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...], metadata: tuple
     )
 
 
-def look(job: Job, guest: HostGuest) -> tree.Facts:
+def look(job: Job, guest: HostGuest) -> Facts:
     """Note what a manifest says of a system, and list its packages."""
-    return dataclasses.replace(tree.inspect(guest), packages=packages.read(guest, job.scratch, job.name))
+    return dataclasses.replace(inspect(guest), packages=packages.read(guest, job.scratch, job.name))
 
 
-def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.Facts], tools: dict[str, str]) -> Made:
+def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts]) -> Made:
     """Make a file system, have it filled, and make it as small as a template should be.
 
     Args:
         job: see there.
         size_bytes: of the file system while it is filled.
         fill: called with the tree and where it is mounted.
-        tools: versions of what fills it, by name.
 
     Raises:
         ImageError: it does not fit, or ``fill`` failed.
@@ -226,7 +226,7 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], tree.
         filesystem.shrink(job.image, job.recipe.filesystem, without=unknown, is_new=True)
         made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
         detail(human_bytes(made.size_bytes))
-    return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools)
+    return Made(facts, made.size_bytes, None, made, built_here=True, tools={})
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 The date of the newest repository stands for all that happened while a system was installed.
 Source: https://reproducible-builds.org/specs/source-date-epoch/.
-Not for: what a template must not have (:mod:`osprovider.images.tree`), or file systems (:mod:`osprovider.disk.pack`).
+Not for: what a template must not have (:mod:`osprovider.images.cleaning`), or file systems
+(:mod:`osprovider.disk.pack`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Literal
 
 from osprovider.errors import GuestError, ImageError
 from osprovider.guest.protocol import Guest
-from osprovider.images import tree
 from osprovider.images.anonymize import anonymize
+from osprovider.images.inspection import inspect
 from osprovider.log import plain, reporter
 from osprovider.manifest import ImagePartition, ImageTable
 
@@ -75,7 +75,7 @@ def naming(order: CaptureOrder) -> Iterator[None]:
 def take_identity(order: CaptureOrder, guest: Guest) -> str:
     """Take out what makes the system this one; returns what it calls itself."""
     with reporter.step(f"image {order.name}: take out its identity") as detail:
-        system = plain(tree.inspect(guest).distribution.pretty_name[:_LONGEST_NAME])
+        system = plain(inspect(guest).distribution.pretty_name[:_LONGEST_NAME])
         anonymize(guest, keep=order.keep, remove=order.remove)
         detail(system)
     return system

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from osprovider.guest.host import HostGuest
-from osprovider.images.tree import clean, inspect, version_key
+from osprovider.images.cleaning import clean
+from osprovider.images.inspection import inspect, version_key
 from osprovider.manifest import Kernel
 from tests.support.guests import directory_guest
 
