@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.images import prepare
 from osprovider.images.recipe import Recipe
 from osprovider.images.room import prune
@@ -419,9 +419,7 @@ def test_a_disk_that_is_full_at_last_is_said(
         return builder(*given)
 
     monkeypatch.setattr(prepare, "prepare", build)
-    with pytest.raises(
-        ImageError, match=r"/templates/\w+\.new: no space left on device; the cache directory .* has to"
-    ):
+    with pytest.raises(NodeError, match=r"/templates/\w+\.new: no space left on device; the cache directory .* has to"):
         open_once(store)
     assert entries(directories) == []
 
