@@ -37,7 +37,7 @@ def memory_mib(volumes: Iterable[Volume]) -> int:
     XFS keeps what it replays of its log, if anything is left in it, as by an instance that was not shut down.
 
     Raises:
-        ImageError: an xfs cannot be read.
+        GuestError: an xfs cannot be read.
     """
     sizes, logs = [], 0
     for volume in volumes:

@@ -13,7 +13,7 @@ import re
 import struct
 from pathlib import Path
 
-from osprovider.errors import ImageError
+from osprovider.errors import GuestError
 from osprovider.programs import require
 from osprovider.run import running
 from osprovider.sandbox import confine
@@ -43,7 +43,7 @@ def why_unclean(device: Path, filesystem: str) -> str | None:
         words for people; None where it was unmounted, or is of a type that does not tell.
 
     Raises:
-        ImageError: it cannot be read.
+        GuestError: it cannot be read.
     """
     try:
         with device.open("rb", buffering=0) as file:
@@ -54,7 +54,7 @@ def why_unclean(device: Path, filesystem: str) -> str | None:
                 return "its log tree is not empty" if log_root else None
             return _xfs(file.fileno()) if filesystem == "xfs" else None
     except (OSError, struct.error) as error:
-        raise ImageError(f"{device}: the superblock of {filesystem} cannot be read: {error}") from error
+        raise GuestError(f"{device}: the superblock of {filesystem} cannot be read: {error}") from error
 
 
 def _ext(fd: int) -> str | None:
@@ -75,13 +75,13 @@ def xfs_replay_bytes(device: Path) -> int:
         device: a read-only block device that it fills.
 
     Raises:
-        ImageError: it cannot be read.
+        GuestError: it cannot be read.
     """
     try:
         with device.open("rb", buffering=0) as file:
             return _xfs_replay_bytes(file.fileno())
     except OSError as error:
-        raise ImageError(f"{device}: the log of its xfs cannot be read: {error}") from error
+        raise GuestError(f"{device}: the log of its xfs cannot be read: {error}") from error
 
 
 def _xfs(fd: int) -> str | None:
@@ -107,4 +107,4 @@ def _xfs_replay_bytes(fd: int) -> int:
                 return ((head - tail) % max(blocks, 1) or max(blocks, 1)) * _XFS_BLOCK
             said.append(line.decode(errors="replace").strip())
     why = next((line for line in reversed(said) if line), "xfs_logprint says nothing")
-    raise ImageError(f"the log of its xfs cannot be read: {why}")
+    raise GuestError(f"the log of its xfs cannot be read: {why}")

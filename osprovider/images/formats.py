@@ -77,6 +77,20 @@ _UNSUPPORTED = (
     (0, b"-----BEGIN PGP", "an OpenPGP text: name the image itself as source"),
 )
 
+_ELSE = (
+    (4086, b"SWAPSPACE2", "swap: an image is of a disk with a root"),
+    (0, b"\xfc\x4e\x2b\xa9", "a member of a Linux RAID: put the root on a partition or file system of its own"),
+    (4096, b"\xfc\x4e\x2b\xa9", "a member of a Linux RAID: put the root on a partition or file system of its own"),
+    (4120, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81"), "a bcache device: take the image of what is cached"),
+    (
+        4120,
+        bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef"),
+        "a bcachefs, which is not supported: put the root on ext4",
+    ),
+    (0, b"\xfe\xed\xba\xbe", "the log of an xfs, which is of use with its file system alone"),
+)
+"""What a file may be where it is nothing that is known otherwise; on a disk anything may lie at these places."""
+
 _TS_TAPE = 1
 _DUMP_MAGICS = frozenset({60011, 60012, 0x19540119})
 
@@ -180,7 +194,7 @@ def _is_old_tar(content: bytes) -> bool:
 def _name(content: bytes, compression: Compression) -> str:
     """What a file is that is no image."""
     packed = "" if compression == "none" else f"{compression} of "
-    for offset, magic, name in _UNSUPPORTED:
+    for offset, magic, name in (*_UNSUPPORTED, *_ELSE):
         if content[offset:].startswith(magic):
             return f"{packed}{name}"
     if not content:

@@ -27,6 +27,7 @@ from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.guest.protocol import Guest
 from osprovider.images.diskimage.places import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
+from osprovider.images.diskimage.spread import why_not_alone
 from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.paths import Directories
@@ -45,6 +46,7 @@ _NOT_A_ROOT = {
     "linux_raid_member": "Linux RAID",
     "BitLocker": "BitLocker",
     "zfs_member": "ZFS",
+    "bcache": "bcache",
     "bcachefs": "bcachefs",
     "f2fs": "F2FS",
     "ntfs": "NTFS",
@@ -257,6 +259,7 @@ def _opened(
     raw: Path, partitions: Sequence[ImagePartition], directories: Directories, what: str
 ) -> Iterator[HostGuest]:
     """The guest with all its file systems where they belong, to be read."""
+    _refuse_spread(raw, partitions, what)
     try:
         with volumes(raw, partitions) as found, appliance(found, directories, read_only=True) as guest:
             yield guest
@@ -264,6 +267,14 @@ def _opened(
         raise NodeError(f"{what}: {error}") from error
     except GuestError as error:
         raise ImageError(f"{what}: {error}") from error
+
+
+def _refuse_spread(raw: Path, partitions: Sequence[ImagePartition], what: str) -> None:
+    with raw.open("rb", buffering=0) as file:
+        for part in partitions:
+            if part.mount is not None and (why := why_not_alone(file.fileno(), part.start_bytes, type_of(part))):
+                where = "" if part.mount == "/" else f"the file system of {part.mount}: "
+                raise ImageError(f"{what}: {where}{why}, which is not supported: {_SUPPORTED}")
 
 
 def _systems_in(guest: Guest, part: ImagePartition) -> list[System]:

@@ -11,7 +11,7 @@ import pytest
 
 from osprovider import linux
 from osprovider.disk.loop import loop_device
-from osprovider.errors import ImageError
+from osprovider.errors import GuestError
 from osprovider.guest.appliance import appliance
 from osprovider.guest.appliance_memory import memory_mib
 from osprovider.guest.mounting import Volume
@@ -56,7 +56,7 @@ def test_of_the_log_counts_what_is_to_be_replayed_and_not_its_size(images: tuple
 def test_what_is_no_xfs_has_no_log_to_be_read(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(bytes(16 * _MIB))
-    with pytest.raises(ImageError, match="the log of its xfs cannot be read"):
+    with pytest.raises(GuestError, match="the log of its xfs cannot be read"):
         xfs_replay_bytes(image)
 
 

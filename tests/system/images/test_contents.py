@@ -258,6 +258,51 @@ def test_what_is_not_supported_is_named_without_a_table_too(
     assert refusal(image, NOWHERE).startswith(f"image x: its file system {message}")
 
 
+def another(part: Path, size_bytes: int) -> Path:
+    """A second device, as a file."""
+    path = part.with_name("another")
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return path
+
+
+def ext4_journal(part: Path) -> None:
+    with attached(another(part, 16 * MIB)) as journal:
+        subprocess.run(["mke2fs", "-q", "-O", "journal_dev", "-b", "4096", journal], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-J", f"device={journal}", part], check=True)
+
+
+def xfs_log(part: Path) -> None:
+    subprocess.run(["mkfs.xfs", "-q", "-l", f"logdev={another(part, 64 * MIB)},size=64m", part], check=True)
+
+
+def xfs_realtime(part: Path) -> None:
+    subprocess.run(["mkfs.xfs", "-q", "-r", f"rtdev={another(part, 64 * MIB)}", part], check=True)
+
+
+def btrfs_pair(part: Path) -> None:
+    subprocess.run(["mkfs.btrfs", "-q", part, another(part, 300 * MIB)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (ext4_journal, "its journal is on another device"),
+        (xfs_log, "its log is on another device"),
+        (xfs_realtime, "its realtime section is on another device"),
+        (btrfs_pair, "it is one of 2 devices of a btrfs"),
+    ],
+)
+def test_a_file_system_that_needs_another_device_is_refused(
+    fill: Callable[[Path], None], message: str, scratch: Path
+) -> None:
+    image = scratch / "image"
+    with image.open("wb") as file:
+        file.truncate(300 * MIB)
+    fill(image)
+    assert refusal(image, NOWHERE).startswith(f"image x: its file system: {message}, which is not supported: put the")
+
+
 @pytest.mark.parametrize(
     ("fill", "message"),
     [

@@ -212,6 +212,10 @@ def _at(offset: int, magic: bytes) -> bytes:
         pytest.param(b"\x89LZO\x00\r\n\x1a\n" + bytes(100), "compressed by lzop", id="lzop"),
         pytest.param(b"\x1f\x9d\x90" + bytes(100), "compressed by compress", id="compress"),
         pytest.param(b"-----BEGIN PGP SIGNATURE-----\n", "an OpenPGP text", id="a signature"),
+        pytest.param(_at(4086, b"SWAPSPACE2"), "swap", id="swap"),
+        pytest.param(_at(4096, b"\xfc\x4e\x2b\xa9\1\0\0\0"), "a member of a Linux RAID", id="RAID"),
+        pytest.param(_at(4120, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")), "a bcache device", id="bcache"),
+        pytest.param(b"\xfe\xed\xba\xbe\0\0\0\1" + bytes(504), "the log of an xfs", id="log of an xfs"),
     ],
 )
 def test_what_is_no_image_is_named(content: bytes, words: str, tmp_path: Path) -> None:
