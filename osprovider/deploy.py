@@ -26,7 +26,7 @@ from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
-from osprovider.disk import bootsector, btrfs, datadisks, filesystem, fill, integrity, loader, partitions, wipe
+from osprovider.disk import bootsector, btrfs, datadisks, fill, integrity, loader, partitions, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import ClaimedDisk
 from osprovider.disk.device import Device, claim
@@ -37,16 +37,17 @@ from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, ToolError, reason_of
 from osprovider.ganeti.request import Request
 from osprovider.guest.host import HostGuest
-from osprovider.guest.mounting import Volume, mounted_together
+from osprovider.guest.mounting import Volume
 from osprovider.images.store import Store
 from osprovider.layout import PartitionPlan, TablePlan, copy_rounds
-from osprovider.log import human_bytes, reporter
+from osprovider.log import reporter
 from osprovider.manifest import Template
+from osprovider.opening import guest_of
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
 from osprovider.systemdisk import disk_0
 
-__all__ = ["create", "guest_of"]
+__all__ = ["create"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ def _no_table_left_on_error(device: Device, *, preserve_on_error: bool) -> Itera
 
 
 def _install(job: _Job) -> None:
+    """Write the disk, the table last; see the module for the order."""
     plan, device, template = job.plan, job.device, job.template
     table = plan.table
     if table is None:
@@ -192,20 +194,9 @@ def _install(job: _Job) -> None:
         start = stack.enter_context(background("make"))
         new_table = start(make_table, device, table)
         boot_code = start(boot_loader.make) if boot_loader else None
-        if plan.filled:
-            _fill(job, root)
-        else:
-            _copy(job, table, root, all_zero=all_zero)
-        if template.manifest.table is None:
-            with _naming(device):
-                partitions.make_partitions(device, table, template.manifest.distribution)
+        _make_filesystems(job, table, root, all_zero=all_zero)
         with _naming(device), _opened_guest(job, table) as (guest, devices):
-            if not template.manifest.built_here:
-                from osprovider.disk import reidentify  # what was built here needs none
-
-                with reporter.step("names of file systems") as detail:
-                    changed = reidentify.rewrite(guest, reidentify.renaming(template.manifest, table))
-                    detail(f"{changed} files")
+            _rewrite_names(template, table, guest)
             root_device, boot_device = devices["/"], devices.get("/boot")
             runner.run_all(guest, root_device=root_device, boot_device=boot_device, target=guest.mountpoint)
             if boot_loader and boot_code:
@@ -227,6 +218,18 @@ def _look_into(template: Template, plan: Plan) -> None:
         integrity.refuse_damaged(template, cached=True)  # the kernel is given no file system that nobody made
     if template.manifest.table is None and plan.table is not None:
         partitions.refuse_small_boot(template, plan.table)
+
+
+def _make_filesystems(job: _Job, table: TablePlan, root: PartitionPlan, *, all_zero: bool) -> None:
+    """Bring the template to the disk, and make what else the plan has on it."""
+    if job.plan.filled:
+        _fill(job, root)
+    else:
+        _copy(job, table, root, all_zero=all_zero)
+    manifest = job.template.manifest
+    if manifest.table is None:
+        with _naming(job.device):
+            partitions.make_partitions(job.device, table, manifest.distribution)
 
 
 def _fill(job: _Job, root: PartitionPlan) -> None:
@@ -274,6 +277,17 @@ def _root(table: TablePlan) -> PartitionPlan:
     return root
 
 
+def _rewrite_names(template: Template, table: TablePlan, guest: HostGuest) -> None:
+    """Have what others made name the instance's file systems; what was built here names none."""
+    if template.manifest.built_here:
+        return
+    from osprovider.disk import reidentify  # few need it
+
+    with reporter.step("names of file systems") as detail:
+        changed = reidentify.rewrite(guest, reidentify.renaming(template.manifest, table))
+        detail(f"{changed} files")
+
+
 @contextmanager
 def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, dict[str | None, Path]]]:
     """The guest with all its file systems, each with its new UUID and size; and their devices by where it has them."""
@@ -318,30 +332,6 @@ def _naming(device: Device) -> Iterator[None]:
     except OSError as error:  # a file system in which something failed before refuses whatever comes next
         where = f"{error.filename}: " if error.filename else ""
         raise DeviceError(f"{device.path}: {where}{reason_of(error)}; see the kernel's log (dmesg)") from error
-
-
-@contextmanager
-def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories) -> Iterator[HostGuest]:
-    """A guest's file systems, changed as their volumes say, and opened where they may be.
-
-    Args:
-        volumes: the root first; on the host the others only take their places in it, and each has its UUID.
-        isolation: ``host`` or ``appliance``.
-        directories: where mount points and the appliance lie.
-    """
-    root = volumes[0]
-    if isolation == "host":
-        if root.grow:
-            with reporter.step("file system: new size") as detail:
-                filesystem.grow(root.device)
-                detail(human_bytes(filesystem.read_superblock(root.device).size_bytes))
-        with mounted_together(volumes, directories.run) as guest:
-            yield guest
-    else:
-        from osprovider.guest.appliance import appliance
-
-        with appliance(volumes, directories) as guest:
-            yield guest
 
 
 def _context(job: _Job) -> Context:

@@ -14,7 +14,6 @@ from osprovider.config.load import load
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.hooks import arrange, discover
 from osprovider.customize.runner import HookRunner
-from osprovider.deploy import guest_of
 from osprovider.disk import filesystem
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
@@ -28,6 +27,7 @@ from osprovider.images.diskimage.contents import find_partitions
 from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition
+from osprovider.opening import guest_of
 from osprovider.paths import Directories
 from osprovider.plan import make_plan
 from osprovider.systemdisk import disk_0_path

@@ -15,7 +15,7 @@ _DECISIONS = (
     *("config", "addressing", "layout", "division", "adoption", "booting", "rootpath", "systemdisk", "datadisks"),
     *("manifest", "plan"),
 )
-_WORK = {"customize", "deploy", "disk", "guest", "images", "linux", "locks", "rename", "run"}
+_WORK = {"customize", "deploy", "disk", "guest", "images", "linux", "locks", "opening", "rename", "run"}
 
 
 def _imports(path: Path) -> Iterator[str]:
