@@ -57,6 +57,11 @@ class Problem:
     column: int
     message: str
 
+    @classmethod
+    def of_file(cls, file: str | Path, message: str) -> Problem:
+        """What is wrong with a file as a whole, or with a variable."""
+        return cls(str(file), 0, 0, message)
+
     def __str__(self) -> str:
         place = [self.file, *([str(self.line)] if self.line else []), *([str(self.column)] if self.column else [])]
         return f"{':'.join(place)}: {self.message}"

@@ -63,7 +63,7 @@ class Draft:
     def complain(self, file: str, message: str) -> None:
         """Note a problem of a file, or of a variable of Ganeti's."""
         where = f"nics[{self.nic.index}]: " if file == self.instance_file else ""
-        self._problems.append(Problem(file, 0, 0, f"{where}{message}"))
+        self._problems.append(Problem.of_file(file, f"{where}{message}"))
 
     def fill(self, subnets: Mapping[str, Provider], network: NetworkSettings) -> Draft:
         """Decide everything that does not depend on the instance's other NICs.

@@ -48,7 +48,7 @@ def resolve(
     problems: list[Problem] = []
     if len(described) > len(nics):
         message = f"nics: {len(described)} are described, but the instance has {len(nics)}; remove what is too much"
-        problems.append(Problem(instance_file, 0, 0, message))
+        problems.append(Problem.of_file(instance_file, message))
     providers = {name: of_subnet(name, subnet) for name, subnet in subnets.items()}
     drafts = []
     for nic in nics:

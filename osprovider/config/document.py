@@ -125,14 +125,14 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                problems.append(Problem(str(path), 0, 0, "is not a regular file; put the YAML text there"))
+                problems.append(Problem.of_file(path, "is not a regular file; put the YAML text there"))
                 return None
             content = file.read(MAXIMUM_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         problems.append(
-            Problem(str(path), 0, 0, f"cannot be read: {reason_of(error)}; put a file there that root can read")
+            Problem.of_file(path, f"cannot be read: {reason_of(error)}; put a file there that root can read")
         )
         return None
     return parse(content, str(path), problems)
@@ -173,7 +173,9 @@ class _RefusedError(Exception):
 
 def _decode(content: bytes, file: str) -> str:
     if len(content) > MAXIMUM_BYTES:
-        raise _RefusedError(Problem(file, 0, 0, "is larger than 1 MiB; split it or remove what does not belong there"))
+        raise _RefusedError(
+            Problem.of_file(file, "is larger than 1 MiB; split it or remove what does not belong there")
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -194,7 +196,7 @@ def _position(before: str, file: str) -> Mark:
 
 def _syntax_problem(error: yaml.YAMLError, file: str) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError):
-        return Problem(file, 0, 0, f"is not YAML: {' '.join(str(error).split())}")
+        return Problem.of_file(file, f"is not YAML: {' '.join(str(error).split())}")
     mark = error.problem_mark or error.context_mark
     begin = f" (from line {error.context_mark.line + 1})" if error.context_mark else ""
     what = f"{error.context}{begin}, {error.problem}" if error.context else str(error.problem)

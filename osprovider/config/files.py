@@ -221,7 +221,7 @@ class ConfigurationFiles:
         return (node, value) if node and value is not None else None
 
     def _problem(self, path: Path, message: str) -> None:
-        self.problems.append(Problem(str(path), 0, 0, message))
+        self.problems.append(Problem.of_file(path, message))
 
 
 def _is_named(kind: Kind, entry: str) -> bool:

@@ -74,7 +74,7 @@ def _read_directory(directory: Path, *, shipped: bool, problems: list[Problem]) 
     if not directory.is_dir():
         return {}
     if not shipped and (complaint := _unsafe(directory)):
-        problems.append(Problem(str(directory), 0, 0, complaint))
+        problems.append(Problem.of_file(directory, complaint))
     hooks = {}
     for path in sorted(directory.iterdir()):
         if not _NAME.fullmatch(path.name) or path.is_dir():
@@ -84,7 +84,7 @@ def _read_directory(directory: Path, *, shipped: bool, problems: list[Problem]) 
         except ConfigurationError as error:
             problems.extend(error.problems)
         except OSError as error:
-            problems.append(Problem(str(path), 0, 0, f"cannot be read: {reason_of(error)}"))
+            problems.append(Problem.of_file(path, f"cannot be read: {reason_of(error)}"))
     return hooks
 
 
@@ -96,7 +96,7 @@ def _read_hook(path: Path, *, shipped: bool) -> Hook:
     else:
         complaint = None if shipped else _unsafe(path)
     if complaint:
-        raise ConfigurationError([Problem(str(path), 0, 0, complaint)])
+        raise ConfigurationError([Problem.of_file(path, complaint)])
     header = _read_header(path, content.decode(errors="replace").splitlines()[:_HEADER_LINES])
     return Hook(
         path.name,
@@ -173,7 +173,7 @@ def _visit(
     if name in path:
         circle = " after ".join([*path[path.index(name) :], name])
         complaint = f"their order is a circle: {circle}; change hooks.order or a hook's header"
-        raise ConfigurationError([Problem("hooks", 0, 0, complaint)])
+        raise ConfigurationError([Problem.of_file("hooks", complaint)])
     if name in ordered:
         return
     waiting_for = predecessors[name] & chosen.keys()
@@ -186,7 +186,7 @@ def _check_names(hooks: Mapping[str, Hook], settings: model.Hooks) -> None:
     named = [("hooks.disable", name) for name in settings.disable]
     for name, order in settings.order.items():
         named += [("hooks.order", word) for word in (name, *order.split()[1:])]
-    problems = [Problem(where, 0, 0, _unknown(name, hooks)) for where, name in named if name not in hooks]
+    problems = [Problem.of_file(where, _unknown(name, hooks)) for where, name in named if name not in hooks]
     if problems:
         raise ConfigurationError(problems)
 
@@ -203,7 +203,7 @@ def syntax_problems(hooks: Iterable[Hook]) -> list[Problem]:
             complaint = f"is not Python: {error.msg}"
             problems.append(Problem(str(hook.path), error.lineno or 0, error.offset or 0, complaint))
         except (OSError, ValueError) as error:
-            problems.append(Problem(str(hook.path), 0, 0, f"is not Python: {error}"))
+            problems.append(Problem.of_file(hook.path, f"is not Python: {error}"))
     return problems
 
 

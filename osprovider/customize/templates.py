@@ -64,7 +64,7 @@ def syntax_problems(directory: Path) -> list[Problem]:
         except TemplateSyntaxError as error:
             problems.append(Problem(str(path), error.lineno, 0, f"is no template: {_said(error)}"))
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(str(path), 0, 0, f"is no template: {error}"))
+            problems.append(Problem.of_file(path, f"is no template: {error}"))
     return problems
 
 

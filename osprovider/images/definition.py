@@ -86,7 +86,9 @@ def check_definition(name: str, values: Mapping[str, object]) -> str:
         ConfigurationError: it is not; all that is wrong with it.
     """
     problems = [
-        Problem(f"image {name}", 0, 0, f"{key}: {quote(str(value))} is not UTF-8; write it, or name the file, in UTF-8")
+        Problem.of_file(
+            f"image {name}", f"{key}: {quote(str(value))} is not UTF-8; write it, or name the file, in UTF-8"
+        )
         for key, value in values.items()
         if not _is_utf8(str(value))
     ]
@@ -98,7 +100,7 @@ def check_definition(name: str, values: Mapping[str, object]) -> str:
     if node and image:
         consistency.check_image(image, node, problems)
     if problems:  # which are at no place yet where anybody could look
-        raise ConfigurationError([Problem(f"image {name}", 0, 0, problem.message) for problem in problems])
+        raise ConfigurationError([Problem.of_file(f"image {name}", problem.message) for problem in problems])
     return text
 
 
