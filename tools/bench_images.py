@@ -8,6 +8,7 @@ Preparation is `osprovider image build`, from exec to exit, synced. It and its s
 beside restore(8), tar(1) or `qemu-img convert`, timed with the sync of what they wrote: they neither verify, check,
 shrink nor inspect anything. A ratio above 1 means that ours is faster. Nothing is fetched, and the files are in the
 page cache for all sides alike.
+In the end each is prepared, and an instance created, by processes that together get 200 MiB of memory.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider.ganeti.synthesis import synthesize
 from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_system, make_tar
+from tools.memory_limit import memory_limit
 from tools.timing import Run, asked_runs, new_file, timed, working_directory
 
 __all__ = ["main", "measure"]
@@ -32,6 +35,7 @@ __all__ = ["main", "measure"]
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _COMMAND = str(_CHECKOUT / "tools" / "osprovider")
 _DISK_MIB = 3072
+_LIMIT_MIB = 200
 _PEERS = {
     "dump": "restore -r",
     "dump -z": "restore -r",
@@ -68,9 +72,17 @@ def measure(runs: int) -> None:
     with working_directory() as directory:
         bench = _Bench(directory)
         print(f"{'':<20}{'first':>9}{'second':>9}{'the copy':>9}{'on host':>9}{'prepared':>10}{'unpacked':>10}  beside")
-        for kind, path in bench.make_sources().items():
+        sources = bench.make_sources()
+        for kind, path in sources.items():
             bench.define(kind, path)
             print(bench.line(kind, path, runs), flush=True)
+        try:
+            with memory_limit(_LIMIT_MIB) as limited:
+                print(f"with {_LIMIT_MIB} MiB of memory, page cache and all:")
+                for kind, path in sources.items():
+                    print(bench.limited_line(kind, path, limited), flush=True)
+        except OSError as error:
+            print(f"no memory limit here: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +159,19 @@ class _Bench:
         beside = f"{_PEERS[kind]} {statistics.median(peer):.2f} s, ratio {unpacked:.2f}, of all {prepared:.2f}"
         return f"{kind:<20}{figures}  {beside}"
 
+    def limited_line(self, kind: str, path: Path, limited: list[str]) -> str:
+        """Prepare one format and create from it with little memory."""
+        self.forget()
+        prepared = timed([*limited, _COMMAND, "image", "build", path.name], self.environment())
+        second = self.create(path.name, "auto", limited)
+        return f"{kind:<20} prepared {prepared.seconds:.2f} s, then a create {second.seconds:.2f} s"
+
     def forget(self) -> None:
         """Have the image prepared anew. The appliance stays, which is the node's."""
         for part in ("templates", "sources"):
             shutil.rmtree(self.directory / "cache" / part, ignore_errors=True)
 
-    def create(self, name: str, isolation: str) -> Run:
+    def create(self, name: str, isolation: str, limited: Sequence[str] = ()) -> Run:
         """Install an instance on a new file."""
         disk = self.directory / "disk0.raw"
         new_file(disk, _DISK_MIB << 20)
@@ -162,7 +181,7 @@ class _Bench:
             disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
             nics=[{"mac": "aa:00:00:00:00:01"}],
         )
-        return timed([str(_CHECKOUT / "scripts" / "create")], {**ganeti, **self.environment()})
+        return timed([*limited, str(_CHECKOUT / "scripts" / "create")], {**ganeti, **self.environment()})
 
     def peer(self, kind: str, path: Path) -> float:
         """Have the tool that does nothing else do its part; in seconds."""
