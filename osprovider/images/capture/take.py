@@ -69,6 +69,8 @@ def capture(order: CaptureOrder, directories: Directories) -> Captured:
             written; names the disk or the file.
         GuestError: the appliance cannot run on this node.
     """
+    if order.output.exists() and order.source.exists() and order.output.samefile(order.source):
+        raise ImageError(f"{order.output}: is the disk itself, which stays as it is; name another file")
     require_appliance()
     if order.kind == "qcow2":
         require("qemu-img", what=str(order.output))

@@ -97,7 +97,7 @@ def _entries(text: str) -> list[tuple[str | None, Checksum]]:
         name: str | None
         wanted = None
         if match := _BSD.fullmatch(line):
-            wanted, name, digits = match[1].lower(), match[2], match[3]
+            wanted, name, digits = match[1].lower().replace("sha2-", "sha"), match[2], match[3]
         elif match := _GNU.fullmatch(line):
             name, digits = match[2], match[1]
         elif match := _BARE.fullmatch(line):

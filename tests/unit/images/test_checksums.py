@@ -41,6 +41,15 @@ def test_lists_of_coreutils_are_read(tool: str, option: str, tmp_path: Path) -> 
     assert find(listed) == Checksum(algorithm, hashlib.new(algorithm, CONTENT).hexdigest())
 
 
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_lists_of_openssl_are_read(algorithm: str, tmp_path: Path) -> None:
+    """Which calls them SHA2-256 and SHA2-512, since its version 3."""
+    (tmp_path / NAME).write_bytes(CONTENT)
+    words = ["openssl", "dgst", f"-{algorithm}", NAME]
+    listed = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert find(listed.replace("\n", "\r\n")) == Checksum(algorithm, hashlib.new(algorithm, CONTENT).hexdigest())
+
+
 @pytest.mark.parametrize(
     "text",
     [

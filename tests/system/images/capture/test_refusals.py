@@ -135,6 +135,9 @@ def test_a_name_or_a_file_that_is_taken(site: Site) -> None:
     output.write_text("mine")
     assert f"{output}: is there already" in _refused(site, disk, "--output", str(output))
     assert output.read_text() == "mine"
+    before = disk.read_bytes()
+    assert f"{disk}: is the disk itself" in _refused(site, disk, "--output", str(disk), "--force")
+    assert disk.read_bytes() == before
 
 
 @pytest.mark.parametrize(
