@@ -17,6 +17,7 @@ from osprovider.config.load import Settings
 from osprovider.datadisks import DiskPlan, plan_disks
 from osprovider.errors import RequestError
 from osprovider.ganeti import hypervisor
+from osprovider.ganeti.hypervisor import SerialConsole
 from osprovider.ganeti.request import Request
 from osprovider.layout import DiskFacts, TablePlan
 from osprovider.manifest import Manifest
@@ -49,7 +50,7 @@ class Plan:
         firmware: what the disk boots under by itself; empty with an external kernel.
         loader: which boot loader it gets; None where it gets none, or brings one.
         boots: what comes of these two, in words.
-        serial_console: the kernel's device and its speed in bits/s, None without one.
+        serial_console: None without one.
         nics: as the guest will configure them; none where the disk is left alone.
         hooks: names in the order they run.
         wipe: what happens to what was on the disk.
@@ -73,7 +74,7 @@ class Plan:
     firmware: tuple[str, ...]
     loader: str | None
     boots: str
-    serial_console: tuple[str, int] | None
+    serial_console: SerialConsole | None
     nics: tuple[ResolvedNic, ...]
     hooks: tuple[str, ...]
     wipe: str
@@ -87,8 +88,8 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def serial_console(request: Request, configured: str) -> tuple[str, int] | None:
-    """The kernel's serial console and its speed in bits/s, None without one.
+def serial_console(request: Request, configured: str) -> SerialConsole | None:
+    """The serial console, None without one.
 
     Args:
         request: Ganeti's, whose hypervisor has a say.
@@ -99,7 +100,7 @@ def serial_console(request: Request, configured: str) -> tuple[str, int] | None:
     if configured == "none":
         return None
     device, _, speed = configured.partition(",")
-    return device, int(speed or 115200)
+    return SerialConsole(device, int(speed or 115200))
 
 
 def make_plan(

@@ -39,7 +39,7 @@ def describe(plan: Plan) -> list[str]:
     lines += [_other_disk(each) for each in plan.disks]
     lines.append(f"  boots       {plan.boots}")
     if plan.serial_console:
-        lines.append(f"  console     {plan.serial_console[0]} at {plan.serial_console[1]} bits/s")
+        lines.append(f"  console     {plan.serial_console.device} at {plan.serial_console.speed} bits/s")
     for nic in plan.nics:
         how = [*nic.addresses, *(name for name in ("dhcp4", "dhcp6", "slaac") if getattr(nic, name))]
         via = f" via {' '.join(nic.gateways)}" if nic.gateways else ""

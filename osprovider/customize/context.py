@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from osprovider.config.model import Variant
 from osprovider.config.schema import written
+from osprovider.ganeti.hypervisor import SerialConsole
 from osprovider.ganeti.request import Instance
 from osprovider.manifest import Manifest
 from osprovider.nics import ResolvedNic
@@ -75,7 +76,7 @@ class Context:
         disks: likewise.
         variant: the merged configuration.
         manifest: of the template; None at a rename.
-        serial_console: the kernel's device and its speed in bits/s (``("ttyS0", 38400)``), None without one.
+        serial_console: the kernel's device and its speed in bits/s (``("ttyS0", 38400)``); None without one.
         external_kernel: the hypervisor brings the kernel, so the guest needs no boot loader.
         environment: Ganeti's variables as they came.
         templates: directories of Jinja2 templates, the site's first.
@@ -93,7 +94,7 @@ class Context:
     manifest: Manifest | None = None
     reinstall: bool = False
     old_name: str | None = None
-    serial_console: tuple[str, int] | None = None
+    serial_console: SerialConsole | None = None
     external_kernel: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     templates: tuple[Path, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from osprovider.customize.context import Context
+from osprovider.ganeti.hypervisor import SerialConsole
 
 __all__ = ["MARK", "arguments", "changed", "console_arguments", "inside_boot", "root_argument", "root_flags"]
 
@@ -16,12 +17,8 @@ MARK = "# Made by osprovider"
 """How a boot loader's file begins that is ours to write again, and not the guest's own."""
 
 
-def console_arguments(serial: tuple[str, int] | None) -> tuple[str, ...]:
-    """The kernel's consoles, the last of which is /dev/console; none where there is no serial one.
-
-    Args:
-        serial: the kernel's device and its speed in bits/s.
-    """
+def console_arguments(serial: SerialConsole | None) -> tuple[str, ...]:
+    """The kernel's consoles, the last of which is /dev/console; none where there is no serial one."""
     if serial is None:
         return ()
     device, speed = serial

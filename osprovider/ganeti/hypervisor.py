@@ -5,11 +5,15 @@ Not for: what the configuration makes of them (``boot.serial``, ``layout.firmwar
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 from osprovider.ganeti.request import Request
 
 __all__ = [
     "CONTAINERS",
     "SERIAL_SPEED",
+    "SerialConsole",
     "guest_sector_size",
     "has_external_kernel",
     "has_firmware",
@@ -24,8 +28,26 @@ CONTAINERS = frozenset({"lxc", "chroot"})
 """Hypervisors whose guests share the node's kernel, and whose root file system the node has mounted for them."""
 
 
-def serial_console(request: Request) -> tuple[str, int] | None:
-    """The kernel's name of the serial console and its speed in bits/s; None where the hypervisor gives none.
+class SerialConsole(NamedTuple):
+    """A console for text.
+
+    Attributes:
+        device: the kernel's name of it (``ttyS0``, ``hvc0``).
+        speed: in bits/s.
+    """
+
+    device: str
+    speed: int
+
+    @property
+    def port(self) -> int | None:
+        """Which of a PC's serial ports it is, for boot loaders, which know no others; None where it is none."""
+        found = re.fullmatch(r"ttyS(\d)", self.device)
+        return int(found[1]) if found else None
+
+
+def serial_console(request: Request) -> SerialConsole | None:
+    """The serial console that the hypervisor gives; None where it gives none.
 
     kvm: ``-serial`` and ``console=ttyS0,SPEED`` if ``serial_console`` (``hv_kvm/__init__.py``,
     ``_GenerateKVMRuntime``). xen-hvm: always ``serial = 'pty'`` (``hv_xen.py``, ``XenHvmHypervisor._GetConfig``).
@@ -37,11 +59,11 @@ def serial_console(request: Request) -> tuple[str, int] | None:
         case "kvm":
             speed = parameters.get("serial_speed", "")
             wanted = parameters.get("serial_console", "True") == "True"
-            return ("ttyS0", int(speed) if speed.isdecimal() else SERIAL_SPEED) if wanted else None
+            return SerialConsole("ttyS0", int(speed) if speed.isdecimal() else SERIAL_SPEED) if wanted else None
         case "xen-hvm":
-            return "ttyS0", SERIAL_SPEED
+            return SerialConsole("ttyS0", SERIAL_SPEED)
         case "xen-pvm":
-            return "hvc0", SERIAL_SPEED
+            return SerialConsole("hvc0", SERIAL_SPEED)
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from osprovider.config.model import Variant
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
+from osprovider.ganeti.hypervisor import SerialConsole
 from osprovider.ganeti.request import Instance
 from osprovider.manifest import Distribution, Filesystem, Kernel
 from tests.support.guests import directory_guest
@@ -57,7 +58,7 @@ def boot_context(
         variant=variant or Variant(),
         disks=(ContextDisk(0, None, 2 << 30, 512, ROOT_GUID, (root,) if partitions is None else partitions),),
         manifest=template,
-        serial_console=serial,
+        serial_console=SerialConsole(*serial) if serial else None,
         external_kernel=external_kernel,
         templates=(CHECKOUT / "templates",),
     )

@@ -17,6 +17,7 @@ from osprovider.config.schema import bind
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.runner import executable_environment
 from osprovider.errors import Problem
+from osprovider.ganeti.hypervisor import SerialConsole
 from osprovider.ganeti.request import Instance
 from osprovider.guest.protocol import Guest
 from osprovider.manifest import Manifest
@@ -104,7 +105,7 @@ def test_the_context_is_what_hooks_read(block: Block) -> None:
         variant=variant,
         nics=tuple(ResolvedNic(**nic) for nic in shown["nics"]),
         disks=tuple(_disk(disk) for disk in shown["disks"]),
-        serial_console=(shown["serial_console"][0], shown["serial_console"][1]),
+        serial_console=SerialConsole(*shown["serial_console"]),
     )
     assert json.loads(json.dumps(context.to_json())) == shown
 

@@ -9,6 +9,7 @@ import pytest
 
 from osprovider.config.model import Boot, Layout, Variant
 from osprovider.customize.context import Context, ContextPartition
+from osprovider.ganeti.hypervisor import SerialConsole
 from osprovider.manifest import Kernel
 from tests.support.boot_context import ROOT_GUID, ROOT_UUID, boot_context, run_hook
 
@@ -68,8 +69,8 @@ def test_on_a_boot_partition_kernels_lie_at_its_top(tmp_path: Path) -> None:
     assert "LINUX /vmlinuz-6.1.0-2-amd64\n  INITRD /initrd.img-6.1.0-2-amd64\n" in (tmp_path / MENU).read_text()
 
 
-@pytest.mark.parametrize("serial", [None, ("hvc0", 38400)])
-def test_no_serial_port_is_used_that_is_none(tmp_path: Path, serial: tuple[str, int] | None) -> None:
+@pytest.mark.parametrize("serial", [None, SerialConsole("hvc0", 38400)])
+def test_no_serial_port_is_used_that_is_none(tmp_path: Path, serial: SerialConsole | None) -> None:
     run_hook("extlinux", tmp_path, context(serial_console=serial))
     assert "SERIAL" not in (tmp_path / MENU).read_text()
 
