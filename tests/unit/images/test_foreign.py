@@ -127,7 +127,7 @@ def test_a_disk_that_this_node_cannot_look_into_may_be_good(
     with (
         obtained_for(Image(source=__file__), tmp_path, 1 << 30) as (job, _),
         pytest.raises(ImageError, match=r"^image web: it does not start$") as caught,
-        contents._opened(tmp_path, [], job.directories, "image web"),
+        contents._opened(Path(__file__), [], job.directories, "image web"),
     ):
         pass
     assert type(caught.value) is expected
