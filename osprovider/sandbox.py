@@ -8,8 +8,12 @@ Source: bwrap(1).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from osprovider.errors import NodeError, ToolError
+from osprovider.run import run
 
 __all__ = ["UNPACK_PRIVILEGES", "confine", "signal_of"]
 
@@ -50,11 +54,41 @@ def confine(
         cwd: where it runs, inside.
         memory_bytes: the most that it may allocate; None for no limit of its own.
         cpu_seconds: the longest that it may compute; likewise.
+
+    Raises:
+        NodeError: nothing can be confined on this node; whatever failed then would seem to be the file's fault.
     """
+    _require_sandbox()
     limits = {"--data": memory_bytes, "--cpu": cpu_seconds}
     words = [f"{option}={limit}" for option, limit in limits.items() if limit is not None]
     return [
         *(["prlimit", *words, "--"] if words else []),
+        *_empty_sandbox(privileges),
+        *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host.absolute()), inside)),
+        *(word for host, inside in (write or {}).items() for word in ("--bind", str(host.absolute()), inside)),
+        *(word for node in devices for word in ("--dev-bind", str(node), str(node))),
+        *("--cap-drop", "ALL"),
+        *(word for name in privileges for word in ("--cap-add", name)),
+        *("--chdir", cwd, "--"),
+        *map(str, argv),
+    ]
+
+
+@functools.cache
+def _require_sandbox() -> None:
+    """Have a program that does nothing run in one, once for each process of ours."""
+    try:
+        run([*_empty_sandbox(()), "--", "true"])
+    except ToolError as error:
+        raise NodeError(
+            f"programs that read what others made cannot be confined on this node ({error.last_line}): let bubblewrap "
+            "make user namespaces (sysctl user.max_user_namespaces; a process in a chroot may make none)"
+        ) from error
+
+
+def _empty_sandbox(privileges: Sequence[str]) -> list[str]:
+    """The arguments of bubblewrap for what every program has in it."""
+    return [
         "bwrap",
         *_NAMESPACES,
         *([] if privileges else ["--unshare-user"]),
@@ -63,13 +97,6 @@ def confine(
         *(word for name in _TOP for word in _linked(name)),
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108 - its own
-        *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host.absolute()), inside)),
-        *(word for host, inside in (write or {}).items() for word in ("--bind", str(host.absolute()), inside)),
-        *(word for node in devices for word in ("--dev-bind", str(node), str(node))),
-        *("--cap-drop", "ALL"),
-        *(word for name in privileges for word in ("--cap-add", name)),
-        *("--chdir", cwd, "--"),
-        *map(str, argv),
     ]
 
 

@@ -12,15 +12,32 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.errors import ToolError
+from osprovider import linux, sandbox
+from osprovider.errors import NodeError, ToolError
 from osprovider.run import run, running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine
 from tests.support import processes
 from tests.support.leftovers import no_leftovers
+from tests.system.guest.namespace import in_namespace
 
 
 def test_a_program_runs_and_its_output_comes_back() -> None:
     assert run(confine(["echo", "hello"])).text == "hello"
+
+
+def test_a_node_on_which_nothing_can_be_confined_is_told() -> None:
+    """A process in a chroot may make no user namespace (user_namespaces(7))."""
+
+    def in_a_chroot() -> None:
+        linux.mount("/", "/mnt", None, linux.MountFlag.BIND | linux.MountFlag.REC)
+        os.chroot("/mnt")
+        confine(["true"])
+
+    sandbox._require_sandbox.cache_clear()
+    with pytest.raises(
+        NodeError, match=r"cannot be confined on this node \(bwrap: .*namespace.*\): let bubblewrap make"
+    ):
+        in_namespace(in_a_chroot)
 
 
 @pytest.mark.parametrize("privileges", [(), UNPACK_PRIVILEGES])
