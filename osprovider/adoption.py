@@ -31,7 +31,7 @@ from osprovider.layout import (
     derived_volume_id,
     msdos_partition_uuid,
     root_limit_bytes,
-    too_large,
+    size_refusal,
     too_small,
 )
 from osprovider.manifest import ImagePartition, ImageTable
@@ -100,7 +100,7 @@ def _refuse_too_large(image: ImageTable, table: TablePlan, disk: str) -> None:
     """Refuse a root that grows beyond what its file system can."""
     held = next((part.filesystem for part in image.partitions if part.role == "root"), None)
     root = table.find("root")
-    if held and root and (refusal := too_large(held.type, root.size_bytes, held.block_size)):
+    if held and root and (refusal := size_refusal(held.type, root.size_bytes, held.block_size)):
         raise DeviceError(
             f"disk 0 ({disk}): its root {refusal}: set a layout.root_size, which the root grows to at most"
         )

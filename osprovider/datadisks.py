@@ -21,7 +21,7 @@ from osprovider.config.model import DataDisk, Variant
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.hypervisor import CONTAINERS
 from osprovider.ganeti.request import Disk, Request
-from osprovider.layout import MIB, derived_uuid, too_large
+from osprovider.layout import MIB, derived_uuid, size_refusal
 
 __all__ = ["DiskPlan", "Signature", "plan_disks", "settle"]
 
@@ -225,7 +225,7 @@ def _refuse_size(plan: DiskPlan) -> None:
     least = _LEAST_BYTES[plan.filesystem]
     if plan.size_bytes is None:
         return
-    if refusal := too_large(plan.filesystem, plan.size_bytes):
+    if refusal := size_refusal(plan.filesystem, plan.size_bytes):
         raise DeviceError(f"{plan.name} is too large: it {refusal}: make it ext4, xfs or btrfs")
     if plan.size_bytes < least:
         raise DeviceError(

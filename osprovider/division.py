@@ -29,7 +29,7 @@ from osprovider.layout import (
     esp_size_bytes,
     msdos_partition_uuid,
     root_limit_bytes,
-    too_large,
+    size_refusal,
     too_small,
 )
 
@@ -137,7 +137,7 @@ def _undivided(
 
 def _refuse_too_large(filesystem: str, size_bytes: int, disk: str) -> None:
     """Refuse a root that its file system cannot fill."""
-    if refusal := too_large(filesystem, size_bytes):
+    if refusal := size_refusal(filesystem, size_bytes):
         raise DeviceError(
             f"disk 0 ({disk}): its root {refusal}: set layout.filesystem to ext4, xfs or btrfs, or a layout.root_size"
         )

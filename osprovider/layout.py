@@ -40,8 +40,8 @@ __all__ = [
     "less_than_said",
     "msdos_partition_uuid",
     "root_limit_bytes",
+    "size_refusal",
     "template_filesystem",
-    "too_large",
     "too_small",
     "with_subvolume",
 ]
@@ -314,7 +314,7 @@ def less_than_said(index: int, size_bytes: int, said_bytes: int) -> str | None:
     return f"disk {index} has {size_bytes // MIB} MiB, and Ganeti says {said_bytes // MIB} MiB (DISK_{index}_SIZE)"
 
 
-def too_large(filesystem: str, size_bytes: int, block_size: int = 4096) -> str | None:
+def size_refusal(filesystem: str, size_bytes: int, block_size: int = 4096) -> str | None:
     """What to say where a file system cannot have this many bytes, with blocks of that size; None where it can."""
     if filesystem not in _OF_32_BITS or size_bytes // block_size < 1 << 32:
         return None

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import struct
-import uuid
 from collections.abc import Collection
 from pathlib import Path
+from uuid import UUID, uuid5
 
 from osprovider.disk import filesystem
 from osprovider.run import run
@@ -31,7 +31,7 @@ _SUPERBLOCK_OFFSET = 1024
 _INODES = struct.Struct("<I12xI")  # how many there are, and how many are free
 
 
-def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int, without: Collection[str] = ()) -> None:
+def pack(root: Path, path: Path, kind: str, *, uuid: str, epoch: int, without: Collection[str] = ()) -> None:
     """Make an image file with a file system that holds a tree, as small as a template should be.
 
     Args:
@@ -39,7 +39,7 @@ def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int, withou
             are kept; access times and times of change become ``epoch``.
         path: the file to make.
         kind: ``ext4``, ``ext3`` or ``ext2``.
-        identity: its UUID; what the file system hashes names with follows from it.
+        uuid: its UUID; what the file system hashes names with follows from it.
         epoch: in seconds since 1970.
         without: features that the guest does not know.
 
@@ -47,11 +47,11 @@ def pack(root: Path, path: Path, kind: str, *, identity: str, epoch: int, withou
         DeviceError, ToolError: one of e2fsprogs failed.
     """
     size = _size(root)
-    seed = str(uuid.uuid5(uuid.UUID(identity), "hash seed"))
+    seed = str(uuid5(UUID(uuid), "hash seed"))
     filesystem.make(
         path,
         kind,
-        uuid=identity,
+        uuid=uuid,
         label="",
         size_bytes=size,
         tree=root,

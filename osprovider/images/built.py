@@ -53,7 +53,7 @@ def build(job: Job) -> Made:
         with reporter.step(f"image {job.name}: pack") as detail:
             kind = job.recipe.filesystem
             unknown = features.unknown_to(facts.distribution, kind)
-            pack(root, job.image, kind, identity=job.identity, epoch=epoch, without=unknown)
+            pack(root, job.image, kind, uuid=job.filesystem_uuid, epoch=epoch, without=unknown)
             made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
             detail(human_bytes(made.size_bytes))
     tools: dict[str, str] = {definition.tool: requirements.tool_version(definition.tool)}

@@ -74,7 +74,7 @@ class Job:
         return self.recipe.image
 
     @property
-    def identity(self) -> str:
+    def filesystem_uuid(self) -> str:
         """The UUID of a file system that is made for the template; each instance gets another."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, self.key))
 
@@ -247,7 +247,7 @@ def filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest,
     kind = job.recipe.filesystem
     size_bytes = max(size_bytes - size_bytes % _BLOCK, _LEAST_FREE)
     without = filesystem.WITHOUT_JOURNAL
-    filesystem.make(image, kind, uuid=job.identity, label="", size_bytes=size_bytes, without=without)
+    filesystem.make(image, kind, uuid=job.filesystem_uuid, label="", size_bytes=size_bytes, without=without)
     linux.private_mount_namespace()
     root = job.scratch / "root"
     root.mkdir()

@@ -13,7 +13,7 @@ from osprovider.disk import filesystem
 from osprovider.disk.pack import pack
 from tests.support.mounts import mounted
 
-IDENTITY = "0f8fad5b-d9cb-469f-a165-70867728950e"
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 EPOCH = 1_700_000_000
 KINDS = ("ext4", "ext3", "ext2")
 
@@ -59,7 +59,7 @@ def test_the_same_tree_makes_the_same_file(kind: str, tmp_path: Path) -> None:
     os.utime(tmp_path / "other", (2, EPOCH - 1000))
     for tree in ("one", "other"):
         os.utime(tmp_path / tree / "link", (1, EPOCH), follow_symlinks=False)
-        pack(tmp_path / tree, tmp_path / f"{tree}.img", kind, identity=IDENTITY, epoch=EPOCH)
+        pack(tmp_path / tree, tmp_path / f"{tree}.img", kind, uuid=UUID, epoch=EPOCH)
     subprocess.run(["cmp", tmp_path / "one.img", tmp_path / "other.img"], check=True)
 
 
@@ -67,17 +67,17 @@ def test_the_same_tree_makes_the_same_file(kind: str, tmp_path: Path) -> None:
 def test_it_is_sound_small_and_of_the_kind_and_identity_asked_for(kind: str, tmp_path: Path) -> None:
     lay(tmp_path / "tree", ["a"])
     image = tmp_path / "image"
-    pack(tmp_path / "tree", image, kind, identity=IDENTITY, epoch=EPOCH)
+    pack(tmp_path / "tree", image, kind, uuid=UUID, epoch=EPOCH)
     subprocess.run(["e2fsck", "-f", "-n", image], check=True, capture_output=True)
     found = filesystem.read_superblock(image)
-    assert (found.type, found.uuid, found.size_bytes) == (kind, IDENTITY, image.stat().st_size)
+    assert (found.type, found.uuid, found.size_bytes) == (kind, UUID, image.stat().st_size)
     assert image.stat().st_size < 256 << 20
     assert image.stat().st_blocks * 512 < 100 << 20
 
 
 def test_all_of_the_tree_is_there(tmp_path: Path) -> None:
     lay(tmp_path / "tree", ["a", "b"])
-    pack(tmp_path / "tree", tmp_path / "image", "ext4", identity=IDENTITY, epoch=EPOCH)
+    pack(tmp_path / "tree", tmp_path / "image", "ext4", uuid=UUID, epoch=EPOCH)
     with mounted(tmp_path / "image", tmp_path / "mounted") as root:
         assert sorted(path.name for path in root.iterdir()) == sorted(
             ["lost+found", *(path.name for path in (tmp_path / "tree").iterdir())]
