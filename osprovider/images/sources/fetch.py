@@ -221,6 +221,8 @@ class Fetcher:
                 allow_redirects=False,
                 timeout=(self._limits.connect, self._limits.idle),
             )
+        except requests.exceptions.InvalidHeader as error:
+            raise TryAgain(f"{by_way}the server's answer contradicts itself: {_say(_cause(error))}") from error
         except ValueError as error:  # of an address, or of the one that the answer redirects to
             raise ImageError(f"{shown_url(url)}: {by_way}not an address; correct the source") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -309,5 +311,7 @@ def _say(error: BaseException) -> str:
     """An error in words, without the addresses of Python objects."""
     if isinstance(error, http.client.IncompleteRead):
         return "the connection ended in the middle"
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        return "what answers speaks no HTTP"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return printable(re.sub(r"<[^>]*>: ", "", text)).lower()

@@ -70,7 +70,7 @@ def find_checksum(text: bytes, name: str, *, where: str) -> Checksum:
     Raises:
         ImageError: the image is not in it, is in it twice with different digests, or only with a weak one.
     """
-    entries = _entries(text.decode(errors="replace"))
+    entries = _entries(text.decode("utf-8-sig", errors="replace"))
     found = {checksum for entry, checksum in entries if entry in (name, f"./{name}", None)}
     if not found:  # as where the list is of a directory further up
         found = {checksum for entry, checksum in entries if entry and entry.rpartition("/")[2] == name}

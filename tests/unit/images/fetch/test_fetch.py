@@ -226,7 +226,19 @@ def test_what_is_no_http_is_given_up(server: Server, target: Path) -> None:
         handler.hang_up()
 
     server.pages["/image"].always = babble
-    assert "3 times in a row" in refusal(server, target)
+    assert "what answers speaks no HTTP, 3 times in a row" in refusal(server, target)
+
+
+def test_lengths_that_contradict_each_other_are_said(server: Server, target: Path) -> None:
+    def answer(handler: Handler, page: Page) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "5")
+        handler.send_header("Content-Length", str(len(page.content)))
+        handler.end_headers()
+        handler.hang_up()
+
+    server.pages["/image"].always = answer
+    assert "the server's answer contradicts itself: content-length contained multiple" in refusal(server, target)
 
 
 @pytest.mark.parametrize("length", ["\xb2", "-1", "9" * 5000, "1e3", "many"])
