@@ -19,7 +19,7 @@ import yaml
 from osprovider.config import model
 from osprovider.config.forms import ScalarOrMap
 from osprovider.config.parameters import PARAMETERS, parameters_list
-from osprovider.config.suggest import enumerate_words
+from osprovider.config.wording import enumerate_words
 
 __all__ = ["generated"]
 

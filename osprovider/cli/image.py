@@ -18,7 +18,7 @@ from osprovider.cli.main import as_json, echo_json, main, require_root
 from osprovider.cli.variant import load_variants
 from osprovider.config.load import Settings, image_names, load, load_image
 from osprovider.config.model import Image, Variant
-from osprovider.config.suggest import quote, suggest
+from osprovider.config.wording import quote, suggest
 from osprovider.errors import ConfigurationError, ImageError, OsproviderError, UsageError
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, reporter

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from osprovider import __version__
-from osprovider.config.suggest import quote, suggest
+from osprovider.config.wording import quote, suggest
 from osprovider.errors import UsageError
 from osprovider.paths import Directories
 from osprovider.process import leave

@@ -13,7 +13,7 @@ from osprovider.cli.main import as_json, echo_json, main
 from osprovider.cli.planned import describe
 from osprovider.config.load import load, variant_names
 from osprovider.config.parameters import PARAMETERS
-from osprovider.config.suggest import enumerate_words, quote
+from osprovider.config.wording import enumerate_words, quote
 from osprovider.customize.hooks import arrange, discover
 from osprovider.disk.device import probe
 from osprovider.disk.userspace import size_of

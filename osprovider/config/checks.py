@@ -2,8 +2,8 @@ r"""Checks of single values, each of them also what JSON Schema can say about it
 
 They let through what is right, and nothing that would mean something else where the value ends up: no line breaks in
 files of lines, no colon in passwd(5), no quotes and no white space on a kernel's command line, no slash in file names.
-Not for: what a check is (:mod:`osprovider.config.check`), types (:mod:`osprovider.config.schema`), and what more than
-one field decides (``consistency``).
+Not for: what a check is (:mod:`osprovider.config.value_check`), types (:mod:`osprovider.config.schema`), and what more
+than one field decides (``consistency``).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 
-from osprovider.config.check import Number, Text
-from osprovider.config.suggest import quote
+from osprovider.config.value_check import Number, Text
+from osprovider.config.wording import quote
 
 __all__ = [
     "account",

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from osprovider.config import checks
 from osprovider.config.document import Mark, Node
 from osprovider.config.model import BootstrapBuild, Image, InstanceNic, Subnet
-from osprovider.config.suggest import enumerate_words, suggest
+from osprovider.config.wording import enumerate_words, suggest
 from osprovider.errors import Problem
 
 __all__ = ["check_image", "check_nics", "check_subnet", "check_subnets", "nic_addresses"]

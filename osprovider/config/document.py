@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from osprovider.config.suggest import quote
+from osprovider.config.wording import quote
 from osprovider.errors import Problem, reason_of
 
 __all__ = ["MAXIMUM_BYTES", "NUMBER", "Mark", "Node", "Value", "merge", "parse", "read"]

@@ -18,7 +18,7 @@ from osprovider.config import checks, consistency, document
 from osprovider.config.document import Mark, Node, Value
 from osprovider.config.model import Cache, Image, InstanceFile, InstanceNic, Subnet, Variant
 from osprovider.config.schema import bind
-from osprovider.config.suggest import enumerate_words, quote, suggest
+from osprovider.config.wording import enumerate_words, quote, suggest
 from osprovider.errors import Problem, reason_of
 from osprovider.paths import Directories
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from osprovider.config import checks
-from osprovider.config.check import Check
+from osprovider.config.value_check import Check
 
 __all__ = ["BootPartition", "ScalarOrMap", "Swap", "SwapPlace"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from osprovider.config.document import Mark, Node, merge
-from osprovider.config.suggest import quote, suggest
+from osprovider.config.wording import quote, suggest
 from osprovider.errors import Problem
 
 __all__ = ["OS_IMAGE", "PARAMETERS", "Parameter", "parameter_tree", "parameters_list", "variable"]

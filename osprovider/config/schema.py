@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from osprovider.config.check import Check
 from osprovider.config.document import Mark, Node
 from osprovider.config.forms import ScalarOrMap
-from osprovider.config.suggest import closest, enumerate_words, quote, suggest
+from osprovider.config.value_check import Check
+from osprovider.config.wording import closest, enumerate_words, quote, suggest
 from osprovider.errors import Problem
 
 __all__ = ["bind", "json_schema", "written"]

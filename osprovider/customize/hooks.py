@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from osprovider.config import model
-from osprovider.config.suggest import suggest
+from osprovider.config.wording import suggest
 from osprovider.errors import ConfigurationError, Problem, reason_of
 from osprovider.paths import Directories
 

@@ -18,7 +18,7 @@ from osprovider.config.files import NO_IMAGE
 from osprovider.config.load import image_names
 from osprovider.config.model import Image
 from osprovider.config.schema import bind
-from osprovider.config.suggest import quote
+from osprovider.config.wording import quote
 from osprovider.errors import ConfigurationError, ImageError, Problem, UsageError, reason_of
 from osprovider.log import reporter
 from osprovider.paths import Directories

@@ -4,7 +4,7 @@ The image is anybody's. Its superblocks are read by blkid in the sandbox, its fi
 Sources: Discoverable Partitions Specification; blkid(8), low-level probing.
 Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), reading the table itself
 (:mod:`osprovider.images.diskimage.table`), where the system has which file system
-(:mod:`osprovider.images.diskimage.places`).
+(:mod:`osprovider.images.diskimage.mount_points`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.guest.protocol import Guest
-from osprovider.images.diskimage.places import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
+from osprovider.images.diskimage.mount_points import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
 from osprovider.images.diskimage.spread import why_not_alone
 from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable

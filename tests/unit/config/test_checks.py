@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from osprovider.config import checks
-from osprovider.config.check import Check
+from osprovider.config.value_check import Check
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJL+jXQD5j1m+rJrMItbsnP/UKz9kzfaHoA9E9Umewmg"
 ECDSA = (

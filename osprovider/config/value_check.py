@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from osprovider.config.suggest import quote
+from osprovider.config.wording import quote
 
 __all__ = ["Check", "Number", "Text"]
 
