@@ -28,6 +28,7 @@ __all__ = [
     "fallocate",
     "has_filesystem",
     "is_write_protected",
+    "memory_filesystem",
     "mount",
     "openat2",
     "overwrite_in_place",
@@ -43,10 +44,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
-_SYS_OPENAT2 = 437  # the same on every architecture
+# The same on every architecture.
+_SYS_OPENAT2 = 437
+_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
+
+# <linux/mount.h>
+_CLOEXEC = 1
+_SET_STRING, _CREATE = 1, 6
+_ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 2, 4, 8
 
 # <linux/fs.h>
 _BLKROGET = 0x125E
@@ -116,6 +124,12 @@ def _check(result: int, path: str | None = None) -> int:
     return result
 
 
+def _syscall(number: int, *arguments: object, path: str | None = None) -> int:
+    """A system call that libc has no function for; ``path`` is for the error."""
+    words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return _check(_libc.syscall(ctypes.c_long(number), *words), path)
+
+
 def private_mount_namespace() -> None:
     """Give this thread, and what it starts, a mount namespace of its own.
 
@@ -171,6 +185,21 @@ def has_filesystem(filesystem: str) -> bool:
     return True
 
 
+def memory_filesystem(size_bytes: int) -> int:
+    """Make a tmpfs of that size at most. It is mounted nowhere, and ends with the last descriptor of what is in it.
+
+    Returns:
+        a file descriptor of its root directory, close-on-exec.
+    """
+    context = _syscall(_SYS_FSOPEN, b"tmpfs", _CLOEXEC)
+    try:
+        _syscall(_SYS_FSCONFIG, context, _SET_STRING, b"size", str(size_bytes).encode(), 0)
+        _syscall(_SYS_FSCONFIG, context, _CREATE, None, None, 0)
+        return _syscall(_SYS_FSMOUNT, context, _CLOEXEC, _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC)
+    finally:
+        os.close(context)
+
+
 def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve: Resolve) -> int:
     """Open ``path`` in a way that can keep its resolution inside ``directory_fd``.
 
@@ -178,14 +207,7 @@ def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve:
         a file descriptor, close-on-exec.
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, int(resolve))
-    result = _libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_int(directory_fd),
-        ctypes.c_char_p(os.fsencode(path)),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
-    return _check(result, path)
+    return _syscall(_SYS_OPENAT2, directory_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
 
 
 def exchange(one: str, other: str) -> None:

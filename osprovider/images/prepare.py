@@ -141,12 +141,8 @@ def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ..
     """What a deployment copies of the image, and what of that are the file system's own blocks."""
     with reporter.step(f"image {job.name}: checksums") as detail, job.image.open("r+b") as file:
         search = Task("metadata", _metadata_of, job, made)
-        try:
-            extents = scan_extents(file.fileno(), made.size_bytes)
-            own = search.result()
-        finally:
-            search.wait()  # whatever happened: a directory on which memory is mounted cannot be removed
-        metadata = scan_ranges(file.fileno(), own)
+        extents = scan_extents(file.fileno(), made.size_bytes)
+        metadata = scan_ranges(file.fileno(), search.result())
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
         detail(human_bytes(sum(extent.length for extent in extents)))
     return extents, metadata
@@ -154,11 +150,7 @@ def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ..
 
 def _metadata_of(job: Job, made: Made) -> list[tuple[int, int]]:
     """Where the file system has its own blocks; empty where nobody knows, or it has too many of them."""
-    if not made.built_here:
-        return []
-    memory = job.scratch / "memory"
-    memory.mkdir()
-    return filesystem.metadata_ranges(job.image, memory, _MOST_METADATA) or []
+    return (filesystem.metadata_ranges(job.image, _MOST_METADATA) or []) if made.built_here else []
 
 
 def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from osprovider import linux
-from osprovider.disk import filesystem
 from osprovider.disk.esp import make_esp, write_esp
 from osprovider.layout import PartitionPlan
 
@@ -19,7 +17,6 @@ __all__ = [
     "MIB",
     "attached",
     "checkout",
-    "find_metadata",
     "in_mount_namespace",
     "put_esp",
     "python",
@@ -39,14 +36,6 @@ def used_disk(path: Path, size: int = DISK_SIZE) -> Path:
         for _ in range(size // MIB):
             file.write(b"\xa5" * MIB)
     return path
-
-
-def find_metadata(path: Path, scratch: Path, most_bytes: int = 64 * MIB) -> list[tuple[int, int]] | None:
-    """Where a file system has its own blocks, searched in memory of a mount namespace that ends with the tests."""
-    linux.private_mount_namespace()
-    memory = scratch / "memory"
-    memory.mkdir(exist_ok=True)
-    return filesystem.metadata_ranges(path, memory, most_bytes)
 
 
 def put_esp(path: Path, partition: PartitionPlan, sector_size: int, files: Mapping[str, bytes], volume_id: str) -> None:

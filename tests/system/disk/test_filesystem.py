@@ -16,7 +16,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
 from tests.system.create.cloud import install_filesystem
-from tests.system.disk.support import MIB, find_metadata, used_disk
+from tests.system.disk.support import MIB, used_disk
 
 UUID = "9f2bd3ca-6b6a-4c12-9b2c-0f6f5b0a7c11"
 TYPES = ["ext4", "ext3", "ext2"]
@@ -200,8 +200,7 @@ def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
 
 def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Path, scratch: Path) -> None:
     filesystem.shrink(made, type_)
-    ranges = find_metadata(made, scratch) or []
-    assert list((scratch / "memory").iterdir()) == []
+    ranges = filesystem.metadata_ranges(made, 64 * MIB) or []
     assert 0 < sum(length for _offset, length in ranges) < made.stat().st_size // 2
     emptied = scratch / "emptied"
     emptied.touch()
@@ -213,16 +212,14 @@ def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Pa
     assert contents(emptied, scratch) == bytes(40 * MIB)
 
 
-def test_what_does_not_fit_into_memory_is_not_found(made: Path, scratch: Path) -> None:
-    assert find_metadata(made, scratch, most_bytes=MIB // 8) is None
-    assert list((scratch / "memory").iterdir()) == []
-    assert find_metadata(made, scratch)
+def test_metadata_that_do_not_fit_into_memory_are_not_found(made: Path) -> None:
+    assert filesystem.metadata_ranges(made, MIB // 8) is None
+    assert filesystem.metadata_ranges(made, 64 * MIB)
 
 
 def test_no_metadata_are_found_where_no_file_system_is(scratch: Path) -> None:
     with pytest.raises(ToolError, match="e2image"):
-        find_metadata(used_disk(scratch / "disk"), scratch)
-    assert list((scratch / "memory").iterdir()) == []
+        filesystem.metadata_ranges(used_disk(scratch / "disk"), 64 * MIB)
 
 
 def test_used_bytes_count_files_and_metadata(made: Path) -> None:

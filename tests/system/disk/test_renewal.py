@@ -20,7 +20,7 @@ from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.layout import PartitionPlan, Placement
 from osprovider.manifest import Template
 from tests.support.manifests import manifest
-from tests.system.disk.support import MIB, attached, find_metadata, used_disk
+from tests.system.disk.support import MIB, attached, used_disk
 
 UUID = "9f2bd3ca-6b6a-4c12-9b2c-0f6f5b0a7c11"
 SIZE = 256 * MIB
@@ -57,7 +57,7 @@ def made(request: pytest.FixtureRequest, scratch: Path, monkeypatch: pytest.Monk
 @contextmanager
 def opened(path: Path, scratch: Path, *, is_known: bool = True) -> Iterator[Template]:
     """It as a template; where its own blocks are is known, or not."""
-    ranges = (find_metadata(path, scratch) or []) if is_known else []
+    ranges = filesystem.metadata_ranges(path, SIZE) or [] if is_known else []
     with path.open("rb") as file:
         fd = file.fileno()
         extents = scan_extents(fd, SIZE)
