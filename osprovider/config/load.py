@@ -70,7 +70,7 @@ def load_image(directories: Directories, name: str) -> Image:
     """
     files = ConfigurationFiles(directories)
     image = files.image(name, Mark("NAME"))
-    if image is None:
+    if files.problems or image is None:
         raise ConfigurationError(files.problems)
     return image
 

@@ -209,6 +209,22 @@ def test_a_terminal_that_lacks_a_letter_gets_the_others(command: Command) -> Non
     assert done.stdout.decode("latin-1").startswith("golden: Ganeti ? ?? é\n")
 
 
+@pytest.mark.parametrize(
+    ("definition", "problem"),
+    [
+        ("", "1:1: the image says nothing of where it comes from"),
+        ("source: golden.img\n", "1:9: source: golden.img is relative; write an absolute path"),
+        ("source: /golden.img\nchecksums: SUMS\nsignature: SUMS.sig\n", "3:12: signature and keyring belong together"),
+    ],
+)
+@pytest.mark.parametrize("words", ["show", "build", "pull"])
+def test_a_definition_that_contradicts_itself_is_refused_by_every_command(
+    command: Command, words: str, definition: str, problem: str
+) -> None:
+    command.write("images/golden.yaml", definition)
+    assert f"etc/images/golden.yaml:{problem}" in command.refusal("image", words, "golden")
+
+
 # -- show -------------------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,7 @@ class Obtained:
         """
         if self.is_fresh:
             return
-        with reporter.step(f"verify {' and '.join(path.name for path in self.paths.values())} again"):
+        with reporter.step(f"verify {self.pin.location} again"):
             found = _digest([digests_of(path, (_ALGORITHM,)) for path in self.paths.values()])
         if found != self.pin.digest:
             raise ImageError(
