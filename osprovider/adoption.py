@@ -23,6 +23,7 @@ from osprovider.layout import (
     MSDOS_LIMIT_SECTORS,
     TYPES,
     DiskFacts,
+    InstanceDisk,
     PartitionPlan,
     Placement,
     Role,
@@ -52,43 +53,40 @@ class _Growth:
     shift_bytes: int
 
 
-def adopt(
-    facts: DiskFacts, layout: Layout, image: ImageTable, size_bytes: int, instance_uuid: str, disk: str
-) -> TablePlan:
+def adopt(disk: InstanceDisk, layout: Layout, image: ImageTable, size_bytes: int) -> TablePlan:
     """Take over the table of a disk image: the same partitions in the same order, and nobody else's GUIDs and UUIDs.
 
     In a GPT the root's type becomes the Discoverable Partitions Specification's, by which it is found again.
 
     Args:
-        facts: of the disk.
+        disk: see there.
         layout: the variant's, of which only ``grow`` and ``root_size`` apply.
         image: the image's table.
         size_bytes: the image's.
-        instance_uuid: gives the GUIDs.
-        disk: how messages name it.
 
     Raises:
         DeviceError: the disk is too small, says both sizes; or its sectors are not the image's; or its root would be
             larger than its file system can be.
         RequestError: the root may not be as large as the image's; says both sizes.
     """
+    facts = disk.facts
     if image.sector_size != facts.sector_size:
         raise DeviceError(
-            f"disk 0 ({disk}): has sectors of {facts.sector_size} bytes, and the image's table counts in "
+            f"disk 0 ({disk.name}): has sectors of {facts.sector_size} bytes, and the image's table counts in "
             f"{image.sector_size}: it cannot be installed there"
         )
     backup = _backup_bytes(image.sector_size) if image.type == "gpt" else 0
     needed = max(size_bytes, _end_of_last(image) + backup)
     if facts.size_bytes < needed:
-        raise too_small(facts, needed, disk)
-    disk_id = derived_uuid(instance_uuid, "disk 0")
+        raise too_small(disk, needed)
+    disk_id = derived_uuid(disk.instance_uuid, "disk 0")
     if image.type == "msdos":
         disk_id = disk_id[:8]
     growth = _growth(facts, layout, image)
     table = TablePlan(
         guid=disk_id,
         sector_size=facts.sector_size,
-        partitions=tuple(_adopted(part, growth, image, disk_id, instance_uuid) for part in image.partitions),
+        partitions=tuple(_adopted(part, growth, image, disk_id, disk.instance_uuid) for part in image.partitions),
         type="msdos" if image.type == "msdos" else "gpt",
         placements=_placements(facts, image, growth, size_bytes),
     )
@@ -96,13 +94,13 @@ def adopt(
     return table
 
 
-def _refuse_too_large(image: ImageTable, table: TablePlan, disk: str) -> None:
+def _refuse_too_large(image: ImageTable, table: TablePlan, disk: InstanceDisk) -> None:
     """Refuse a root that grows beyond what its file system can."""
     held = next((part.filesystem for part in image.partitions if part.role == "root"), None)
     root = table.find("root")
     if held and root and (refusal := size_refusal(held.type, root.size_bytes, held.block_size)):
         raise DeviceError(
-            f"disk 0 ({disk}): its root {refusal}: set a layout.root_size, which the root grows to at most"
+            f"disk 0 ({disk.name}): its root {refusal}: set a layout.root_size, which the root grows to at most"
         )
 
 

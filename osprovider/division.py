@@ -20,6 +20,7 @@ from osprovider.layout import (
     MSDOS_TYPES,
     TYPES,
     DiskFacts,
+    InstanceDisk,
     PartitionPlan,
     Role,
     TablePlan,
@@ -46,12 +47,10 @@ _NAMES: dict[Role, str] = {
 
 
 def lay_out(
-    facts: DiskFacts,
+    disk: InstanceDisk,
     layout: Layout,
     firmware: Sequence[str],
     root_bytes: int,
-    instance_uuid: str,
-    disk: str,
     filesystem: str | None = None,
     *,
     swap_bytes: int = 0,
@@ -63,12 +62,10 @@ def lay_out(
     it can grow when the disk does. The last MiB is left to a backup table. Without a table the root has the whole disk.
 
     Args:
-        facts: of the disk.
+        disk: see there.
         layout: the variant's, of which ``boot`` is made; ``swap`` is not read.
         firmware: what the disk boots under by itself.
         root_bytes: the least that the root needs; 0 where that is not known yet.
-        instance_uuid: gives the GUIDs.
-        disk: how messages name it.
         filesystem: the root's type; the variant's when None.
         swap_bytes: of a partition for swap; 0 for none.
         root_number: the root's number, where somebody names it; the one after the others' when None.
@@ -79,46 +76,41 @@ def lay_out(
         RequestError: the root may not be as large as it has to be, says both sizes; or no table has a place for what is
             wanted.
     """
+    facts = disk.facts
     if "bios" in firmware and (refusal := bios_refusal(facts.sector_size)):
-        raise DeviceError(f"disk 0 ({disk}): {refusal}")
+        raise DeviceError(f"disk 0 ({disk.name}): {refusal}")
     filesystem = filesystem or layout.filesystem
     if layout.table == "none":
-        return _undivided(facts, layout, firmware, root_bytes, instance_uuid, disk, filesystem, swap_bytes)
+        return _undivided(disk, layout, firmware, root_bytes, filesystem, swap_bytes)
     wanted = _wanted(facts, layout, firmware, swap_bytes)
     numbers = _numbers(len(wanted) + 1, layout.table, root_number)
-    disk_id = derived_uuid(instance_uuid, "disk 0")
+    disk_id = derived_uuid(disk.instance_uuid, "disk 0")
     table = TablePlan(disk_id if layout.table == "gpt" else disk_id[:8], facts.sector_size, (), layout.table)
     step = max(facts.alignment_bytes, MIB)
     position = step
     partitions = []
     for number, (role, size, kind) in zip(numbers, wanted, strict=False):
-        partitions.append(_partition(table, number, role, position, size, kind, instance_uuid))
+        partitions.append(_partition(disk, table, number, role, position, size, kind))
         position += _rounded_up(size, step)
     end = (facts.size_bytes - MIB) // step * step
     least = position + max(root_bytes, MIB)
     if least > end:
         of_it = _beside_root(partitions) if root_bytes else f"{_beside_root(partitions)} beside its own files"
-        raise too_small(facts, _rounded_up(least, step) + MIB, disk, of_it)
+        raise too_small(disk, _rounded_up(least, step) + MIB, of_it)
     size = _root_size_bytes(facts, layout, end - position, root_bytes, step)
     _refuse_too_large(filesystem, size, disk)
-    partitions.append(_partition(table, numbers[-1], "root", position, size, filesystem, instance_uuid))
+    partitions.append(_partition(disk, table, numbers[-1], "root", position, size, filesystem))
     if layout.table == "msdos":
-        _refuse_beyond_msdos(facts, position + size, disk)
+        _refuse_beyond_msdos(disk, position + size)
         _mark_active(partitions)
     return dataclasses.replace(table, partitions=tuple(partitions))
 
 
 def _undivided(
-    facts: DiskFacts,
-    layout: Layout,
-    firmware: Sequence[str],
-    root_bytes: int,
-    instance_uuid: str,
-    disk: str,
-    filesystem: str,
-    swap_bytes: int,
+    disk: InstanceDisk, layout: Layout, firmware: Sequence[str], root_bytes: int, filesystem: str, swap_bytes: int
 ) -> TablePlan:
     """A disk without a table."""
+    facts = disk.facts
     for what, is_wanted, instead in (
         ("a boot loader", bool(firmware), "set layout.firmware to [], or boot.loader to none"),
         ("a partition for /boot", layout.boot is not None, "set layout.boot to none"),
@@ -127,19 +119,20 @@ def _undivided(
         if is_wanted:
             raise RequestError(f"layout.table: none leaves no place for {what}: {instead}; or set layout.table to gpt")
     if root_bytes > facts.size_bytes:
-        raise too_small(facts, root_bytes, disk)
+        raise too_small(disk, root_bytes)
     size = _root_size_bytes(facts, layout, facts.size_bytes, root_bytes, MIB)
     size -= size % facts.sector_size
     _refuse_too_large(filesystem, size, disk)
     table = TablePlan("", facts.sector_size, (), "none")
-    return dataclasses.replace(table, partitions=(_partition(table, 0, "root", 0, size, filesystem, instance_uuid),))
+    return dataclasses.replace(table, partitions=(_partition(disk, table, 0, "root", 0, size, filesystem),))
 
 
-def _refuse_too_large(filesystem: str, size_bytes: int, disk: str) -> None:
+def _refuse_too_large(filesystem: str, size_bytes: int, disk: InstanceDisk) -> None:
     """Refuse a root that its file system cannot fill."""
     if refusal := size_refusal(filesystem, size_bytes):
         raise DeviceError(
-            f"disk 0 ({disk}): its root {refusal}: set layout.filesystem to ext4, xfs or btrfs, or a layout.root_size"
+            f"disk 0 ({disk.name}): its root {refusal}: set layout.filesystem to ext4, xfs or btrfs, or a "
+            "layout.root_size"
         )
 
 
@@ -149,11 +142,12 @@ def _beside_root(partitions: Sequence[PartitionPlan]) -> str:
     return f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
 
 
-def _refuse_beyond_msdos(facts: DiskFacts, end_bytes: int, disk: str) -> None:
+def _refuse_beyond_msdos(disk: InstanceDisk, end_bytes: int) -> None:
     """Refuse a last partition that ends where no entry of an msdos table can say."""
+    facts = disk.facts
     if end_bytes > MSDOS_LIMIT_SECTORS * facts.sector_size:
         raise DeviceError(
-            f"disk 0 ({disk}) has {facts.size_bytes >> 30} GiB, and the partitions of an msdos table end at "
+            f"disk 0 ({disk.name}) has {facts.size_bytes >> 30} GiB, and the partitions of an msdos table end at "
             f"{(MSDOS_LIMIT_SECTORS + 1) * facts.sector_size >> 30} GiB: set layout.table to gpt, or a layout.root_size"
         )
 
@@ -204,9 +198,9 @@ def _numbers(count: int, table: str, root: int | None) -> list[int]:
 
 
 def _partition(
-    table: TablePlan, number: int, role: Role, start: int, size: int, filesystem: str | None, instance_uuid: str
+    disk: InstanceDisk, table: TablePlan, number: int, role: Role, start: int, size: int, filesystem: str | None
 ) -> PartitionPlan:
-    what = f"disk 0 {role}"
+    instance_uuid, what = disk.instance_uuid, f"disk 0 {role}"
     new_uuid = None
     if filesystem is not None:
         make = derived_volume_id if filesystem == "vfat" else derived_uuid

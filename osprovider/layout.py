@@ -26,6 +26,7 @@ __all__ = [
     "SWAP_FILE",
     "TYPES",
     "DiskFacts",
+    "InstanceDisk",
     "PartitionPlan",
     "Placement",
     "Role",
@@ -100,6 +101,21 @@ class DiskFacts:
     size_bytes: int
     sector_size: int = 512
     alignment_bytes: int = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceDisk:
+    """Disk 0 of an instance, as far as its division depends on it.
+
+    Attributes:
+        facts: of the device, with the sectors that the instance sees.
+        instance_uuid: gives the GUIDs and UUIDs on it.
+        name: how messages name it.
+    """
+
+    facts: DiskFacts
+    instance_uuid: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,16 +337,15 @@ def size_refusal(filesystem: str, size_bytes: int, block_size: int = 4096) -> st
     return f"has {size_bytes >> 40} TiB, and {filesystem} takes less than {(block_size << 32) >> 40}"
 
 
-def too_small(facts: DiskFacts, needed: int, disk: str, of_it: str = "") -> DeviceError:
+def too_small(disk: InstanceDisk, needed: int, of_it: str = "") -> DeviceError:
     """What to say of a disk that has less than these bytes.
 
     Args:
-        facts: of the disk.
+        disk: see there.
         needed: in bytes.
-        disk: how messages name it.
         of_it: what a part of that is for.
     """
     return DeviceError(
-        f"disk 0 ({disk}) is too small: it has {facts.size_bytes // MIB} MiB and the image needs "
+        f"disk 0 ({disk.name}) is too small: it has {disk.facts.size_bytes // MIB} MiB and the image needs "
         f"{-(-needed // MIB)} MiB{of_it}; give the instance a larger disk"
     )

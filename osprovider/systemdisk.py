@@ -24,6 +24,7 @@ from osprovider.layout import (
     FILLED,
     MIB,
     DiskFacts,
+    InstanceDisk,
     TablePlan,
     least_filled_bytes,
     less_than_said,
@@ -153,23 +154,21 @@ def _table(
     layout: Layout,
     firmware: Sequence[str],
     manifest: Manifest | None,
-    disk: str,
+    path: str,
 ) -> TablePlan:
     """The disk's table: the image's own, or one that the variant describes."""
-    uuid = request.require_instance().uuid
+    disk = InstanceDisk(facts, request.require_instance().uuid, path)
     swap_file = _swap_file_bytes(layout)
     if manifest is not None and manifest.table is not None:
-        return adopt(facts, layout, manifest.table, manifest.size_bytes, uuid, disk)
+        return adopt(disk, layout, manifest.table, manifest.size_bytes)
     needs, filesystem = (manifest.size_bytes, manifest.filesystem.type) if manifest else (0, None)
     if _filled(layout, manifest):
         needs, filesystem = least_filled_bytes(needs), None
     table = lay_out(
-        facts,
+        disk,
         layout,
         firmware,
         needs + swap_file if needs else 0,
-        uuid,
-        disk,
         filesystem,
         swap_bytes=_swap_bytes(request, layout),
         root_number=root_number(request, layout.table),

@@ -10,7 +10,7 @@ import pytest
 from osprovider.adoption import adopt, keeping_uuids, unused_bytes, why_unused
 from osprovider.config.model import Layout
 from osprovider.errors import DeviceError, RequestError
-from osprovider.layout import EXTENDED_TYPES, TYPES, DiskFacts, Placement, TablePlan, derived_uuid
+from osprovider.layout import EXTENDED_TYPES, TYPES, DiskFacts, InstanceDisk, Placement, TablePlan, derived_uuid
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 
 MIB = 1 << 20
@@ -61,7 +61,7 @@ def adopted(
 ) -> TablePlan:
     end = max(each.start_bytes + each.size_bytes for each in image.partitions)
     facts, layout = DiskFacts(size, image.sector_size), Layout(grow=grow, root_size=root_size)
-    return adopt(facts, layout, image, end + MIB, instance, "/dev/x")
+    return adopt(InstanceDisk(facts, instance, "/dev/x"), layout, image, end + MIB)
 
 
 def sizes(table: TablePlan) -> dict[int, int]:
@@ -182,7 +182,7 @@ def test_what_moves_keeps_its_alignment() -> None:
     root = ImagePartition(1, "root", 63 * 512, 80262 * 512, "83", "", "", 128, HELD, None)
     swap = ImagePartition(2, "swap", 80325 * 512, 16065 * 512, "82", "", "", 0, None, None)
     image = ImageTable("msdos", "00000000", 512, (root, swap))
-    table = adopt(DiskFacts(GIB), Layout(), image, 96390 * 512, UUID, "/dev/x")
+    table = adopt(InstanceDisk(DiskFacts(GIB), UUID, "/dev/x"), Layout(), image, 96390 * 512)
     moved = table.partitions[1]
     assert (moved.start_bytes - 80325 * 512) % MIB == 0
     assert GIB - MIB < moved.start_bytes + moved.size_bytes <= GIB
@@ -230,7 +230,7 @@ def test_a_root_keeps_its_size_where_the_variant_says_so() -> None:
 def test_a_root_on_a_disk_of_the_images_size_does_not_shrink() -> None:
     odd = dataclasses.replace(CLOUD.partitions[-1], size_bytes=1791 * MIB + 512 * 100)
     image = dataclasses.replace(CLOUD, partitions=(*CLOUD.partitions[:-1], odd))
-    table = adopt(DiskFacts(2048 * MIB), Layout(), image, 2048 * MIB, UUID, "/dev/x")
+    table = adopt(InstanceDisk(DiskFacts(2048 * MIB), UUID, "/dev/x"), Layout(), image, 2048 * MIB)
     assert table.partitions[-1].size_bytes == odd.size_bytes
 
 
@@ -363,9 +363,9 @@ def test_the_end_of_a_disk_without_room_for_a_gpts_backup_is_refused() -> None:
     """An image that is cut off behind its last partition has none; a disk needs one."""
     image = dataclasses.replace(CLOUD, partitions=(*CLOUD.partitions[:1], part(1, "root", 4, 96, "ext4")))
     with pytest.raises(DeviceError, match=r"it has 100 MiB and the image needs 101 MiB"):
-        adopt(DiskFacts(100 * MIB), Layout(), image, 100 * MIB, UUID, "/dev/x")
+        adopt(InstanceDisk(DiskFacts(100 * MIB), UUID, "/dev/x"), Layout(), image, 100 * MIB)
 
 
 def test_sectors_that_are_not_the_images_are_refused_with_both_sizes() -> None:
     with pytest.raises(DeviceError, match="has sectors of 4096 bytes, and the image's table counts in 512"):
-        adopt(DiskFacts(20 * GIB, 4096), Layout(), CLOUD, 2 * GIB, UUID, "/dev/x")
+        adopt(InstanceDisk(DiskFacts(20 * GIB, 4096), UUID, "/dev/x"), Layout(), CLOUD, 2 * GIB)

@@ -14,7 +14,7 @@ from osprovider.ganeti.environment import parse
 from osprovider.ganeti.hypervisor import has_external_kernel, has_firmware
 from osprovider.ganeti.request import Request, Script
 from osprovider.ganeti.synthesis import synthesize
-from osprovider.layout import DiskFacts, TablePlan
+from osprovider.layout import DiskFacts, InstanceDisk, TablePlan
 from tests.support.boot_context import boot_context
 
 PVGRUB = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
@@ -96,7 +96,7 @@ def test_a_paravirtual_xen_has_no_bios_for_extlinux() -> None:
 
 
 def test_only_extlinux_has_its_partition_marked_in_a_gpt() -> None:
-    table = lay_out(DiskFacts(3 << 30), Layout(), ["bios"], 0, UUID, "disk")
+    table = lay_out(InstanceDisk(DiskFacts(3 << 30), UUID, "disk"), Layout(), ["bios"], 0)
     assert marked_for("grub", table) == table
     marked = marked_for("extlinux", table)
     assert [part.attributes for part in marked.partitions] == [0, LEGACY_BOOT]
@@ -105,7 +105,7 @@ def test_only_extlinux_has_its_partition_marked_in_a_gpt() -> None:
 
 
 def test_the_mark_is_on_the_boot_partition_where_there_is_one() -> None:
-    table = lay_out(DiskFacts(3 << 30), Layout(), ["bios"], 0, UUID, "disk")
+    table = lay_out(InstanceDisk(DiskFacts(3 << 30), UUID, "disk"), Layout(), ["bios"], 0)
     first = dataclasses.replace(table.partitions[0], role="boot")
     marked = marked_for("extlinux", dataclasses.replace(table, partitions=(first, table.partitions[1])))
     assert [part.attributes for part in marked.partitions] == [LEGACY_BOOT, 0]

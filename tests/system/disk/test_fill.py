@@ -23,7 +23,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.division import lay_out
 from osprovider.errors import RequestError
-from osprovider.layout import DiskFacts, PartitionPlan, with_subvolume
+from osprovider.layout import DiskFacts, InstanceDisk, PartitionPlan, with_subvolume
 from osprovider.manifest import Distribution, Filesystem, Manifest, Template
 from tests.support.boot_context import boot_context
 from tests.support.trees import Entry, populate, read_tree, scratch_filesystem
@@ -78,7 +78,7 @@ def _manifest(image: Path, fd: int) -> Manifest:
 def root_of(disk: Path, kind: str, sector_size: int = 512) -> PartitionPlan:
     """The partition that is filled, the second on its disk."""
     layout = Layout(filesystem=kind)  # type: ignore[arg-type]
-    table = lay_out(DiskFacts(SIZE, sector_size), layout, ("uefi",), 300 * MIB, INSTANCE, str(disk))
+    table = lay_out(InstanceDisk(DiskFacts(SIZE, sector_size), INSTANCE, str(disk)), layout, ("uefi",), 300 * MIB)
     root = with_subvolume(table).find("root")
     assert root is not None
     return root
