@@ -22,7 +22,7 @@ from osprovider.config.wording import enumerate_words, quote, suggest
 from osprovider.errors import Problem, reason_of
 from osprovider.paths import Directories
 
-__all__ = ["NO_IMAGE", "ConfigurationFiles", "Kind"]
+__all__ = ["HOOK_NAME", "NO_IMAGE", "ConfigurationFiles", "Kind"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ _CACHE: Final = f"cache{_SUFFIX}"
 # What Ganeti takes for an instance's name (Hostname.GetNormalizedName in lib/netutils.py): no slash, no empty label.
 _INSTANCE = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
-_HOOK = re.compile(r"[A-Za-z0-9_-]+")  # as osprovider.customize.hooks looks for them
+HOOK_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What a file in ``hooks/`` is called that is a hook: as run-parts(8), without editors' and dpkg's backups."""
 
 
 class ConfigurationFiles:
@@ -162,7 +163,7 @@ class ConfigurationFiles:
         """The names of the hooks there are."""
         roots = (self._directories.config, self._directories.shipped)
         found = [root / "hooks" / entry for root in roots for entry in self._listing(root / "hooks")]
-        return frozenset(path.name for path in found if _HOOK.fullmatch(path.name) and not path.is_dir())
+        return frozenset(path.name for path in found if HOOK_NAME.fullmatch(path.name) and not path.is_dir())
 
     @cached_property
     def subnets(self) -> Mapping[str, Subnet]:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 from osprovider.config import model
-from osprovider.config.wording import suggest
+from osprovider.config.files import HOOK_NAME
 from osprovider.errors import ConfigurationError, Problem, reason_of
 from osprovider.paths import Directories
 
 __all__ = ["Hook", "arrange", "discover", "syntax_problems"]
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+")  # as run-parts(8); leaves out editors' and dpkg's backups
 _HEADER = re.compile(r"#\s*(after|before|events):\s*(.*)")
 _HEADER_LINES = 30
 _RUN = re.compile(rb"^def run\(", re.MULTILINE)
@@ -77,7 +76,7 @@ def _read_directory(directory: Path, *, shipped: bool, problems: list[Problem]) 
         problems.append(Problem.of_file(directory, complaint))
     hooks = {}
     for path in sorted(directory.iterdir()):
-        if not _NAME.fullmatch(path.name) or path.is_dir():
+        if not HOOK_NAME.fullmatch(path.name) or path.is_dir():
             continue
         try:
             hooks[path.name] = _read_hook(path, shipped=shipped)
@@ -139,13 +138,12 @@ def arrange(hooks: Mapping[str, Hook], settings: model.Hooks, event: str) -> tup
 
     Args:
         hooks: as :func:`discover` found them.
-        settings: ``hooks:`` of the variant.
+        settings: ``hooks:`` of the variant, whose names :mod:`osprovider.config` has checked.
         event: ``create`` or ``rename``.
 
     Raises:
-        ConfigurationError: ``settings`` names a hook that does not exist, or the order is a circle.
+        ConfigurationError: the order is a circle.
     """
-    _check_names(hooks, settings)
     chosen = {name: hook for name, hook in hooks.items() if event in hook.events and name not in settings.disable}
     predecessors = {name: set(hook.after) for name, hook in chosen.items()}
     for name, hook in chosen.items():
@@ -182,15 +180,6 @@ def _visit(
     ordered[name] = chosen[name]
 
 
-def _check_names(hooks: Mapping[str, Hook], settings: model.Hooks) -> None:
-    named = [("hooks.disable", name) for name in settings.disable]
-    for name, order in settings.order.items():
-        named += [("hooks.order", word) for word in (name, *order.split()[1:])]
-    problems = [Problem.of_file(where, _unknown(name, hooks)) for where, name in named if name not in hooks]
-    if problems:
-        raise ConfigurationError(problems)
-
-
 def syntax_problems(hooks: Iterable[Hook]) -> list[Problem]:
     """What of hooks in Python is none; nothing of them is run."""
     problems = []
@@ -205,7 +194,3 @@ def syntax_problems(hooks: Iterable[Hook]) -> list[Problem]:
         except (OSError, ValueError) as error:
             problems.append(Problem.of_file(hook.path, f"is not Python: {error}"))
     return problems
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    return f"there is no hook {name!r}{suggest(name, known)}"
