@@ -6,12 +6,14 @@ Not for: the tree alone (:mod:`osprovider.images.capture.tree`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from osprovider.disk.device import Device
-from osprovider.disk.raw import data_ranges, failure, read_all, write_all
-from osprovider.errors import ImageError, ToolError
+from osprovider.disk.raw import failure
+from osprovider.disk.sparse import copy_data
+from osprovider.errors import DeviceError, ImageError, ToolError
 from osprovider.guest.appliance import appliance
 from osprovider.images.capture.order import CaptureOrder, Found, naming, take_identity
 from osprovider.images.diskimage import contents
@@ -22,9 +24,6 @@ from osprovider.paths import Directories
 
 __all__ = ["copy_disk", "wanted_ranges"]
 
-_PIECE = 1 << 20
-_STEP = 64 << 10
-_ZEROS = bytes(_STEP)
 _SWAP_HEADER = 4096  # mkswap(8): the first page says what it is; the others are somebody's memory
 _GPT_BACKUP = 1 << 20
 
@@ -52,7 +51,7 @@ def copy_disk(order: CaptureOrder, device: Device, found: Found, target: Path, d
         ranges = wanted_ranges(found.table, found.parts, size)
         with reporter.progress(f"image {order.name}: copy {order.source}", sum(b - a for a, b in ranges)) as advance:
             for start, end in ranges:
-                _copy(device.fd, fd, start, end, advance)
+                copy_data(device.fd, fd, start, end, advance, partial(_unreadable, device.fd))
         with (
             naming(order),
             contents.volumes(raw, found.parts, read_only=False) as volumes,
@@ -87,22 +86,5 @@ def wanted_ranges(table: ImageTable | None, parts: Sequence[ImagePartition], siz
     return merged
 
 
-def _copy(source: int, target: int, start: int, end: int, advance: Callable[[int], None]) -> None:
-    """Copy a range, without its zeros, into a file that has none but them."""
-    buffer = bytearray(_PIECE)
-    done = start
-    for offset, length in data_ranges(source, start, end):
-        for position in range(offset, offset + length, _PIECE):
-            count = min(_PIECE, offset + length - position)
-            view = memoryview(buffer)[:count]
-            try:
-                read_all(source, view, position)
-            except OSError as error:
-                raise failure(source, f"cannot be read at byte {position}", error) from error
-            for at in range(0, count, _STEP):
-                piece = view[at : at + _STEP]
-                if piece != _ZEROS[: len(piece)]:
-                    write_all(target, piece, position + at)
-            advance(position + count - done)
-            done = position + count
-    advance(end - done)
+def _unreadable(disk: int, position: int, error: OSError) -> DeviceError:
+    return failure(disk, f"cannot be read at byte {position}", error)

@@ -14,9 +14,10 @@ import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from osprovider.disk.raw import data_ranges, write_all
+from osprovider.disk.sparse import copy_data, write_data
 from osprovider.errors import DeviceError, ImageError, NodeError, ToolError, reason_of
 from osprovider.images.diskimage.containers import check_container
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_failure, qemu_seconds, qemu_source
@@ -34,7 +35,6 @@ _BLOCK = 4096
 _SECTOR = 512
 _PIECE = 64 << 10
 _BUFFER = 1 << 20
-_ZEROS = bytes(_PIECE)
 _TABLES = 128 << 20  # what a container may have beside the disk, and an eighth of the disk
 _PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
 
@@ -106,36 +106,11 @@ def _copy(path: Path, target: Path, limit: int, advance: Callable[[int], None]) 
             advance(size)
             return
         os.truncate(file.fileno(), size)
-        view = memoryview(bytearray(_BUFFER))
-        done = 0
-        for offset, length in data_ranges(source.fileno(), 0, size):
-            end = min(offset + length, size)
-            for position in range(offset, end, _BUFFER):
-                piece = view[: min(_BUFFER, end - position)]
-                _read(path, source.fileno(), piece, position)
-                _write_data(file.fileno(), piece, position)
-                advance(position + len(piece) - done)
-                done = position + len(piece)
+        copy_data(source.fileno(), file.fileno(), 0, size, advance, partial(_unreadable, path))
 
 
-def _read(path: Path, fd: int, view: memoryview, offset: int) -> None:
-    """Read a piece of a file whole."""
-    while view:
-        try:
-            count = os.preadv(fd, [view], offset)
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read at byte {offset}: {reason_of(error)}") from error
-        if count == 0:
-            raise ImageError(f"{path}: ends at byte {offset}, sooner than it said")
-        view, offset = view[count:], offset + count
-
-
-def _write_data(fd: int, view: memoryview, offset: int) -> None:
-    """Write what is not zeros."""
-    for start in range(0, len(view), _PIECE):
-        piece = view[start : start + _PIECE].tobytes()
-        if piece != _ZEROS[: len(piece)]:
-            write_all(fd, piece, offset + start)
+def _unreadable(path: Path, position: int, error: OSError) -> ImageError:
+    return ImageError(f"{path}: cannot be read at byte {position}: {reason_of(error)}; fetch or make it again")
 
 
 def _unpack(path: Path, kind: ImageFormat, target: Path, limit: int, advance: Callable[[int], None]) -> None:
@@ -147,7 +122,7 @@ def _unpack(path: Path, kind: ImageFormat, target: Path, limit: int, advance: Ca
         target.open("wb", buffering=0) as file,
     ):
         while filled := _fill(stream.fileno(), view):
-            _write_data(file.fileno(), view[:filled], position)
+            write_data(file.fileno(), view[:filled], position)
             position += filled
             now = stream.position  # asked once: the decompressor reads on meanwhile
             advance(now - read)
