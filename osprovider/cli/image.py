@@ -5,46 +5,29 @@ The commands that need more than a screen are in modules of their own beside thi
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from osprovider import linux
+from osprovider.cli.image_common import (
+    current_keys,
+    for_variant,
+    name_width,
+    not_prepared,
+    template_data,
+    time_of,
+    variants_of,
+)
 from osprovider.cli.main import as_json, echo_json, main, require_root
-from osprovider.cli.variant import load_variants
-from osprovider.config.load import Settings, image_names, load, load_image
+from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image, Variant
-from osprovider.config.wording import quote, suggest
-from osprovider.errors import ConfigurationError, ImageError, OsproviderError, UsageError
+from osprovider.errors import UsageError
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 
-__all__ = [
-    "current_keys",
-    "for_variant",
-    "image",
-    "name_width",
-    "not_prepared",
-    "template_data",
-    "time_of",
-    "variants_of",
-]
-
-_NAME_WIDTH = 20
-
-for_variant = click.option(
-    "--variant",
-    "-v",
-    "variant_name",
-    metavar="NAME",
-    help="As this variant needs it: its file system and further packages.",
-)
-"""The option of the commands that prepare an image."""
+__all__ = ["image"]
 
 
 @main.group()
@@ -92,21 +75,6 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
             )
         if not infos:
             click.echo(f"{name:<{width}} not prepared")
-
-
-def current_keys(directories: Directories, store: Store, names: Iterable[str]) -> set[str | None]:
-    """The keys of the templates that instances of these images would be made of now."""
-    names = list(names)
-    variants: list[Settings] = []
-    with suppress(ConfigurationError):  # of all: the images are as good as before
-        variants = load_variants(directories)[0] if names else []
-    current = set()
-    for name in names:
-        with suppress(ConfigurationError):  # nothing is made of it until that is mended
-            definition = load_image(directories, name)
-            uses = [each.variant for each in variants if each.image_name == name] or [Variant(image=name)]
-            current |= {store.look_up(name, definition, variant)[0] for variant in uses}
-    return current
 
 
 @image.command("build")
@@ -184,49 +152,3 @@ def remove_image(directories: Directories, name: str, json_wanted: bool) -> None
     freed = sum(info.occupied_bytes for info in removed)
     count = f"{len(removed)} templates" if len(removed) > 1 else "1 template"
     click.echo(f"{count} of {name} removed, {human_bytes(freed)} freed")
-
-
-def name_width(names: Iterable[str]) -> int:
-    """How wide a column of images' names is."""
-    return max(_NAME_WIDTH, *map(len, names), 0)
-
-
-def not_prepared(directories: Directories, name: str) -> OsproviderError:
-    """What is said where an image's template is asked for and there is none."""
-    names = image_names(directories)
-    if name not in names:
-        return UsageError(f"there is no image {quote(name)}{suggest(name, names)}")
-    return ImageError(f"image {name} is not prepared on this node; `osprovider image list` shows what is")
-
-
-def template_data(info: TemplateInfo) -> dict[str, Any]:
-    """A template as JSON, short: the same in every command."""
-    return {
-        "key": info.manifest.key,
-        "directory": info.directory,
-        "created": info.manifest.created,
-        "used": time_of(info.used),
-        "filesystem": dataclasses.asdict(info.manifest.filesystem),
-        "occupied_bytes": info.occupied_bytes,
-        "data_bytes": info.manifest.data_bytes,
-    }
-
-
-def variants_of(directories: Directories, name: str, variant_name: str | None) -> list[Variant]:
-    """The variants to prepare an image for, merged: one by its name, or all that use the image."""
-    if variant_name is not None:
-        settings = load(directories, variant_name, instance=None, parameters={}, asked_by="--variant")
-        if settings.image_name is None:
-            raise UsageError(f"variant {variant_name} has no image, so not {name} either")
-        if settings.image_name != name:
-            raise UsageError(f"variant {variant_name} has image {settings.image_name}, and not {name}")
-        return [settings.variant]
-    loaded, broken = load_variants(directories)
-    for each in broken:
-        reporter.warning(f"variant {each} is left out: its configuration has problems (osprovider check)")
-    return [each.variant for each in loaded if each.image_name == name] or [Variant(image=name)]
-
-
-def time_of(seconds: float) -> str:
-    """A time as manifests have it, from seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

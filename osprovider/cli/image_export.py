@@ -7,20 +7,19 @@ from pathlib import Path
 import click
 
 from osprovider import linux
-from osprovider.cli.image import for_variant, image, variants_of
+from osprovider.cli.image import image
+from osprovider.cli.image_common import for_variant, only_variant
 from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.config.load import load_image
-from osprovider.config.model import Image, Variant
 from osprovider.disk.copy import DamagedTemplate
 from osprovider.errors import ImageError, UsageError
 from osprovider.images.export import EXPORT_FORMATS, ExportFormat, export
 from osprovider.images.newfile import refuse_output
-from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
 from osprovider.log import human_bytes
 from osprovider.paths import Directories
 
-__all__ = ["export_image", "only_variant"]
+__all__ = ["export_image"]
 
 
 @image.command("export")
@@ -70,15 +69,3 @@ def export_image(
         echo_json({"name": name, "format": kind, "file": output.absolute(), "size_bytes": size})
         return
     click.echo(f"{output.absolute()} written, {human_bytes(size)}")
-
-
-def only_variant(directories: Directories, name: str, definition: Image, variant_name: str | None) -> Variant:
-    """The variant whose template of an image is meant.
-
-    Raises:
-        UsageError: the image's variants have different templates, and none was named.
-    """
-    variants = variants_of(directories, name, variant_name)
-    if len({Recipe.of(name, definition, variant, site=directories.config).key() for variant in variants}) > 1:
-        raise UsageError(f"the variants of image {name} have different templates: say which by --variant")
-    return variants[0]

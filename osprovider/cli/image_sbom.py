@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from osprovider.cli.image import for_variant, image, not_prepared
-from osprovider.cli.image_export import only_variant
+from osprovider.cli.image import image
+from osprovider.cli.image_common import for_variant, not_prepared, only_variant
 from osprovider.config.load import load_image
 from osprovider.images import packages
+from osprovider.images.place import Place
 from osprovider.images.sbom import bill_of_materials
 from osprovider.images.store import Store
 from osprovider.paths import Directories
@@ -31,5 +32,5 @@ def print_sbom(directories: Directories, name: str, variant_name: str | None) ->
     key, manifest = store.look_up(name, definition, variant)
     if key is None or manifest is None:
         raise not_prepared(directories, name)
-    listed = packages.load(directories.cache / "templates" / key)
+    listed = packages.load(Place(directories, key).directory)
     click.echo(bill_of_materials(manifest, listed), nl=False)

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from osprovider.cli.image import current_keys, image, template_data, time_of
+from osprovider.cli.image import image
+from osprovider.cli.image_common import current_keys, template_data, time_of
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image

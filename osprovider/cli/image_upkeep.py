@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from osprovider.cli.image import image, name_width, not_prepared
+from osprovider.cli.image import image
+from osprovider.cli.image_common import name_width, not_prepared
 from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.errors import ImageError
 from osprovider.images.room import prune

@@ -13,7 +13,7 @@ import tarfile
 import pytest
 import yaml
 
-from osprovider.cli.image import not_prepared
+from osprovider.cli.image_common import not_prepared
 from osprovider.paths import Directories
 from tests.unit.test_cli import CHECKOUT, Command, command
 
