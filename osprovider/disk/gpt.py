@@ -101,7 +101,9 @@ class Gpt:
             header = Header(*HEADER.unpack_from(os.pread(fd, sector_size, address * sector_size)))
             header.check(address)
             entries = os.pread(fd, header.entry_count * header.entry_size, header.entries_address * sector_size)
-        except (OSError, OverflowError, struct.error) as error:  # the last two: beyond any disk, beyond this one
+        except (OverflowError, struct.error) as error:  # beyond any disk, beyond this one
+            raise GptError(f"the GPT in sector {address} or its entries lie behind the disk's end") from error
+        except OSError as error:
             raise GptError(f"the GPT in sector {address} cannot be read: {error}") from error
         if zlib.crc32(entries) != header.entries_crc32:
             raise GptError(f"the GPT's entries are damaged: their CRC is not {header.entries_crc32:08x}")
