@@ -15,7 +15,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,11 +32,10 @@ from osprovider.guest.mounting import DRIVERS
 from osprovider.images import packages
 from osprovider.images.inspection import Facts, inspect
 from osprovider.images.recipe import Recipe
-from osprovider.linux import Fallocate, fallocate
+from osprovider.linux import Fallocate, MountFlag, Umount, fallocate
 from osprovider.log import human_bytes, reporter
 from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.paths import Directories
-from osprovider.run import run
 
 __all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare"]
 
@@ -48,7 +47,7 @@ _NEARLY_FULL = 32 << 20
 _MOST_METADATA = 64 << 20  # that a deployment holds in memory
 _BLOCK = 4096
 _LONG_RUN = 1 << 20  # bytes of zeros that are worth a hole
-_WRITE_OUT_SECONDS = 0.1
+_WRITE_OUT_SECONDS = 0.03
 # The first inode that is none of the file system's own; more groups than any has.
 _TOGETHER = {"inode_goal": "12", "mb_max_linear_groups": "2147483647"}
 
@@ -207,17 +206,23 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts
     Raises:
         ImageError: it does not fit, or ``fill`` failed.
     """
-    with filling(job, job.image, size_bytes) as (guest, root):
+    with ExitStack() as stack:
+        guest, root = stack.enter_context(filling(job, job.image, size_bytes))
         with _written_out(root, job.image):
             facts = fill(guest, root)
         with reporter.step(f"image {job.name}: store"):
-            # Not every error of a write shows up at the unmounting; this says them all (syncfs(2)).
-            run(["sync", "--file-system", root])
-    with reporter.step(f"image {job.name}: check and shrink") as detail:
-        unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
-        filesystem.shrink(job.image, job.recipe.filesystem, without=unknown, is_new=True)
-        made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
-        detail(human_bytes(made.size_bytes))
+            # Not every error of a write shows up at the unmounting; this says all since the mounting (syncfs(2)).
+            linux.syncfs(guest.root_fd)
+            _finish(root)
+        unmounting = Task("unmount", stack.pop_all().close)
+    try:
+        with reporter.step(f"image {job.name}: check and shrink") as detail:
+            unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
+            filesystem.shrink(job.image, job.recipe.filesystem, without=unknown, is_new=True)
+            made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
+            detail(human_bytes(made.size_bytes))
+    finally:
+        unmounting.result()  # where something could not be stored, nobody asks what came of it
     return Made(facts, made.size_bytes, None, made, built_here=True, tools={})
 
 
@@ -260,13 +265,29 @@ def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
     """
     with loop_device(image) as loop:
         driver, options = DRIVERS[kind]
-        linux.mount(str(loop), str(root), driver, linux.MountFlag.NOATIME, f"{options},nobarrier")
+        linux.mount(str(loop), str(root), driver, MountFlag.NOATIME, f"{options},nobarrier")
         _keep_together(loop)
         try:
             with opened(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
                 yield HostGuest(fd, mountpoint=root)
         finally:
-            linux.umount(str(root))
+            _detach(root)
+
+
+def _finish(root: Path) -> None:
+    """Have the file system that is mounted on ``root`` be as it will be unmounted, and nothing be mounted there.
+
+    It stays with those who have it open: to forget all that was in it takes the kernel 70 ms for 390 MiB. Nothing is
+    written then (``ext4_put_super`` in the kernel's fs/ext4/super.c), so its image may be changed already.
+    """
+    linux.mount(None, str(root), None, MountFlag.REMOUNT | MountFlag.RDONLY | MountFlag.NOATIME)
+    _detach(root)
+
+
+def _detach(root: Path) -> None:
+    """Unmount what is mounted on ``root``, if anything is; at once, where somebody has it open."""
+    with suppress(OSError):
+        linux.umount(str(root), Umount.DETACH)
 
 
 @contextmanager
