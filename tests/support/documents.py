@@ -29,7 +29,7 @@ FILES = frozenset({"yaml", "python", "sh", "jinja"})
 """Rules of blocks that are a file of the site's."""
 
 _FENCE = re.compile(r"(?ms)^```([^\n]*)\n(.*?)^```$\n?")
-_FILE = r"defaults\.yaml|(?:variants|images|subnets|instances)/\S+\.yaml|hooks/\S+|templates/\S+\.j2"
+_FILE = r"(?:cache|defaults)\.yaml|(?:variants|images|subnets|instances)/\S+\.yaml|hooks/\S+|templates/\S+\.j2"
 _NAME = re.compile(rf"(?m)\A(?:#!.*\n)?(?:# |\{{# )({_FILE})(?: #\}})?$")
 
 

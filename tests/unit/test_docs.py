@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from osprovider.config import document as yaml_document
-from osprovider.config.model import Image, InstanceFile, Subnet, Variant
+from osprovider.config.model import Cache, Image, InstanceFile, Subnet, Variant
 from osprovider.config.schema import bind
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
 from osprovider.customize.runner import executable_environment
@@ -29,6 +29,7 @@ from tools import man_pages, reference
 DOCS = CHECKOUT / "docs"
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 KINDS: dict[str, type] = {
+    "cache.yaml": Cache,
     "defaults.yaml": Variant,
     "variants": Variant,
     "images": Image,
