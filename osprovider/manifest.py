@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +29,14 @@ __all__ = [
     "Origin",
     "OtherVersion",
     "Template",
+    "is_intact",
 ]
 
-MANIFEST_FORMAT = 4
+MANIFEST_FORMAT = 5
 """The manifest's version; another one means the template is made again."""
+
+
+_CHECKSUM = re.compile(rb'\{\n "checksum": "([0-9a-f]{8})",')
 
 
 class OtherVersion(ImageError):  # noqa: N818 - its name is what it is
@@ -236,15 +242,16 @@ class Manifest:
         return dataclasses.replace(self, extents=(), metadata=())
 
     def to_json(self) -> str:
-        """The manifest as it lies in the store."""
+        """The manifest as it lies in the store; its first line has the checksum (zlib's CRC-32) of what follows."""
         data = dataclasses.asdict(self)
         for name in ("extents", "metadata"):
             data[name] = [dataclasses.astuple(extent) for extent in getattr(self, name)]
-        return json.dumps(data, indent=1, sort_keys=True) + "\n"
+        text = f"{json.dumps(data, indent=1, sort_keys=True).removeprefix('{')}\n"
+        return f'{{\n "checksum": "{zlib.crc32(text.encode()):08x}",{text}'
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read what :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote, be it intact or not.
 
         Raises:
             OtherVersion: it is of another format.
@@ -254,6 +261,7 @@ class Manifest:
             data = json.loads(text)
             if data["format"] != MANIFEST_FORMAT:
                 raise OtherVersion(data["format"], data.get("image"))
+            data.pop("checksum", None)
             data["distribution"] = Distribution(**data["distribution"])
             data["filesystem"] = _filesystem(data["filesystem"])
             data["table"] = _table(data["table"]) if data["table"] else None
@@ -266,6 +274,12 @@ class Manifest:
             return cls(**data)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"not a manifest: {error}") from error
+
+
+def is_intact(text: bytes) -> bool:
+    """Is it what :meth:`Manifest.to_json` wrote, to the last bit."""
+    found = _CHECKSUM.match(text)
+    return found is not None and int(found[1], 16) == zlib.crc32(text[found.end() :])
 
 
 @dataclass(frozen=True, slots=True)

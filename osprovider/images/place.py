@@ -23,7 +23,7 @@ from osprovider import linux, locks
 from osprovider.errors import ImageError, NodeError, reason_of
 from osprovider.images import history
 from osprovider.log import reporter
-from osprovider.manifest import Manifest, OtherVersion
+from osprovider.manifest import Manifest, OtherVersion, is_intact
 from osprovider.paths import Directories
 
 __all__ = ["Fault", "Identity", "Place", "TemplateInfo", "Unusable", "places", "sweep"]
@@ -113,7 +113,8 @@ class Place:
     def examine(self) -> Manifest | Fault | None:
         """The manifest, what is wrong with the template where it does not look whole, or None where there is none."""
         try:
-            manifest = Manifest.from_json((self.directory / _MANIFEST).read_bytes())
+            text = (self.directory / _MANIFEST).read_bytes()
+            manifest = Manifest.from_json(text)
             size = self.image.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return Fault(f"{_MANIFEST} or {_IMAGE} is missing") if self.directory.exists() else None
@@ -121,11 +122,15 @@ class Place:
             return Fault(str(error), error.image, is_damage=False)
         except (OSError, ImageError) as error:
             return Fault(str(error))
-        if manifest.key != self.key:
-            return Fault(f"{_MANIFEST} is of another template")
-        if size != manifest.size_bytes:
-            return Fault(f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}")
-        return manifest
+        if not is_intact(text):
+            wrong = f"the checksum of {_MANIFEST} is wrong"
+        elif manifest.key != self.key:
+            wrong = f"{_MANIFEST} is of another template"
+        elif size != manifest.size_bytes:
+            wrong = f"{_IMAGE} has {size} bytes and not {manifest.size_bytes}"
+        else:
+            return manifest
+        return Fault(wrong, manifest.image)
 
     def manifest(self) -> Manifest | None:
         """Of a template that looks whole. Another one is told of and counts as none."""

@@ -183,7 +183,9 @@ def test_a_file_that_the_definition_names_is_in_the_key_by_its_content(
     assert len(set(keys)) == 3
 
 
-@pytest.mark.parametrize("damage", ["cut off", "no image", "no manifest", "no JSON", "other format", "other key"])
+@pytest.mark.parametrize(
+    "damage", ["cut off", "no image", "no manifest", "no JSON", "a flipped bit", "other format", "other key"]
+)
 def test_a_damaged_template_is_made_again(
     damage: str, store: Store, builder: Builder, directories: Directories, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,10 @@ def test_a_damaged_template_is_made_again(
         manifest.unlink()
     elif damage == "no JSON":
         manifest.write_text('{"format": 1, ')
+    elif damage == "a flipped bit":
+        text = bytearray(manifest.read_bytes())
+        text[text.index(b'"uuid": "') + 9] ^= 1
+        manifest.write_bytes(text)
     elif damage == "other format":
         manifest.write_text(manifest.read_text().replace(f'"format": {MANIFEST_FORMAT}', '"format": 0'))
     else:

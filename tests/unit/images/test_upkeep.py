@@ -323,17 +323,33 @@ def test_extents_that_cannot_be_are_damage(
 ) -> None:
     open_once(store)
     manifest = template(directories).with_name("manifest.json")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), name: extents}))
+    rewrite(manifest, {name: extents})
     assert [verdict.damage for verdict in store.verify()] == [damage]
     assert entries(directories) == []
+
+
+def rewrite(path: Path, changes: dict[str, list[list[int]]]) -> None:
+    """Have a manifest say something else, with the right checksum."""
+    path.write_text(Manifest.from_json(json.dumps(json.loads(path.read_text()) | changes)).to_json())
 
 
 def test_a_wrong_checksum_of_metadata_is_damage(store: Store, builder: Builder, directories: Directories) -> None:
     open_once(store)
     manifest = template(directories).with_name("manifest.json")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "metadata": [[4096, 4096, 1]]}))
+    rewrite(manifest, {"metadata": [[4096, 4096, 1]]})
     damage = "its manifest: the checksum of the metadata from byte 4096 on is wrong"
     assert [verdict.damage for verdict in store.verify()] == [damage]
+
+
+def test_a_flipped_bit_of_a_manifest_is_damage(store: Store, builder: Builder, directories: Directories) -> None:
+    open_once(store)
+    manifest = template(directories).with_name("manifest.json")
+    text = bytearray(manifest.read_bytes())
+    text[text.index(b'"uuid": "') + 9] ^= 1
+    manifest.write_bytes(text)
+    [verdict] = store.verify()
+    assert (verdict.image, verdict.damage) == ("debian-12", "the checksum of manifest.json is wrong")
+    assert entries(directories) == []
 
 
 def test_what_has_no_manifest_is_damaged(store: Store, builder: Builder, directories: Directories) -> None:
