@@ -6,6 +6,7 @@ The commands that need more than a screen are in modules of their own beside thi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,9 +24,13 @@ from osprovider.cli.main import as_json, echo_json, main, require_root
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image, Variant
 from osprovider.errors import UsageError
+from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
+
+if TYPE_CHECKING:
+    from osprovider.images.sources.cache import Pin
 
 __all__ = ["image"]
 
@@ -90,7 +95,8 @@ def build_image(directories: Directories, name: str, variant_name: str | None, f
     """
     require_root()
     definition = load_image(directories, name)
-    _prepare(directories, name, definition, variants_of(directories, name, variant_name), force, json_wanted)
+    variants = variants_of(directories, name, variant_name)
+    _tell(name, _prepare(directories, name, definition, variants, force=force), json_wanted)
 
 
 @image.command("pull")
@@ -111,23 +117,31 @@ def pull_image(directories: Directories, name: str, variant_name: str | None, js
     from osprovider.config.load import load_cache
     from osprovider.images.sources.obtain import Sources
 
-    Sources(directories, proxy=load_cache(directories).proxy).pull(name, definition)
-    _prepare(directories, name, definition, variants, False, json_wanted)
+    with Sources(directories, proxy=load_cache(directories).proxy).pulled(name, definition) as pin:
+        built = _prepare(directories, name, definition, variants, pin=pin)
+    _tell(name, built, json_wanted)
 
 
 def _prepare(
-    directories: Directories, name: str, definition: Image, variants: Sequence[Variant], force: bool, json_wanted: bool
-) -> None:
+    directories: Directories,
+    name: str,
+    definition: Image,
+    variants: Sequence[Variant],
+    *,
+    force: bool = False,
+    pin: Pin | None = None,
+) -> list[TemplateInfo]:
     linux.private_mount_namespace()
     store = Store(directories)
-    built = {
-        info.manifest.key: info
-        for info in (store.build(name, definition, variant, force=force) for variant in variants)
-    }
+    different = {Recipe.of(name, definition, each, site=directories.config).key(): each for each in variants}
+    return [store.build(name, definition, variant, force=force, pin=pin) for variant in different.values()]
+
+
+def _tell(name: str, built: Sequence[TemplateInfo], json_wanted: bool) -> None:
     if json_wanted:
-        echo_json([template_data(info) for info in built.values()])
+        echo_json([template_data(info) for info in built])
         return
-    for info in built.values():
+    for info in built:
         click.echo(
             f"{name} is ready: {human_bytes(info.manifest.data_bytes)} to copy, prepared {info.manifest.created}"
         )

@@ -24,6 +24,7 @@ from osprovider.paths import Directories
 
 if TYPE_CHECKING:
     from osprovider.images.prepare import Job, Made
+    from osprovider.images.sources.cache import Pin
     from osprovider.images.sources.obtain import Obtained, Sources
 
 __all__ = ["Store", "TemplateInfo", "Unusable", "Verdict"]
@@ -108,7 +109,9 @@ class Store:
                 raise ImageError(f"image {name}: something removes its template from {cache} again and again")
             yield template
 
-    def build(self, name: str, image: Image, variant: Variant, *, force: bool = False) -> TemplateInfo:
+    def build(
+        self, name: str, image: Image, variant: Variant, *, force: bool = False, pin: Pin | None = None
+    ) -> TemplateInfo:
         """Make an image's template where it is missing.
 
         Args:
@@ -116,15 +119,16 @@ class Store:
             image: the definition.
             variant: merged.
             force: also where it is there. The old one stays until the new one takes its place.
+            pin: of its source, where that is not yet what the node keeps to.
 
         Raises:
             ImageError: it cannot be made; names the image, the cause and the way out.
         """
         sweep(self._directories)
-        recipe = None if force else self._recipe(name, image, variant)
+        recipe = None if force else self._recipe(name, image, variant, pin)
         if recipe is not None and isinstance(ready := self._place(recipe).info(), TemplateInfo):
             return ready  # without its source, which may have gone from the cache
-        with self._prepared(name, image, variant, force=force) as recipe:
+        with self._prepared(name, image, variant, force=force, pin=pin) as recipe:
             made = self._place(recipe).info()
         self._make_room(recipe)
         if not isinstance(made, TemplateInfo):
@@ -143,11 +147,11 @@ class Store:
     def _place(self, recipe: Recipe) -> Place:
         return Place(self._directories, recipe.key())
 
-    def _recipe(self, name: str, image: Image, variant: Variant) -> Recipe | None:
+    def _recipe(self, name: str, image: Image, variant: Variant, pin: Pin | None = None) -> Recipe | None:
         """What the image's template is made from; None while its source has to be obtained to know."""
         if image.source is None:
             return Recipe.of(name, image, variant, site=self._directories.config)
-        pin = self._sources().pinned(name, image)
+        pin = pin or self._sources().pinned(name, image)
         return Recipe.of(name, image, variant, pin.digest) if pin else None
 
     def _sources(self, proxy: str | None = None) -> Sources:
@@ -172,7 +176,9 @@ class Store:
             return Template(manifest, fd, place.image)
 
     @contextmanager
-    def _prepared(self, name: str, image: Image, variant: Variant, *, force: bool) -> Iterator[Recipe]:
+    def _prepared(
+        self, name: str, image: Image, variant: Variant, *, force: bool, pin: Pin | None = None
+    ) -> Iterator[Recipe]:
         """Make a template, unless another process is quicker; its source is obtained first.
 
         Within, nobody evicts it.
@@ -181,7 +187,7 @@ class Store:
         with ExitStack() as stack:
             obtained = None
             if image.source is not None:
-                obtained = stack.enter_context(self._sources(cache.proxy).obtain(name, image))
+                obtained = stack.enter_context(self._sources(cache.proxy).obtain(name, image, pin))
             digest = obtained.pin.digest if obtained else None
             recipe = Recipe.of(name, image, variant, digest, site=self._directories.config)
             place = self._place(recipe)

@@ -107,7 +107,7 @@ class Sources:
             return pin if not any(os.access(file[0], os.F_OK) for file in pin.files) else None
 
     @contextmanager
-    def obtain(self, name: str, image: Image) -> Iterator[Obtained]:
+    def obtain(self, name: str, image: Image, pin: Pin | None = None) -> Iterator[Obtained]:
         """Have the source there, fetched now where it is not, and verified; nobody removes it meanwhile.
 
         What was fetched goes where an :class:`ImageError` of its user says that it is no good, unless it is the node
@@ -116,6 +116,7 @@ class Sources:
         Args:
             name: the definition's name.
             image: the definition, with a source.
+            pin: what is wanted of it where it is not what the node keeps to yet; see :meth:`pulled`.
 
         Raises:
             ImageError: it cannot be had, or does not verify; names the file or URL, and what to do.
@@ -128,11 +129,14 @@ class Sources:
                 pin = known or self._verify_local(name, image, paths)
             yield Obtained(pin, paths, is_fresh=known is None)
             return
-        with self._fetched(name, image) as obtained:
+        with self._fetched(name, image, pin) as obtained:
             yield obtained
 
-    def pull(self, name: str, image: Image) -> Pin:
+    @contextmanager
+    def pulled(self, name: str, image: Image) -> Iterator[Pin]:
         """Ask whether the source has changed, and obtain it anew where it has.
+
+        The node keeps to what was fetched once the body ends well, and until then to what it had before.
 
         Args:
             name: the definition's name.
@@ -142,14 +146,24 @@ class Sources:
             ImageError: as for :meth:`obtain`.
         """
         source = _source(name, image)
-        with self._cache.obtaining(image, f"obtains image {name}"):
-            if not is_remote(source):
-                return self._verify_local(name, image, local_files(name, Path(source)))
-            before = self._cache.pin(image)
-            found = self._fetch(name, image, before)
-        if before is not None and before.digest != found.digest:
-            self._cache.discard(self._cache.path(before.digest))
-        return found
+        doing = f"obtains image {name}"
+        with self._cache.obtaining(image, doing):
+            if is_remote(source):
+                before = self._cache.pin(image)
+                found = self._fetch(name, image, before)
+            else:
+                before = found = self._verify_local(name, image, local_files(name, Path(source)))
+        yield found
+        if found is not before:
+            with self._cache.obtaining(image, doing):
+                self._cache.save_pin(image, found)
+            if before is not None and before.digest != found.digest:
+                self._cache.discard(self._cache.path(before.digest))
+
+    def pull(self, name: str, image: Image) -> Pin:
+        """As :meth:`pulled`, with nothing to do before the node keeps to it."""
+        with self.pulled(name, image) as pin:
+            return pin
 
     # -- files of this node -------------------------------------------------------------------------------------------
 
@@ -175,11 +189,11 @@ class Sources:
     # -- files of servers ---------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _fetched(self, name: str, image: Image) -> Iterator[Obtained]:
+    def _fetched(self, name: str, image: Image, wanted: Pin | None) -> Iterator[Obtained]:
         """A source that was fetched, and goes where its user says that it is no good."""
         with ExitStack() as stack:
             with self._cache.obtaining(image, f"fetches image {name}"):
-                pin, path, is_fresh = self._have(stack, name, image)
+                pin, path, is_fresh = self._have(stack, name, image, wanted)
             os.utime(path)
             try:
                 yield Obtained(pin, {"image": path}, is_fresh)
@@ -191,13 +205,13 @@ class Sources:
                         self._cache.discard(path)
                 raise
 
-    def _have(self, stack: ExitStack, name: str, image: Image) -> tuple[Pin, Path, bool]:
-        """Have what is pinned there, or what the source is now; nobody removes it until ``stack`` is closed.
+    def _have(self, stack: ExitStack, name: str, image: Image, wanted: Pin | None) -> tuple[Pin, Path, bool]:
+        """Have what is wanted or pinned, or what the source is now; nobody removes it until ``stack`` is closed.
 
         Returns:
             what it is, where, and whether it was fetched now.
         """
-        pin, is_fresh = self._cache.pin(image), False
+        pin, is_fresh = wanted or self._cache.pin(image), False
         while True:
             if pin is not None:
                 path = self._cache.path(pin.digest)
@@ -205,17 +219,16 @@ class Sources:
                 if path.exists():
                     return pin, path, is_fresh
             pin, is_fresh = self._fetch(name, image), True
+            if wanted is None:
+                self._cache.save_pin(image, pin)
 
     def _fetch(self, name: str, image: Image, before: Pin | None = None) -> Pin:
-        """Fetch, verify and pin the source; ``before`` where nothing has changed since."""
+        """Fetch and verify the source; ``before`` where nothing has changed since."""
         source = _source(name, image)
         expected = self._expected(image, unquote(urlsplit(source).path.rpartition("/")[2]))
         if before is not None and expected.checksum is not None and before.expected == expected.text:
             return before
-        pin = self._known(source, expected) or self._download(source, image, expected, before)
-        if pin is not before:
-            self._cache.save_pin(image, pin)
-        return pin
+        return self._known(source, expected) or self._download(source, image, expected, before)
 
     def _known(self, source: str, expected: Expected) -> Pin | None:
         """What was fetched already, for another definition or under another URL."""

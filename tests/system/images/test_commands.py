@@ -151,6 +151,14 @@ def test_a_capture_whose_definition_could_not_name_it_is_refused_before_the_disk
     assert outcome.said.startswith("osprovider: image own: source: "), outcome.said
 
 
+def test_variants_that_share_a_template_have_it_made_once(site: Site) -> None:
+    for filesystem in ("ext4", "xfs"):
+        site.write(f"variants/{filesystem}.yaml", f"image: small\nlayout: {{filesystem: {filesystem}}}\n")
+    said = site.command("image", "build", "small", "--force").said
+    assert said.count("image small: unpack") == 1, said
+    assert said.count("small is ready") == 1
+
+
 def test_what_goes_is_told_once(site: Site) -> None:
     answer(site, "build", "small")
     site.write("cache.yaml", "max_size: 1MiB\n")

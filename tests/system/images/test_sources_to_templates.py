@@ -244,6 +244,25 @@ def flip(path: Path, byte: int) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def test_a_pull_of_what_cannot_be_prepared_leaves_the_template_of_before_in_use(tmp_path: Path, own_site: Site) -> None:
+    _, (image,) = small_system.make_image("tar.gz", tmp_path)
+    whole = image.read_bytes()
+    with serving() as server:
+        server.pages["/small"] = Page(whole, etag='"1"')
+        define(own_site, Source(f"{server.url}/small", []))
+        manifest = build(own_site)
+        server.pages["/small"] = Page(whole[: len(whole) // 2], etag='"2"')
+        outcome = own_site.command("image", "pull", "small")
+        assert outcome.status == 1
+        assert "cut off" in outcome.last_line
+        assert build(own_site) == manifest
+        small_system.make_image("tar.gz", tmp_path, data_bytes=4096)
+        server.pages["/small"] = Page(image.read_bytes(), etag='"3"')
+        outcome = own_site.command("image", "pull", "small")
+        assert outcome.status == 0, outcome.said
+        assert build(own_site).key != manifest.key
+
+
 def test_a_source_with_other_content_is_prepared_anew(tmp_path: Path, own_site: Site) -> None:
     define(own_site, source := Source(*small_system.make_image("tar.gz", tmp_path)))
     first = build(own_site)
