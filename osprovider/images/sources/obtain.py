@@ -193,17 +193,26 @@ class Sources:
         """A source that was fetched, and goes where its user says that it is no good."""
         with ExitStack() as stack:
             with self._cache.obtaining(image, f"fetches image {name}"):
+                before = self._cache.pin(image)
                 pin, path, is_fresh = self._have(stack, name, image, wanted)
             os.utime(path)
             try:
                 yield Obtained(pin, {"image": path}, is_fresh)
             except ImageError as error:
                 error.args = (str(error).replace(str(path), pin.location),)
+                if wanted is None and before is not None and before != pin:
+                    self._keep_to(image, before, pin)
                 if not isinstance(error, NodeError):
                     stack.close()  # we use it no longer
                     with suppress(OSError):  # the first error is the one to show
                         self._cache.discard(path)
                 raise
+
+    def _keep_to(self, image: Image, before: Pin, failed: Pin) -> None:
+        """Have the source be what it was before, of which there may be templates, unless it is yet another by now."""
+        with self._cache.obtaining(image, f"obtains {failed.location}"), suppress(ImageError):  # the first error counts
+            if self._cache.pin(image) == failed:
+                self._cache.save_pin(image, before)
 
     def _have(self, stack: ExitStack, name: str, image: Image, wanted: Pin | None) -> tuple[Pin, Path, bool]:
         """Have what is wanted or pinned, or what the source is now; nobody removes it until ``stack`` is closed.

@@ -105,6 +105,21 @@ def test_what_turns_out_to_be_no_good_is_not_kept_and_named_by_its_url(
     assert obtain(sources, image).paths["image"].read_bytes() == CHANGED
 
 
+def test_where_something_newer_is_no_good_the_node_keeps_to_what_it_had(
+    sources: Sources, image: Image, server: Server, directories: Directories
+) -> None:
+    """For there may be templates of that, though what was fetched for them is gone."""
+    obtained = obtain(sources, image)
+    SourceCache(directories).discard(obtained.paths["image"])
+    server.pages["/images/image.qcow2"] = Page(CHANGED)
+    with pytest.raises(ImageError, match="damaged"), sources.obtain("debian", image):
+        raise ImageError("damaged")
+    assert sources.pinned("debian", image) == obtained.pin
+    assert_kept(directories)
+    newer = obtain(sources, image).pin
+    assert sources.pinned("debian", image) == newer != obtained.pin
+
+
 def test_what_turns_out_to_be_no_good_stays_where_somebody_else_uses_it(sources: Sources, image: Image) -> None:
     with sources.obtain("web", image) as used:
         with pytest.raises(ImageError, match="damaged"), sources.obtain("web", image):
