@@ -18,6 +18,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.sparse import sparse_file
+
 __all__ = ["Published", "make_cloud_disk", "make_dump", "make_qcow2", "make_system", "make_tar", "template_image"]
 
 _MIB = 1 << 20
@@ -138,8 +140,7 @@ def make_cloud_disk(system: Path, published: Published, path: Path) -> None:
         scratch = Path(name)
         esp = scratch / "esp.img"
         _make_esp(esp, scratch, published)
-        with path.open("wb") as file:
-            file.truncate(_DISK_BYTES)
+        sparse_file(path, _DISK_BYTES)
         _make_table(path, published)
         for part, (first, _) in ((esp, _ESP), (system, _ROOT)):
             place = [f"of={path}", "oflag=seek_bytes", f"seek={first * _SECTOR}"]
@@ -148,8 +149,7 @@ def make_cloud_disk(system: Path, published: Published, path: Path) -> None:
 
 
 def _make_esp(esp: Path, scratch: Path, published: Published) -> None:
-    with esp.open("wb") as file:
-        file.truncate((_ESP[1] + 1 - _ESP[0]) * _SECTOR)
+    sparse_file(esp, (_ESP[1] + 1 - _ESP[0]) * _SECTOR)
     subprocess.run(["mkfs.vfat", "-i", _ESP_ID.replace("-", ""), esp], check=True, capture_output=True)
     loader, menu = scratch / "BOOTX64.EFI", scratch / "grub-esp.cfg"
     _mkimage("x86_64-efi", "/EFI/debian", loader)

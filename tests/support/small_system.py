@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.image_files import make_dump, make_qcow2
+from tests.support.sparse import sparse_file
 
 __all__ = ["FORMATS", "PRETTY_NAME", "lay_out", "make_disk", "make_filesystem", "make_image"]
 
@@ -51,16 +52,14 @@ def lay_out(root: Path, *, data_bytes: int = 0) -> None:
 
 def make_filesystem(tree: Path, path: Path, *, size_bytes: int = 64 * _MIB) -> None:
     """Make an ext4 with what is in `tree`."""
-    with path.open("wb") as file:
-        file.truncate(size_bytes)
+    sparse_file(path, size_bytes)
     subprocess.run(["mkfs.ext4", "-q", "-d", tree, path], check=True)
 
 
 def make_disk(filesystem: Path, path: Path) -> None:
     """Make a raw disk: a GPT, and `filesystem` as its only partition, the root."""
     size = filesystem.stat().st_size
-    with path.open("wb") as file:
-        file.truncate(_ROOT_START + size + _MIB)
+    sparse_file(path, _ROOT_START + size + _MIB)
     new = ["--set-alignment=1", f"--new=1:{_ROOT_START // 512}:{(_ROOT_START + size) // 512 - 1}", "--typecode=1:8304"]
     subprocess.run(["sgdisk", *new, path], check=True, capture_output=True)
     place = ["oflag=seek_bytes", f"seek={_ROOT_START}", "bs=1M", "conv=notrunc,sparse", "status=none"]

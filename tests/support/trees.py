@@ -17,6 +17,7 @@ from pathlib import Path
 
 from osprovider import linux
 from osprovider.disk.loop import loop_device
+from tests.support.sparse import sparse_file
 
 __all__ = ["Entry", "populate", "read_tree", "scratch_filesystem"]
 
@@ -40,8 +41,7 @@ class Entry:
 @contextmanager
 def scratch_filesystem(image: Path, root: Path, size_bytes: int, *options: str) -> Iterator[Path]:
     """An empty ext4 of its own, mounted in a mount namespace of this process; `options` are mkfs's."""
-    with image.open("wb") as file:
-        file.truncate(size_bytes)
+    sparse_file(image, size_bytes)
     subprocess.run(["mkfs.ext4", "-q", *options, image], check=True, capture_output=True)
     linux.private_mount_namespace()
     root.mkdir()

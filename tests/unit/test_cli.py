@@ -11,6 +11,7 @@ import click
 import pytest
 
 from osprovider.cli.gathered import main
+from tests.support.sparse import sparse_file
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAN = ("plan", "web1.example.org", "--variant", "debian-12")
@@ -82,8 +83,7 @@ def test_a_disk_of_which_the_size_is_given_is_shown_by_its_size(command: Command
 def test_a_disk_that_is_given_by_its_path_is_looked_at(command: Command) -> None:
     disk = command.directory / "disk"
     disk.touch()
-    with disk.open("wb") as file:
-        file.truncate(3 << 30)
+    sparse_file(disk, 3 << 30)
     assert f"  disk        {disk}, 3.0 GiB, gpt " in command.answer(*PLAN, "--disk", "disk")
 
 

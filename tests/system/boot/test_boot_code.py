@@ -16,6 +16,7 @@ from osprovider.disk.esp import REMOVABLE_PATH
 from osprovider.disk.grub_images import BootCode, make_boot_code, write_bios
 from osprovider.errors import DeviceError
 from osprovider.layout import TYPES, PartitionPlan, Role, TablePlan, bios_refusal, esp_size_bytes
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import attached, put_esp, used_disk
 
 MIB = 1 << 20
@@ -170,8 +171,7 @@ def test_no_bios_boots_large_sectors() -> None:
 
 
 def test_a_disk_that_ends_too_early_is_named_as_the_cause(scratch: Path, code: BootCode) -> None:
-    (path := scratch / "short").touch()
-    os.truncate(path, 3 * MIB + 4096)
+    path = sparse_file(scratch / "short", 3 * MIB + 4096)
     with attached(path) as loop:
         opened = os.open(loop, os.O_RDWR)
         try:
@@ -224,8 +224,7 @@ def test_the_esp_is_the_same_each_time_and_leaves_the_rest_of_the_disk_alone(han
 def test_a_disk_that_ends_within_the_esp_is_named(scratch: Path) -> None:
     esp = table().find("esp")
     assert esp is not None
-    (path := scratch / "short").touch()
-    os.truncate(path, esp.start_bytes + MIB)
+    path = sparse_file(scratch / "short", esp.start_bytes + MIB)
     with attached(path) as loop, pytest.raises(DeviceError, match=f"{loop}: "):
         put_esp(loop, esp, 512, {REMOVABLE_PATH: b"loader"}, "12ab34cd")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from osprovider.disk.grub_images import make_boot_code
 from osprovider.disk.table import make_table, write_table
 from osprovider.layout import TYPES, PartitionPlan, TablePlan
 from tests.support.leftovers import no_leftovers
+from tests.support.sparse import sparse_file
 from tests.support.template import with_appliance
 from tests.system.boot.matrix import Cell, Installed, boot_and_look, install, partitions_of, prepare, write_variant
 from tests.system.create.site import Site, sfdisk
@@ -29,8 +29,7 @@ def _publish(path: Path, installed: Installed, run: Path) -> None:
     root = PartitionPlan(1, "root", _MIB, size, f"{guid}1", "root", TYPES["root"], 0, "ext4")
     esp = PartitionPlan(2, "esp", _MIB + size, _ESP_MIB * _MIB, f"{guid}2", "ESP", TYPES["esp"], 0, "vfat")
     table = TablePlan(f"{guid}0", 512, (root, esp))
-    path.touch()
-    os.truncate(path, size + (_ESP_MIB + 2) * _MIB)
+    sparse_file(path, size + (_ESP_MIB + 2) * _MIB)
     words = ["dd", f"if={installed.disks[0]}", f"of={path}", "bs=1M", "conv=notrunc,sparse", "status=none"]
     words += ["iflag=skip_bytes,count_bytes", f"skip={installed.root['start_bytes']}", f"count={size}", "seek=1"]
     subprocess.run(words, check=True)

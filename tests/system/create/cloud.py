@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.runs import loop_devices
+from tests.support.sparse import sparse_file
 from tests.support.watching import watching
 
 __all__ = [
@@ -148,8 +149,7 @@ def make_disk(path: Path, parts: Iterable[Part], *, label: str = "gpt", disk_id:
         what = f"start={position // sector}, size={size * MIB // sector}, type={part.type}"
         script.append(f"{path}{part.number} : {what}" + (f", uuid={part.guid}" if label == "gpt" else ""))
         position += 0 if is_extended else part.size_mib * MIB
-    with path.open("wb") as file:
-        file.truncate(position + MIB)
+    sparse_file(path, position + MIB)
     _sfdisk(path, script, sector)
     with path.open("r+b") as file:
         file.write(BOOT_CODE)
@@ -184,8 +184,7 @@ def _fill(disk: Path, offset: int, part: Part) -> None:
 
 def make_filesystem(path: Path, part: Part) -> None:
     """Make the file system of a partition, a file by itself."""
-    with path.open("wb") as file:
-        file.truncate(part.size_mib * MIB)
+    sparse_file(path, part.size_mib * MIB)
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         tree = Path(name)
         tree.chmod(0o755)

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4, uuid5
 from osprovider.ganeti.request import Script
 from osprovider.ganeti.synthesis import synthesize
 from osprovider.manifest import Manifest
+from tests.support.sparse import sparse_file
 from tests.support.template import CHECKOUT, copy_cache
 
 _MEASURE = """\
@@ -70,10 +71,7 @@ class Site:
 
     def disk(self, size: int, *, name: str = "disk0.raw") -> Path:
         """A sparse file of ``size`` bytes."""
-        path = self.directory / name
-        with path.open("wb") as file:
-            file.truncate(size)
-        return path
+        return sparse_file(self.directory / name, size)
 
     def damaged_template(self, cache: Path) -> Path:
         """Go on with a copy of the cache, in which a bit of the one template is flipped; returns its image."""

@@ -11,6 +11,7 @@ import pytest
 
 from osprovider.disk.btrfs import set_device_uuid
 from osprovider.disk.loop import loop_device
+from tests.support.sparse import sparse_file
 from tests.system.create.cloud import install_filesystem
 
 MIB = 1 << 20
@@ -21,8 +22,7 @@ NEW = "99999999-bbbb-4bbb-8bbb-999999999999"
 
 def make(path: Path, *options: str, size: int = SIZE) -> str:
     """A disk with a btrfs at its place; returns the UUID of the file system's device."""
-    with path.open("wb") as file:
-        file.truncate(START + size)
+    sparse_file(path, START + size)
     with loop_device(path, offset_bytes=START, size_bytes=size) as device:
         subprocess.run(["mkfs.btrfs", "-q", *options, device], check=True, capture_output=True)
     return names(path)["UUID_SUB"]
@@ -106,8 +106,7 @@ def test_xxhash_and_several_devices_are_left_as_they_are(tmp_path: Path) -> None
     old = make(disk, "--checksum", "xxhash")
     assert not changed(disk)
     assert names(disk)["UUID_SUB"] == old
-    with second.open("wb") as file:
-        file.truncate(SIZE)
+    sparse_file(second, SIZE)
     old = make(disk, "--data", "single", "--metadata", "raid1", str(second))
     assert not changed(disk)
     assert names(disk)["UUID_SUB"] == old

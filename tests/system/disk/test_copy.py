@@ -19,6 +19,7 @@ from osprovider.disk.zero import Zeroing
 from osprovider.errors import DeviceError
 from osprovider.layout import Placement
 from osprovider.manifest import Extent
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, python, run_child, used_disk
 
 TEMPLATE_SIZE = 24 * MIB
@@ -123,8 +124,7 @@ def test_a_file_beside_the_template_shares_its_blocks_where_the_file_system_can(
     kind: str, scratch: Path, template: Path
 ) -> None:
     image, place = scratch / "image", scratch / kind
-    with image.open("wb") as file:
-        file.truncate(512 * MIB)
+    sparse_file(image, 512 * MIB)
     subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
     place.mkdir()
     code = """
@@ -297,9 +297,7 @@ def test_memory_does_not_grow_with_the_disk(scratch: Path) -> None:
         for number in range(192):
             file.write(bytes([number + 1]) * MIB)
         file.truncate(512 * MIB)
-    disk = scratch / "disk"
-    disk.touch()
-    os.truncate(disk, 1024 * MIB)
+    disk = sparse_file(scratch / "disk", 1024 * MIB)
     code = """
 from pathlib import Path
 from tests.system.disk.test_copy import copy
@@ -313,9 +311,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
 
 
 def test_a_disk_of_five_tebibytes_takes_no_longer(scratch: Path, run_dir: Path, template: Path) -> None:
-    disk = scratch / "disk"
-    disk.touch()
-    os.truncate(disk, 5 << 40)
+    disk = sparse_file(scratch / "disk", 5 << 40)
     with claim(disk, run_dir) as device:
         device.zeroing.zero(0, 5 << 40)
         copy(template, device.fd)

@@ -24,6 +24,7 @@ from osprovider.layout import PartitionPlan, Placement, TablePlan
 from osprovider.linux import Fallocate, fallocate
 from osprovider.manifest import Extent
 from tests.support.served_disks import device_on, failing, forgetful
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, used_disk
 
 TEMPLATE_SIZE = 24 * MIB
@@ -276,9 +277,7 @@ def forget_cached(disk: Path) -> None:
 def test_what_cannot_be_read_back_is_told_with_its_byte(
     kind: str, scratch: Path, run_dir: Path, template: Path
 ) -> None:
-    backing = scratch / "backing"
-    backing.touch()
-    os.truncate(backing, DISK_SIZE)
+    backing = sparse_file(scratch / "backing", DISK_SIZE)
     with (
         failing(backing, scratch / "disk", at=BAD, on=["read"]) as disk,
         as_kind(kind, disk) as target,

@@ -15,6 +15,7 @@ from osprovider.disk import filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
+from tests.support.sparse import sparse_file
 from tests.system.create.cloud import install_filesystem
 from tests.system.disk.support import MIB, used_disk
 
@@ -202,9 +203,7 @@ def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Pa
     filesystem.shrink(made, type_)
     ranges = filesystem.metadata_ranges(made, 64 * MIB) or []
     assert 0 < sum(length for _offset, length in ranges) < made.stat().st_size // 2
-    emptied = scratch / "emptied"
-    emptied.touch()
-    os.truncate(emptied, made.stat().st_size)
+    emptied = sparse_file(scratch / "emptied", made.stat().st_size)
     with made.open("rb") as source, emptied.open("r+b") as target:
         for offset, length in ranges:
             os.pwrite(target.fileno(), os.pread(source.fileno(), length, offset), offset)

@@ -26,6 +26,7 @@ from osprovider.errors import RequestError
 from osprovider.layout import DiskFacts, InstanceDisk, PartitionPlan, with_subvolume
 from osprovider.manifest import Distribution, Filesystem, Manifest, Template
 from tests.support.boot_context import boot_context
+from tests.support.sparse import sparse_file
 from tests.support.trees import Entry, populate, read_tree, scratch_filesystem
 from tests.system.disk.support import MIB, attached, used_disk
 from tests.system.guest.namespace import in_namespace
@@ -156,8 +157,7 @@ def test_a_reinstall_makes_it_anew_with_the_same_uuid(kind: str, scratch: Path) 
 def test_a_disk_with_the_same_uuid_beside_it_does_not_matter(scratch: Path) -> None:
     """A copy of the old disk, say, or the kernel's node for the old partition; mkfs.btrfs by itself refuses then."""
     disk = used_disk(scratch / "disk", SIZE)
-    with (scratch / "copy").open("wb") as file:
-        file.truncate(SIZE)
+    sparse_file(scratch / "copy", SIZE)
     with attached(scratch / "copy") as other:
         words = ["mkfs.btrfs", "-q", "-U", str(root_of(disk, "btrfs").filesystem_uuid), str(other)]
         subprocess.run(words, check=True, capture_output=True)

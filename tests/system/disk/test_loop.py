@@ -18,6 +18,7 @@ from osprovider.disk.device import probe
 from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError
 from tests.support.runs import loop_devices
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, attached, python, used_disk
 
 ATTACH_AND_WAIT = """
@@ -183,8 +184,7 @@ def test_a_file_system_that_does_not_say_what_room_it_has_is_no_full_one(scratch
     place.mkdir()
     subprocess.run(["mount", "-t", "ramfs", "ramfs", place], check=True)
     try:
-        (disk := place / "disk").touch()
-        os.truncate(disk, 8 * MIB)
+        disk = sparse_file(place / "disk", 8 * MIB)
         with loop_device(disk) as loop:
             write_directly(loop, MIB)
         assert disk.read_bytes() == b"z" * MIB + bytes(7 * MIB)

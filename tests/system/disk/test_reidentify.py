@@ -19,6 +19,7 @@ from osprovider.layout import PartitionPlan, TablePlan, TableType
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Kernel, Manifest
 from tests.support.guests import directory_guest
 from tests.support.manifests import manifest
+from tests.support.sparse import sparse_file
 
 ROOT, NEW_ROOT = "11111111-aaaa-4aaa-8aaa-111111111111", "99999999-bbbb-4bbb-8bbb-999999999999"
 ESP, NEW_ESP = "1234-ABCD", "FEDC-9876"
@@ -145,8 +146,7 @@ def test_a_file_that_cannot_be_read_is_kept_and_told_of(
     guest: HostGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "boot/grub").mkdir(parents=True)
-    with (tmp_path / "boot/grub/grub.cfg").open("wb") as file:
-        file.truncate(17 << 20)
+    sparse_file(tmp_path / "boot/grub/grub.cfg", 17 << 20)
     guest.write("/etc/fstab", f"UUID={ROOT} / ext4\n")
     assert rewrite(guest, NAMES) == 1
     assert "/boot/grub/grub.cfg" in capsys.readouterr().err

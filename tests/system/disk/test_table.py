@@ -16,6 +16,7 @@ from osprovider.disk.table import make_table, read_table, write_table
 from osprovider.errors import DeviceError
 from osprovider.layout import PartitionPlan, Role, TablePlan
 from tests.support.runs import loop_devices
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, used_disk
 
 TYPES = {
@@ -146,9 +147,7 @@ def test_no_loop_device_is_left(disk: Path, run_dir: Path) -> None:
 
 
 def test_a_disk_of_five_tebibytes(scratch: Path, run_dir: Path) -> None:
-    disk = scratch / "disk"
-    disk.touch()
-    os.truncate(disk, 5 << 40)
+    disk = sparse_file(scratch / "disk", 5 << 40)
     table = write(disk, run_dir)
     assert read_table(disk) == table
     assert table.partitions[-1].size_bytes > 4 << 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import uuid
 from pathlib import Path
@@ -14,6 +13,7 @@ from osprovider.disk.device import claim
 from osprovider.disk.table import make_table, write_table
 from osprovider.disk.wipe import clear_signatures, wipe
 from osprovider.layout import TablePlan
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, in_mount_namespace, used_disk
 
 OLD = b"\xa5" * DISK_SIZE
@@ -27,9 +27,7 @@ def test_signatures_are_gone_and_nothing_else(disk: Path, run_dir: Path) -> None
 
 
 def test_where_a_file_has_holes_nothing_is_written(tmp_path: Path, run_dir: Path) -> None:
-    disk = tmp_path / "new"
-    disk.touch()
-    os.truncate(disk, DISK_SIZE)
+    disk = sparse_file(tmp_path / "new", DISK_SIZE)
     with claim(disk, run_dir) as device:
         clear_signatures(device)
     assert disk.stat().st_blocks == 0

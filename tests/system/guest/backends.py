@@ -16,6 +16,7 @@ from pathlib import Path
 
 from osprovider.descriptors import opened
 from osprovider.guest.host import HostGuest
+from tests.support.sparse import sparse_file
 
 __all__ = ["Entry", "Root", "access_list", "entries", "fsck", "make_image", "make_nested", "mounted_here"]
 
@@ -45,8 +46,7 @@ class Root:
 
 def make_image(path: Path, size_mib: int = 128) -> Path:
     """Make a sparse file with an empty ext4 file system."""
-    with path.open("wb") as file:
-        file.truncate(size_mib << 20)
+    sparse_file(path, size_mib << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
     return path
 

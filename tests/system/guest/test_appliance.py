@@ -26,6 +26,7 @@ from osprovider.paths import Directories
 from tests.support import processes
 from tests.support.leftovers import no_leftovers, snapshot
 from tests.support.memory import watched
+from tests.support.sparse import sparse_file
 from tests.system.guest.backends import fsck, make_image
 from tests.system.guest.namespace import in_namespace
 
@@ -228,8 +229,7 @@ def test_file_systems_of_terabytes_take_as_little_memory(tmp_path: Path, directo
         (ext4, ["mkfs.ext4", "-q", "-F", "-J", "size=16"]),
         (xfs, ["mkfs.xfs", "-q", "-l", "size=64m"]),
     ):
-        path.touch()
-        os.truncate(path, 2 << 40)
+        sparse_file(path, 2 << 40)
         subprocess.run([*command, path], check=True)
     root = Volume(ext4, "ext4", uuid=str(uuid4()))
     with (

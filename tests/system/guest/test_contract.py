@@ -15,6 +15,7 @@ import pytest
 
 from osprovider.errors import GuestError
 from osprovider.guest.protocol import Guest
+from tests.support.sparse import sparse_file
 from tests.system.guest.backends import Root
 
 BEYOND = os.fsdecode(b"caf\xe9")  # a name in Latin-1, as no UTF-8 decodes
@@ -276,8 +277,7 @@ def test_the_largest_file_is_read_and_a_larger_one_refused(root: Root) -> None:
 
 
 def test_a_sparse_file_costs_no_memory(root: Root) -> None:
-    with (root.path / "sparse").open("wb") as file:
-        file.truncate(1 << 40)
+    sparse_file(root.path / "sparse", 1 << 40)
     with pytest.raises(GuestError, match="larger than 16 MiB"):
         root.guest.read("/sparse")
     root.guest.write("/sparse", "small")

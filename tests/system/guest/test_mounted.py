@@ -22,6 +22,7 @@ from osprovider.guest import mounting
 from osprovider.guest.mounting import mounted
 from tests.support.leftovers import no_leftovers
 from tests.support.runs import loop_devices
+from tests.support.sparse import sparse_file
 from tests.system.guest.backends import fsck, make_image, make_nested
 from tests.system.guest.namespace import in_namespace
 
@@ -111,9 +112,7 @@ def test_older_file_systems_are_mounted_as_well(tmp_path: Path, run: Path, kind:
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_xfs_and_btrfs_are_mounted_and_read_without_a_change(tmp_path: Path, run: Path, kind: str) -> None:
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(320 << 20)
+    image = sparse_file(tmp_path / "image", 320 << 20)
     subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True, capture_output=True)
 
     def use() -> tuple[bytes, bool]:

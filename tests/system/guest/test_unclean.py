@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +17,7 @@ from osprovider.guest.mounting import Volume
 from osprovider.guest.unclean import why_unclean, xfs_replay_bytes
 from osprovider.linux import private_mount_namespace
 from osprovider.paths import Directories
+from tests.support.sparse import sparse_file
 
 _MIB = 1 << 20
 
@@ -28,8 +28,7 @@ def images(tmp_path: Path) -> tuple[Path, Path]:
     private_mount_namespace()
     image, copy, root = tmp_path / "image", tmp_path / "copy", tmp_path / "root"
     root.mkdir()
-    image.touch()
-    os.truncate(image, 8 << 30)
+    sparse_file(image, 8 << 30)
     subprocess.run(["mkfs.xfs", "-q", "-l", "size=1g", image], check=True)
     with loop_device(image) as loop:
         linux.mount(str(loop), str(root), "xfs", linux.MountFlag.NODEV, None)

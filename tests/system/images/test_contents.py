@@ -17,6 +17,7 @@ from osprovider.images.diskimage.contents import Contents, examine
 from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers
+from tests.support.sparse import sparse_file
 from tests.system.create.cloud import (
     BIOS_BOOT,
     BOOT,
@@ -237,9 +238,7 @@ def test_what_is_not_supported_is_named_with_its_partition(
     fill: Callable[[Path], None], message: str, disk: Callable[..., Path], scratch: Path
 ) -> None:
     image = disk(Part(14, BIOS_BOOT, 1), Part(15, ESP, 40, "vfat"), Part(1, ROOT, 64))
-    inner = scratch / "inner"
-    with inner.open("wb") as file:
-        file.truncate(64 * MIB)
+    inner = sparse_file(scratch / "inner", 64 * MIB)
     fill(inner)
     write(image, 42 * MIB, inner.read_bytes())
     said = refusal(image, NOWHERE)
@@ -251,19 +250,14 @@ def test_what_is_not_supported_is_named_with_its_partition(
 def test_what_is_not_supported_is_named_without_a_table_too(
     fill: Callable[[Path], None], message: str, scratch: Path
 ) -> None:
-    image = scratch / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * MIB)
+    image = sparse_file(scratch / "image", 64 * MIB)
     fill(image)
     assert refusal(image, NOWHERE).startswith(f"image x: its file system {message}")
 
 
 def another(part: Path, size_bytes: int) -> Path:
     """A second device, as a file."""
-    path = part.with_name("another")
-    with path.open("wb") as file:
-        file.truncate(size_bytes)
-    return path
+    return sparse_file(part.with_name("another"), size_bytes)
 
 
 def ext4_journal(part: Path) -> None:
@@ -296,9 +290,7 @@ def btrfs_pair(part: Path) -> None:
 def test_a_file_system_that_needs_another_device_is_refused(
     fill: Callable[[Path], None], message: str, scratch: Path
 ) -> None:
-    image = scratch / "image"
-    with image.open("wb") as file:
-        file.truncate(300 * MIB)
+    image = sparse_file(scratch / "image", 300 * MIB)
     fill(image)
     assert refusal(image, NOWHERE).startswith(f"image x: its file system: {message}, which is not supported: put the")
 
@@ -312,9 +304,7 @@ def test_a_file_system_that_needs_another_device_is_refused(
     ],
 )
 def test_what_can_be_no_root_is_refused(fill: Callable[[Path], None], message: str, scratch: Path) -> None:
-    image = scratch / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * MIB)
+    image = sparse_file(scratch / "image", 64 * MIB)
     fill(image)
     assert refusal(image, NOWHERE) == message
 
@@ -324,9 +314,7 @@ def test_what_is_in_the_roots_place_is_named(
     fill: Callable[[Path], None], held: str, disk: Callable[..., Path], scratch: Path
 ) -> None:
     image = disk(Part(1, LINUX, 16, "ext4", files=system("")), Part(2, ROOT, 16))
-    inner = scratch / "inner"
-    with inner.open("wb") as file:
-        file.truncate(16 * MIB)
+    inner = sparse_file(scratch / "inner", 16 * MIB)
     fill(inner)
     write(image, 17 * MIB, inner.read_bytes())
     said = refusal(image, NOWHERE)
@@ -359,9 +347,7 @@ def test_an_encrypted_root_beside_a_boot_partition_is_named(
     disk: Callable[..., Path], scratch: Path, directories: Directories
 ) -> None:
     image = disk(Part(1, LINUX, 16, "ext4", files={"/vmlinuz-1": ""}), Part(2, LINUX, 64), label="gpt")
-    inner = scratch / "inner"
-    with inner.open("wb") as file:
-        file.truncate(64 * MIB)
+    inner = sparse_file(scratch / "inner", 64 * MIB)
     luks(inner)
     write(image, 17 * MIB, inner.read_bytes())
     assert refusal(image, directories).startswith("image x: partition 2 is LUKS (crypto_LUKS), which is not supported")

@@ -22,6 +22,7 @@ from osprovider.images.export import ExportFormat, export
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable, Template
 from osprovider.paths import Directories
 from tests.support.manifests import manifest
+from tests.support.sparse import sparse_file
 from tests.system.create.cloud import ROOT, Part, make_disk
 
 MIB = 1 << 20
@@ -63,9 +64,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def filesystem(tree: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "root.img"
-    with path.open("wb") as file:
-        file.truncate(SIZE)
+    path = sparse_file(tmp_path / "root.img", SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-d", tree, path], check=True)
     return path
 
@@ -95,9 +94,7 @@ def template(filesystem: Path) -> Iterator[Template]:
 @pytest.fixture
 def disk(filesystem: Path, tmp_path: Path) -> Path:
     """A publisher's disk: boot code, a partition from the first sector that can be on, and a root."""
-    path = tmp_path / "published.raw"
-    with path.open("wb") as file:
-        file.truncate(SIZE + 8 * MIB)
+    path = sparse_file(tmp_path / "published.raw", SIZE + 8 * MIB)
     words = ["sgdisk", "--set-alignment=1", "--new=14:34:2047", "--typecode=14:ef02", f"--new=1:8192:+{SIZE // 1024}K"]
     subprocess.run(
         [*words, "--typecode=1:8304", "--attributes=1:set:2", "--change-name=1:", "--change-name=14:", path],
@@ -176,8 +173,7 @@ def test_blocks_are_shared_where_the_file_system_can(
 ) -> None:
     linux.private_mount_namespace()
     backing, mountpoint = tmp_path / "backing", tmp_path / "mounted"
-    with backing.open("wb") as file:
-        file.truncate(512 * MIB)
+    sparse_file(backing, 512 * MIB)
     subprocess.run([f"mkfs.{filesystem_type}", "-q", backing], check=True)
     mountpoint.mkdir()
     subprocess.run(["mount", "-o", "loop", backing, mountpoint], check=True)

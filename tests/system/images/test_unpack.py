@@ -27,6 +27,7 @@ from osprovider.images.archive.tar_names import Names
 from osprovider.images.archive.unpack import require_root, unpack_dump, unpack_tar
 from tests.support import processes
 from tests.support.leftovers import no_leftovers
+from tests.support.sparse import sparse_file
 from tests.support.tar_members import ACCEPTED, END, REFUSED, member, pax, sealed
 from tests.support.trees import populate, read_tree, scratch_filesystem
 
@@ -477,9 +478,7 @@ def _beginning(unpacker: Callable[..., None], tmp_path: Path) -> bytes:
     """The beginning of an archive or dump."""
     if unpacker is unpack_tar:
         return member("etc/", kind=b"5") + member("etc/file", size=1 << 20)
-    image = tmp_path / "source.img"
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
+    image = sparse_file(tmp_path / "source.img", 8 << 20)
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     make = 'd=$(losetup --read-only --show --find "$0"); dump -0 -q -z -f "$1" "$d"; e=$?; losetup -d "$d"; exit $e'
     subprocess.run(["sh", "-c", make, image, tmp_path / "dump"], check=True, capture_output=True)

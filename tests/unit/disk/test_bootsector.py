@@ -10,6 +10,7 @@ import pytest
 
 from osprovider.disk.bootsector import tell_moved
 from osprovider.layout import PartitionPlan, TablePlan
+from tests.support.sparse import sparse_file
 
 MIB = 1 << 20
 OLD, NEW = 3 * MIB, 5 * MIB
@@ -23,9 +24,7 @@ def plan(filesystem: str, sector_size: int, *, start: int = NEW) -> TablePlan:
 
 def disk_with(path: Path, *mkfs: str) -> bytearray:
     """A file system at its new place on a disk, and all of the disk's content."""
-    made = path.with_name("made")
-    with made.open("wb") as file:
-        file.truncate(64 * MIB)
+    made = sparse_file(path.with_name("made"), 64 * MIB)
     subprocess.run([*mkfs, made], check=True, capture_output=True)
     path.write_bytes(b"\xa5" * NEW + made.read_bytes() + b"\xa5" * MIB)
     return bytearray(path.read_bytes())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.disk.gpt import HEADER, Gpt, GptError, Header
+from tests.support.sparse import sparse_file
 
 SIZE = 8 << 20
 LAST = SIZE // 512 - 1
@@ -16,9 +17,7 @@ LAST = SIZE // 512 - 1
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A disk with partitions 1 and 7."""
-    path = tmp_path_factory.mktemp("made") / "disk"
-    with path.open("wb") as file:
-        file.truncate(SIZE)
+    path = sparse_file(tmp_path_factory.mktemp("made") / "disk", SIZE)
     words = ["sgdisk", "--new=1:2048:4095", "--new=7:6144:8191", "--change-name=7:Sieben", "--attributes=7:set:60"]
     subprocess.run([*words, "--disk-guid=11111111-2222-4333-8444-555555555555", path], check=True, capture_output=True)
     return path.read_bytes()

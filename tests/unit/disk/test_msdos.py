@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from osprovider.disk.msdos import Msdos, MsdosError, read, write
+from tests.support.sparse import sparse_file
 
 SIZE = 64 << 20
 MIB = 2048  # in sectors
@@ -30,9 +31,7 @@ LAYOUT = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A disk with a primary, an extended and three logical partitions, and room behind them."""
-    path = tmp_path_factory.mktemp("made") / "disk"
-    with path.open("wb") as file:
-        file.truncate(SIZE)
+    path = sparse_file(tmp_path_factory.mktemp("made") / "disk", SIZE)
     subprocess.run(["sfdisk", "--quiet", path], input=LAYOUT, text=True, check=True)
     return path
 
@@ -227,9 +226,7 @@ def test_a_broken_table_is_refused_with_the_place(disk: Path, offset: int, data:
 
 
 def test_a_chain_without_an_end_is_cut(tmp_path: Path) -> None:
-    path = tmp_path / "disk"
-    with path.open("wb") as file:
-        file.truncate(1 << 20)
+    path = sparse_file(tmp_path / "disk", 1 << 20)
     patch(path, ENTRIES, entry(0x05, 1, 1000))
     for sector in range(1000):
         record = bytes(ENTRIES) + entry(0x83, 1, 1) + entry(0x05, sector, 1)

@@ -11,6 +11,7 @@ import pytest
 from osprovider.guest import appliance_process
 from osprovider.guest.appliance_memory import memory_mib, swap_file
 from osprovider.guest.mounting import Volume
+from tests.support.sparse import sparse_file
 
 
 @pytest.mark.parametrize(("sizes_gib", "expected_mib"), [([1], 88), ([1, 20], 88), ([1024, 1], 90), ([9 << 10], 106)])
@@ -19,8 +20,7 @@ def test_memory_hardly_depends_on_the_largest_file_system(
 ) -> None:
     volumes = [Volume(tmp_path / str(number), "ext4") for number in range(len(sizes_gib))]
     for volume, size in zip(volumes, sizes_gib, strict=True):
-        volume.device.touch()
-        os.truncate(volume.device, size << 30)
+        sparse_file(volume.device, size << 30)
     assert memory_mib(volumes) == expected_mib
 
 

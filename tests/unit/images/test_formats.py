@@ -18,6 +18,7 @@ from osprovider.errors import ImageError
 from osprovider.images.formats import detect
 from tests.support.disk_images import COMPRESSORS, compress, make_container, make_raw
 from tests.support.disk_images import VARIANTS as DISKS
+from tests.support.sparse import sparse_file
 
 
 def _disk(name: str) -> Callable[[Path], Path]:
@@ -32,9 +33,7 @@ def _disk(name: str) -> Callable[[Path], Path]:
 
 def _filesystem(*words: str) -> Callable[[Path], Path]:
     def make(directory: Path) -> Path:
-        path = directory / "made"
-        with path.open("wb") as file:
-            file.truncate(320 << 20)
+        path = sparse_file(directory / "made", 320 << 20)
         subprocess.run([*words, path], check=True, capture_output=True)
         os.truncate(path, 1 << 20)  # all that tells is at the beginning
         return path
@@ -44,9 +43,7 @@ def _filesystem(*words: str) -> Callable[[Path], Path]:
 
 def _table(label: str) -> Callable[[Path], Path]:
     def make(directory: Path) -> Path:
-        path = directory / "made"
-        with path.open("wb") as file:
-            file.truncate(8 << 20)
+        path = sparse_file(directory / "made", 8 << 20)
         script = f"label: {label}\nstart=2048, type=L\n".encode()
         subprocess.run(["sfdisk", "--quiet", path], input=script, check=True)
         if label == "gpt":  # without its protective MBR, as a few writers leave it

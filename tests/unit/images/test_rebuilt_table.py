@@ -10,6 +10,7 @@ from pathlib import Path
 from osprovider.images.diskimage.rebuilt_table import pieces
 from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.manifest import ImagePartition, ImageTable
+from tests.support.sparse import sparse_file
 
 SIZE = 64 << 20
 ROOT = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
@@ -91,9 +92,7 @@ start=12288, size=4096, type=82
 
 
 def test_a_table_that_was_taken_out_comes_back_with_its_logical_partitions(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    with disk.open("wb") as file:
-        file.truncate(SIZE)
+    disk = sparse_file(tmp_path / "disk", SIZE)
     subprocess.run(["sfdisk", "--quiet", disk], input=LOGICAL, text=True, check=True)
     before = subprocess.run(["sfdisk", "--dump", disk], capture_output=True, check=True).stdout
     table = read_image_table(disk, "test")

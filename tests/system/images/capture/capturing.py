@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.sparse import sparse_file
 from tests.support.template import CHECKOUT, copy_cache, shared_cache
 from tests.system.create.site import Site
 
@@ -47,8 +48,7 @@ def digest_of(path: Path) -> str:
 
 def small_system(path: Path, make: Sequence[str], *, size: int = 400 << 20, commands: str = "") -> None:
     """A file system with as much of a system as it takes to be one."""
-    with path.open("wb") as file:
-        file.truncate(size)
+    sparse_file(path, size)
     subprocess.run([*make, path], check=True, capture_output=True)
     system = "mkdir -p root/etc root/usr/bin root/var/log; echo 'ID=own\nPRETTY_NAME=Own' >root/etc/os-release; "
     in_mount(path, f"{system} echo old >root/etc/machine-id; echo log >root/var/log/x.1; {commands}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.sparse import sparse_file
 from tests.system.create.site import Site, attached, sfdisk
 from tests.system.images.capture.capturing import GIB, SECRET, digest_of, in_mount, small_system
 
@@ -61,20 +62,16 @@ def test_the_file_systems_of_a_disk_are_one_tree_and_swap_is_left_out(site: Site
         commands="mkdir root/boot; printf '%s\n' 'UUID=0b6c5a42-7f3e-5d4e-9a11-3c5d7e9f1b23 / ext4 defaults 0 1' "
         "'UUID=1b6c5a42-7f3e-5d4e-9a11-3c5d7e9f1b23 /boot ext4 defaults 0 2' >root/etc/fstab",
     )
-    with boot.open("wb") as file:
-        file.truncate(64 << 20)
+    sparse_file(boot, 64 << 20)
     words = ["mkfs.ext4", "-q", "-F", "-U", "1b6c5a42-7f3e-5d4e-9a11-3c5d7e9f1b23", str(boot)]
     subprocess.run(words, check=True)
     in_mount(boot, "echo kernel >root/vmlinuz-1")
-    swap = site.directory / "swap"
-    with swap.open("wb") as file:
-        file.truncate(128 << 20)
+    swap = sparse_file(site.directory / "swap", 128 << 20)
     subprocess.run(["mkswap", "--quiet", swap], check=True)
     with swap.open("r+b") as file:
         file.seek(1 << 20)
         file.write(SECRET.encode())
-    with disk.open("wb") as file:
-        file.truncate(GIB)
+    sparse_file(disk, GIB)
     table = "label: dos\n2048,131072,83\n133120,819200,83,*\n952320,,5\n954368,262144,82\n"
     subprocess.run(["sfdisk", "--quiet", disk], input=table, text=True, check=True)
     for part, sector in ((boot, 2048), (root, 133120), (swap, 954368)):

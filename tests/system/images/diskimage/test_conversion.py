@@ -15,6 +15,7 @@ import pytest
 from osprovider.disk.loop import loop_device
 from osprovider.images.formats import detect
 from tests.support.disk_images import COMPRESSORS, DISK_BYTES, VARIANTS, Images, compress, patch
+from tests.support.sparse import sparse_file
 from tests.system.images.diskimage.converting import MIB, allocated, convert, is_disk, mounted, refused
 
 
@@ -76,9 +77,7 @@ def test_a_raw_disk_of_another_file_system_is_copied(originals: Images, tmp_path
 
 
 def test_a_raw_disk_shares_its_blocks_where_the_file_system_can(tmp_path: Path) -> None:
-    volume = tmp_path / "volume"
-    with volume.open("wb") as file:
-        file.truncate(512 * MIB)
+    volume = sparse_file(tmp_path / "volume", 512 * MIB)
     subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", volume], check=True)
     with loop_device(volume) as loop, mounted(tmp_path / "place", "xfs", "", str(loop)) as place:
         image = place / "image"

@@ -28,6 +28,7 @@ from tests.support.disk_images import (
     make_raw,
     variants_of,
 )
+from tests.support.sparse import sparse_file
 from tests.system.images.diskimage import converting
 from tests.system.images.diskimage.converting import MIB, allocated, convert, is_disk, mounted, refused
 
@@ -144,8 +145,7 @@ def _large_zeros(path: Path) -> None:
     """20 GiB of zeros after a boot signature, in members of 1 GiB."""
     start, member = path.with_name("start"), path.with_name("member")
     start.write_bytes(bytes(510) + b"\x55\xaa" + bytes(3584))
-    with path.with_name("zeros").open("wb") as file:
-        file.truncate(1 << 30)
+    sparse_file(path.with_name("zeros"), 1 << 30)
     compress(path.with_name("zeros"), member, "zstd")
     path.write_bytes(compress(start, path.with_name("packed"), "zstd").read_bytes() + member.read_bytes() * 20)
 

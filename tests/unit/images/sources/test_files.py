@@ -14,6 +14,7 @@ from osprovider.errors import ImageError
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import Handler, Page, Server, ignore_range
+from tests.support.sparse import sparse_file
 from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, assert_kept, kept, obtain, refusal
 
 
@@ -199,6 +200,5 @@ def test_a_name_that_fits_two_files_is_refused(sources: Sources, tmp_path: Path)
 def test_a_list_that_is_none_is_refused(sources: Sources, local: Image, tmp_path: Path, name: str, said: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()
-    with (tmp_path / "large").open("wb") as file:
-        file.truncate(1 << 30)
+    sparse_file(tmp_path / "large", 1 << 30)
     assert refusal(sources, dataclasses.replace(local, checksums=name)).startswith(f"{tmp_path / name}: {said}")
