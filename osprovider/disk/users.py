@@ -156,7 +156,7 @@ def _backing(name: str, attribute: Path) -> _Identity | None:
         file_system, inode, device = struct.unpack_from("=QQQ", status)
         return _Identity(device, 0) if device else _Identity(file_system, inode)
     with suppress(OSError):
-        return _Identity.at(attribute.read_text().rstrip("\n"))
+        return _Identity.at(attribute.read_text(errors="surrogateescape").rstrip("\n"))
     return None
 
 

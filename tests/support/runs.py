@@ -140,7 +140,7 @@ def loop_devices() -> dict[str, str]:
     found = {}
     for attribute in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):  # detached since it was listed
-            found[attribute.parts[3]] = attribute.read_text().strip()
+            found[attribute.parts[3]] = attribute.read_text(errors="surrogateescape").strip()
     return found
 
 

@@ -19,6 +19,7 @@ from osprovider.disk.loop import loop_device
 from osprovider.errors import DeviceError
 from osprovider.layout import DiskFacts
 from tests.support.runs import loop_devices
+from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, attached, in_mount_namespace, python, used_disk
 
 CLAIM = """
@@ -165,6 +166,13 @@ def test_a_mount_in_another_namespace_is_noticed(scratch: Path, run_dir: Path) -
 def test_a_disk_behind_a_loop_device_is_refused(disk: Path, run_dir: Path) -> None:
     with attached(disk) as above:
         assert f"is in use: {above};" in refusal(disk, run_dir)
+
+
+def test_a_loop_device_of_somebody_elses_may_have_any_name_and_no_node(disk: Path, run_dir: Path) -> None:
+    other = sparse_file(disk.with_name(os.fsdecode(b"other\xff")), MIB)
+    with attached(other) as device:
+        said = in_mount_namespace('mount --bind /dev/null "$3"', CLAIM, disk, run_dir, device)
+    assert said == "claimed\n"
 
 
 def test_a_disk_that_qemu_has_open_is_refused(disk: Path, run_dir: Path) -> None:
