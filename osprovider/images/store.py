@@ -119,7 +119,7 @@ class Store:
             image: the definition.
             variant: merged.
             force: also where it is there. The old one stays until the new one takes its place.
-            pin: of its source, where that is not yet what the node keeps to.
+            pin: of its source, where that was found just now, and may not be what the node keeps to yet.
 
         Raises:
             ImageError: it cannot be made; names the image, the cause and the way out.

@@ -107,7 +107,7 @@ class Sources:
             return pin if not any(os.access(file[0], os.F_OK) for file in pin.files) else None
 
     @contextmanager
-    def obtain(self, name: str, image: Image, pin: Pin | None = None) -> Iterator[Obtained]:
+    def obtain(self, name: str, image: Image, wanted: Pin | None = None) -> Iterator[Obtained]:
         """Have the source there, fetched now where it is not, and verified; nobody removes it meanwhile.
 
         What was fetched goes where an :class:`ImageError` of its user says that it is no good, unless it is the node
@@ -116,7 +116,7 @@ class Sources:
         Args:
             name: the definition's name.
             image: the definition, with a source.
-            pin: what is wanted of it where it is not what the node keeps to yet; see :meth:`pulled`.
+            wanted: what :meth:`pulled` has just found, and the node may not keep to yet.
 
         Raises:
             ImageError: it cannot be had, or does not verify; names the file or URL, and what to do.
@@ -127,9 +127,9 @@ class Sources:
             with self._cache.obtaining(image, f"verifies image {name}"):
                 known = self.pinned(name, image)
                 pin = known or self._verify_local(name, image, paths)
-            yield Obtained(pin, paths, is_fresh=known is None)
+            yield Obtained(pin, paths, is_fresh=known in {None, wanted})
             return
-        with self._fetched(name, image, pin) as obtained:
+        with self._fetched(name, image, wanted) as obtained:
             yield obtained
 
     @contextmanager
@@ -220,7 +220,8 @@ class Sources:
         Returns:
             what it is, where, and whether it was fetched now.
         """
-        pin, is_fresh = wanted or self._cache.pin(image), False
+        pinned = self._cache.pin(image)
+        pin, is_fresh = wanted or pinned, wanted is not None and wanted != pinned
         while True:
             if pin is not None:
                 path = self._cache.path(pin.digest)

@@ -260,6 +260,7 @@ def test_a_pull_of_what_cannot_be_prepared_leaves_the_template_of_before_in_use(
         server.pages["/small"] = Page(image.read_bytes(), etag='"3"')
         outcome = own_site.command("image", "pull", "small")
         assert outcome.status == 0, outcome.said
+        assert "again" not in outcome.said, "what was verified just now is verified once"
         assert build(own_site).key != manifest.key
 
 
