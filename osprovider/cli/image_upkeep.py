@@ -12,7 +12,7 @@ from osprovider.cli.image import image
 from osprovider.cli.image_common import name_width, not_prepared
 from osprovider.cli.main import as_json, echo_json, require_root
 from osprovider.errors import ImageError
-from osprovider.images.room import prune
+from osprovider.images.pruning import prune
 from osprovider.images.store import Store, Verdict
 from osprovider.log import human_bytes
 from osprovider.paths import Directories

@@ -1,8 +1,8 @@
 """The prepared images of this node: found, made where missing, kept whole.
 
 Not for: how a template lies in the cache (:mod:`osprovider.images.place`), what is in it
-(:mod:`osprovider.images.prepare`), what goes when the cache is full (:mod:`osprovider.images.room`), or how damage is
-found (:mod:`osprovider.disk.integrity`).
+(:mod:`osprovider.images.prepare`), what goes when the cache is full (:mod:`osprovider.images.pruning`), or how damage
+is found (:mod:`osprovider.disk.integrity`).
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Store:
 
     def _make_room(self, recipe: Recipe) -> None:
         """Have what was used least recently go where the cache is too large, but not what was just made."""
-        from osprovider.images.room import make_room
+        from osprovider.images.pruning import make_room
 
         make_room(self._directories, keep=recipe.key())
 

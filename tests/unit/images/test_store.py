@@ -19,8 +19,8 @@ import pytest
 from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import ImageError, NodeError
 from osprovider.images import prepare
+from osprovider.images.pruning import prune
 from osprovider.images.recipe import Recipe
-from osprovider.images.room import prune
 from osprovider.images.store import Store
 from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, Manifest
 from osprovider.paths import Directories

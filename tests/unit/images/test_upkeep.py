@@ -15,7 +15,7 @@ import pytest
 
 from osprovider.errors import ConfigurationError
 from osprovider.images import history
-from osprovider.images.room import prune
+from osprovider.images.pruning import prune
 from osprovider.images.store import Store
 from osprovider.manifest import MANIFEST_FORMAT, Manifest
 from osprovider.paths import Directories

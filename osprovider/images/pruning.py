@@ -1,4 +1,4 @@
-"""What goes when the cache is to be smaller: what nobody uses, downloads first, the least recently used first.
+"""Prune the cache: what nobody uses goes, downloads first, the least recently used first.
 
 A download is only needed to prepare its image once more, so it goes first. What is of another version of osprovider, or
 damaged, goes before all else.
