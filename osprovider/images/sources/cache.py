@@ -12,6 +12,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,8 @@ class SourceCache:
         """What the definition's source was; None where it was never obtained."""
         try:
             data: dict[str, Any] = json.loads(self._pin_path(image).read_bytes())
+            if data.pop("checksum") != _checksum(data):  # a bit of it has flipped
+                return None
             return Pin(**{**data, "files": tuple(tuple(each) for each in data["files"])})
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -110,7 +114,8 @@ class SourceCache:
         new = path.with_suffix(_NEW)
         try:
             with new.open("w") as file:
-                json.dump(dataclasses.asdict(pin), file, indent=1)
+                data = dataclasses.asdict(pin)
+                json.dump({**data, "checksum": _checksum(data)}, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             new.rename(path)
@@ -173,6 +178,11 @@ class SourceCache:
 
     def _lock(self, name: str) -> Path:
         return self._locks / f"source-{name}"
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """Of what a pin says: zlib's CRC-32."""
+    return f"{zlib.crc32(json.dumps(data, sort_keys=True).encode()):08x}"
 
 
 def _key(image: Image) -> str:

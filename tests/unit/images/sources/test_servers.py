@@ -59,6 +59,16 @@ def test_a_damaged_pin_counts_as_none(sources: Sources, image: Image, directorie
     assert obtain(sources, image) == first
 
 
+def test_a_flipped_bit_of_a_pin_is_not_believed(sources: Sources, image: Image, directories: Directories) -> None:
+    first = obtain(sources, image)
+    (pin,) = (directories.cache / "sources").glob("*.json")
+    text = bytearray(pin.read_bytes())
+    text[text.index(b"sha256:") + 7] ^= 1
+    pin.write_bytes(text)
+    assert sources.pinned("web", image) is None
+    assert obtain(sources, image) == first
+
+
 def test_news_are_asked_for_only_by_a_pull(
     sources: Sources, image: Image, server: Server, directories: Directories
 ) -> None:
