@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
@@ -32,6 +33,7 @@ _DIGEST = "sha256:"
 _PART = ".part"
 _NEW = ".new"
 _PIN = ".json"
+_DOWNLOAD = re.compile(r"[0-9a-f]{64}(\.part|\.new)?")  # what else lies there is somebody's, and stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,10 @@ class SourceCache:
         try:
             with os.scandir(self._directory) as entries:
                 for entry in entries:
-                    if not entry.name.endswith(_PIN):
-                        status = entry.stat(follow_symlinks=False)
-                        found.append(Download(Path(entry.path), status.st_blocks * 512, status.st_mtime))
+                    if _DOWNLOAD.fullmatch(entry.name):
+                        with suppress(FileNotFoundError):  # it is discarded at this moment
+                            status = entry.stat(follow_symlinks=False)
+                            found.append(Download(Path(entry.path), status.st_blocks * 512, status.st_mtime))
         except FileNotFoundError:
             return ()
         return tuple(sorted(found, key=lambda download: download.used))

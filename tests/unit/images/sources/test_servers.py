@@ -158,6 +158,14 @@ def test_downloads_are_listed_and_removed(sources: Sources, image: Image, direct
     assert_kept(directories)
 
 
+def test_what_is_somebody_elses_is_no_download(sources: Sources, image: Image, directories: Directories) -> None:
+    obtained = obtain(sources, image)
+    (directories.cache / "sources/lost+found").mkdir()
+    (directories.cache / "sources/README").write_text("mine")
+    cache = SourceCache(directories)
+    assert [download.path for download in cache.downloads()] == [obtained.paths["image"]]
+
+
 def test_two_definitions_of_the_same_file_share_it(
     sources: Sources, image: Image, server: Server, directories: Directories
 ) -> None:
