@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.containers import Container, Overlay, Switch, container, switch
 from tests.e2e.tree import NodeTree
+from tests.support.containers import Container, Overlay, Switch, container, switch
 from tests.support.runs import own_part
 from tests.support.ssh import SshTarget
 

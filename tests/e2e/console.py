@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.e2e.containers import Container
 from tests.support.console import ConsoleLog
+from tests.support.containers import Container
 
 __all__ = ["recorded"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from osprovider.ganeti.synthesis import synthesize
-from tests.e2e.containers import Container, Overlay, container
 from tests.e2e.observation import Observation, observe_inside
 from tests.e2e.tree import NodeTree
+from tests.support.containers import Container, Overlay, container
 from tests.support.qemu import KERNEL_ARGS, Firmware, UserNetwork, boot
 from tests.support.runs import own_part
 

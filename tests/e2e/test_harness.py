@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.containers import Overlay, container
 from tests.e2e.tree import NodeTree
 from tests.support import runs
+from tests.support.containers import Overlay, container
 from tests.support.leftovers import difference, snapshot
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ _KILLED_RUN = """
 import sys, time
 from contextlib import suppress
 from pathlib import Path
-from tests.e2e.containers import Overlay, container
+from tests.support.containers import Overlay, container
 from tests.support.runs import enter
 with enter() as directory, container(Overlay(Path(sys.argv[1]), directory), "killed") as node:
     print(directory, node.pid, flush=True)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.containers import run_in_tree
+from tests.support.containers import run_in_tree
 from tests.support.debian import lay_debian
 from tests.support.runs import locked
 from tests.support.ssh import make_key

@@ -1,4 +1,4 @@
-"""Debian 12 trees of the tests' own, laid by mmdebstrap.
+"""Debian trees of the tests' own, laid by mmdebstrap.
 
 Not for: images that osprovider builds (`tests.support.template`).
 """
@@ -22,20 +22,23 @@ MORTAL = (
 _INSTALL = 'chroot "$1" apt-get install --yes --no-install-recommends'
 
 
-def lay_debian(root: Path, include: Sequence[str] = (), packages: Sequence[Path] = ()) -> None:
-    """Lay a minimal Debian 12 from the package mirrors.
+def lay_debian(
+    root: Path, include: Sequence[str] = (), packages: Sequence[Path] = (), *, suite: str = "bookworm"
+) -> None:
+    """Lay a minimal Debian from the package mirrors.
 
     Args:
         root: the directory that becomes its root; missing.
         include: names of further packages.
         packages: Debian packages (files) that are installed with apt, as a site does it.
+        suite: the release's code name; Debian 12's unless told otherwise.
     """
     command = [
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev"),
         *([f"--include={','.join(include)}"] if include else []),
         *[f"--customize-hook=copy-in {package} /tmp" for package in packages],
         *[f"--customize-hook={_INSTALL} /tmp/{package.name}" for package in packages],
-        *("bookworm", str(root)),
+        *(suite, str(root)),
     ]
     env = {**os.environ, "TMPDIR": str(root.parent)}  # it leaves a directory there where it is killed
     with tempfile.TemporaryFile() as log:
