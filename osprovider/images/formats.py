@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from osprovider.errors import ImageError
-from osprovider.images.streams import Compression, head
+from osprovider.images.streams import Compression, decompressed, head
 
 __all__ = ["Container", "ImageFormat", "detect", "is_fixed_vhd"]
 
@@ -130,6 +130,9 @@ def detect(path: Path, wanted: str = "auto") -> ImageFormat:
     if compression == "none" and container in (None, "raw") and is_fixed_vhd(path):
         container = "vpc"
     if container is None:
+        if not content:
+            with decompressed(path, compression, limit_bytes=_HEAD_BYTES):  # says why nothing comes, if it can
+                pass
         raise ImageError(f"{path}: {_name(content, compression)}")
     if (wanted, container) == ("vpc", "raw") and compression != "none":
         container = "vpc"  # what makes a raw disk a fixed VHD is its end, which is seen when it is unpacked
@@ -198,7 +201,7 @@ def _name(content: bytes, compression: Compression) -> str:
         if content[offset:].startswith(magic):
             return f"{packed}{name}"
     if not content:
-        return f"{packed}nothing, or damaged at its beginning: fetch or make it again"
+        return f"{packed}nothing: fetch or make it again"
     if not content.strip(b"\0"):
         return f"{packed}zeros, as far as it was read: this is no image"
     text = content[:512].lstrip().lower()

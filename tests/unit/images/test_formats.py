@@ -174,11 +174,17 @@ def _at(offset: int, magic: bytes) -> bytes:
     [
         pytest.param(b"", "empty, 0 bytes", id="nothing"),
         pytest.param(b"\x1f", "nothing known (it begins with 1f)", id="one byte"),
-        pytest.param(b"\x1f\x8b\x08", "gzip of nothing, or damaged", id="a gzip's first bytes"),
-        pytest.param(b"BZh", "bzip2 of nothing, or damaged", id="a bzip2's first bytes"),
-        pytest.param(b"\xfd7zXZ\x00", "xz of nothing, or damaged", id="an xz's first bytes"),
-        pytest.param(b"\x28\xb5\x2f\xfd", "zstd of nothing, or damaged", id="a zstd's first bytes"),
-        pytest.param(b"\x04\x22\x4d\x18", "lz4 of nothing, or damaged", id="an lz4's first bytes"),
+        pytest.param(
+            b"\x1f\x8b\x08", "damaged or cut off: gzip data ends badly after 0 bytes", id="a gzip's first bytes"
+        ),
+        pytest.param(b"BZh", "damaged or cut off: bzip2 data ends badly after 0 bytes", id="a bzip2's first bytes"),
+        pytest.param(b"\xfd7zXZ\x00", "damaged or cut off: xz data ends badly after 0 bytes", id="an xz's first bytes"),
+        pytest.param(
+            b"\x28\xb5\x2f\xfd", "damaged or cut off: zstd data ends badly after 0 bytes", id="a zstd's first bytes"
+        ),
+        pytest.param(
+            b"\x04\x22\x4d\x18", "damaged or cut off: lz4 data ends badly after 0 bytes", id="an lz4's first bytes"
+        ),
         pytest.param(gzip.compress(b""), "gzip of nothing", id="gzip of nothing"),
         pytest.param(random.Random(3).randbytes(300_000), "nothing known (it begins with ", id="random"),
         pytest.param(bytes(1 << 20), "zeros", id="zeros"),
@@ -238,6 +244,19 @@ def test_a_file_damaged_at_its_beginning_is_called_so(compression: str, tmp_path
     content = image.read_bytes()
     image.write_bytes(content[:6] + b"\xff" * 40 + content[46:])
     with pytest.raises(ImageError, match=f"{image}: "):
+        detect(image)
+
+
+@pytest.mark.parametrize(
+    "compressor", [["zstd", "--quiet", "--long=31"], ["xz", "--lzma2=dict=1GiB"]], ids=lambda words: words[0]
+)
+def test_what_takes_too_much_memory_to_unpack_is_called_so(compressor: list[str], tmp_path: Path) -> None:
+    packed = subprocess.run(compressor, input=bytes(1 << 20), stdout=subprocess.PIPE, check=True).stdout
+    image = tmp_path / "image"
+    image.write_bytes(packed)
+    with pytest.raises(
+        ImageError, match=f"{image}: {compressor[0]} data takes more memory to unpack than images may: "
+    ):
         detect(image)
 
 
