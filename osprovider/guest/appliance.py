@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import IO
 
 import osprovider
+from osprovider.descriptors import opened
 from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import mounting
 from osprovider.guest.appliance_memory import memory_mib, swap_file
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
-from osprovider.guest.resolve import opened
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.run import BASE_ENVIRONMENT

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from osprovider.descriptors import path_of
 from osprovider.guest.mounting import Volume
 from osprovider.guest.unclean import xfs_replay_bytes
 from osprovider.run import run
@@ -58,5 +59,5 @@ def swap_file(directory: Path) -> Iterator[tuple[int, str]]:
     with tempfile.TemporaryFile(dir=directory) as file:
         os.truncate(file.fileno(), _SWAP_BYTES)
         fd = file.fileno()
-        run(["mkswap", "--quiet", "--uuid", uuid, f"/proc/self/fd/{fd}"], pass_fds=[fd])
+        run(["mkswap", "--quiet", "--uuid", uuid, path_of(fd)], pass_fds=[fd])
         yield fd, uuid

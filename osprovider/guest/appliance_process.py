@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from osprovider import linux
+from osprovider.descriptors import path_of
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.appliance_system import make_system
 from osprovider.linux import MountFlag
@@ -157,7 +158,7 @@ def _serve(channel: socket.socket, order: Order, swap: _Swap, archive: int | Non
         _trim(handle, places)
     if archive is not None:
         begin("pack its tree")
-        target = f"/proc/self/fd/{archive}"
+        target = path_of(archive)
         handle.tar_out("/", target, numericowner=True, xattrs=True, acls=True, excludes=_NOT_PACKED)
     begin("unmount its file systems")
     handle.umount_all()
@@ -186,7 +187,7 @@ def _make_private_tmp(order: Order) -> None:
     _CACHE.mkdir()
     _GUEST.mkdir()
     for fd, place in [*zip(devices, places, strict=True), (cache, _CACHE)]:
-        linux.mount(f"/proc/self/fd/{fd}", str(place), None, MountFlag.BIND)
+        linux.mount(path_of(fd), str(place), None, MountFlag.BIND)
         os.close(fd)
 
 

@@ -23,7 +23,6 @@ __all__ = [
     "joined",
     "make_directory_at",
     "open_inside",
-    "opened",
 ]
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from osprovider.descriptors import opened
 from osprovider.disk.loop import loop_device
 from osprovider.guest.appliance import appliance
 from osprovider.guest.mounting import Volume
-from osprovider.guest.resolve import opened
 from osprovider.paths import Directories
 from tests.support.template import with_appliance
 from tests.system.guest.backends import Root, access_list, entries, fsck, make_image, make_nested, mounted_here
