@@ -9,6 +9,7 @@ Not for: starting it, nor what QEMU needs beside its machine.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,9 +23,12 @@ from osprovider.run import run
 
 __all__ = ["memory_mib", "swap_file"]
 
-# Linux 6.1 takes 76 MiB to boot with (its code and data are 36 of it), and newer ones are larger; more than this gains
-# no time.
+# Linux 6.1 takes 76 MiB to boot with (its code and data are 36 of it); more than this gains no time.
 _LEAST_MIB = 88
+# Newer ones are larger: Debian 13's 6.12 takes 90 MiB.
+_LEAST_MIB_OF_NEWER = 96
+_NEWER = (6, 2)
+_KERNELS = Path("/boot")
 # Linux keeps a note of each group of blocks of an ext4, and its descriptor: 1.6 MiB for a TiB.
 _BYTES_PER_MIB = 512 << 30
 _LOG_BYTES_PER_MIB = 2 << 20
@@ -46,7 +50,14 @@ def memory_mib(volumes: Iterable[Volume]) -> int:
             sizes.append(file.seek(0, os.SEEK_END))
         if volume.filesystem == "xfs":
             logs += xfs_replay_bytes(volume.device)
-    return min(_LEAST_MIB + max(sizes) // _BYTES_PER_MIB + -(-logs // _LOG_BYTES_PER_MIB), _MOST_MIB)
+    return min(_least_mib() + max(sizes) // _BYTES_PER_MIB + -(-logs // _LOG_BYTES_PER_MIB), _MOST_MIB)
+
+
+def _least_mib() -> int:
+    """What the appliance's kernel needs, which is the newest of the node's (supermin(1), ``SUPERMIN_KERNEL``)."""
+    versions = [re.findall(r"\d+", path.name) for path in _KERNELS.glob("vmlinuz-*")]
+    newest = max((tuple(map(int, version[:2])) for version in versions), default=())
+    return _LEAST_MIB if newest < _NEWER else _LEAST_MIB_OF_NEWER
 
 
 @contextmanager

@@ -54,7 +54,8 @@ _GUEST = _TMP / "guest"
 # What the kernel says of a drive; its own name for it may be another one, as libguestfs knows ("Block device naming").
 _OF_A_DRIVE = re.compile(r"\((?:device )?sd[a-z]\)")
 # libguestfs has a setting for the program that it calls, but none for a machine of less memory than that, and none for
-# what QEMU keeps, emulated, of what it translates: hundreds of MiB, unless told (its -accel), which is not slower.
+# what QEMU keeps, emulated, of what it translates: hundreds of MiB, unless told (its -accel), which is not slower. The
+# type of the machine is named together with the accelerator by libguestfs 1.54.
 _EMULATOR = """\
 #!/bin/sh
 previous=
@@ -62,6 +63,7 @@ for word do
     shift
     case $previous$word in
     -machine | -m) previous=$word; continue ;;
+    -machine*,accel=tcg) set -- "$@" -machine "${{word%,accel=tcg}}" -accel tcg,tb-size=32 ;;
     -machineaccel=tcg) set -- "$@" -accel tcg,tb-size=32 ;;
     -m[0-9]*) set -- "$@" -m {memory_mib} ;;
     *) set -- "$@" $previous "$word" ;;

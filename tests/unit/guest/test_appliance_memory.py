@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.guest import appliance_process
+from osprovider.guest import appliance_memory, appliance_process
 from osprovider.guest.appliance_memory import memory_mib, swap_file
 from osprovider.guest.mounting import Volume
 from tests.support.sparse import sparse_file
@@ -16,12 +16,33 @@ from tests.support.sparse import sparse_file
 
 @pytest.mark.parametrize(("sizes_gib", "expected_mib"), [([1], 88), ([1, 20], 88), ([1024, 1], 90), ([9 << 10], 106)])
 def test_memory_hardly_depends_on_the_largest_file_system(
-    sizes_gib: list[int], expected_mib: int, tmp_path: Path
+    sizes_gib: list[int], expected_mib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(appliance_memory, "_KERNELS", tmp_path)
     volumes = [Volume(tmp_path / str(number), "ext4") for number in range(len(sizes_gib))]
     for volume, size in zip(volumes, sizes_gib, strict=True):
         sparse_file(volume.device, size << 30)
     assert memory_mib(volumes) == expected_mib
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected_mib"),
+    [
+        (["6.1.0-56-cloud-amd64"], 88),
+        (["6.12.117+deb13-amd64"], 96),
+        (["6.12.117+deb13-amd64", "6.1.0-56-amd64", "lts"], 96),
+        (["lts"], 88),
+    ],
+)
+def test_newer_kernels_get_more_memory(
+    kernels: list[str], expected_mib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The appliance's is the node's newest."""
+    monkeypatch.setattr(appliance_memory, "_KERNELS", tmp_path)
+    for name in kernels:
+        (tmp_path / f"vmlinuz-{name}").touch()
+    sparse_file(volume := tmp_path / "volume", 1 << 30)
+    assert memory_mib([Volume(volume, "ext4")]) == expected_mib
 
 
 @pytest.fixture
@@ -39,6 +60,7 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("words", "passed"),
     [
         (["-machine", "accel=tcg", "-m", "256"], "<-accel><tcg,tb-size=32><-m><88>"),
+        (["-machine", "q35,accel=tcg", "-m", "256"], "<-machine><q35><-accel><tcg,tb-size=32><-m><88>"),
         (["-machine", "accel=kvm:tcg", "-device", "?"], "<-machine><accel=kvm:tcg><-device><?>"),
         (["-append", "a  b $c 'd'", "", "accel=tcg"], "<-append><a  b $c 'd'><><accel=tcg>"),
     ],
