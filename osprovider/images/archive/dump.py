@@ -191,7 +191,10 @@ class _Scanner:
         elif count > _MOST_BLOCKS:
             raise Refused(f"damaged: {count} blocks of inode {inode}")
         else:
-            count -= record[_BLOCKS_AT : _BLOCKS_AT + count].count(0)
+            blocks = record[_BLOCKS_AT : _BLOCKS_AT + count]
+            if is_file and max(blocks, default=0) > 1:  # a run of blocks, which an older restore(8) gets wrong
+                raise Refused("made by dump 0.4b49 or later (Debian 13's), whose format is another one: make a tar")
+            count -= blocks.count(0)
         has_attributes = bool(words[_FLAGS_WORD] & _HAS_ATTRIBUTES)
         return _Header(
             kind=kind,

@@ -476,6 +476,17 @@ def test_a_file_that_lacks_its_end_is_refused(size: int, dumped: Path, root: Pat
         _restore(tmp_path / "odd", root)
 
 
+def test_a_dump_of_the_format_since_0_4b49_is_refused_by_that_name(dumped: Path, root: Path, tmp_path: Path) -> None:
+    """Which says of two blocks in a row that they are there in one byte: how many follow, and a one in the last bit."""
+    dump = bytearray((dumped / "plain").read_bytes())
+    start = next(at for at in _headers(dump)[_INODE] if dump[at + 160 : at + 166] == b"\2\0\0\0\1\1")
+    dump[start + 160 : start + 166] = b"\1\0\0\0\3\1"
+    dump[start : start + RECORD] = _sealed(dump[start : start + RECORD])
+    (tmp_path / "newer").write_bytes(dump)
+    with pytest.raises(ImageError, match=rf"byte {start}: made by dump 0\.4b49 or later"):
+        _restore(tmp_path / "newer", root)
+
+
 @pytest.mark.parametrize("position", [4 * _NUMBER, _INODE_AT + 8])
 def test_a_file_that_goes_on_as_another_is_refused(position: int, dumped: Path, root: Path, tmp_path: Path) -> None:
     dump = bytearray((dumped / "plain").read_bytes())
