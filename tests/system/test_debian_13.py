@@ -8,12 +8,14 @@ Not for: what does not depend on the node's release, or whether instances boot.
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import re
 import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,11 @@ from osprovider.ganeti.synthesis import synthesize
 from tests.support.containers import Container, Overlay, container, run_in_tree
 from tests.support.debian import lay_debian
 from tests.support.leftovers import no_leftovers
+from tests.support.mounts import mounted
 from tests.support.runs import locked
-from tests.support.small_system import make_image
+from tests.support.small_system import lay_out, make_image
 from tests.support.template import with_appliance
+from tests.support.trees import Entry, populate, read_tree, scratch_filesystem
 from tests.system.create.cloud import BIOS_BOOT, ESP, MIB, ROOT
 from tests.system.create.published import Installed, verify_gpt
 from tests.system.create.site import Outcome, Site, root_of, sfdisk
@@ -63,6 +67,16 @@ FEATURES = {
     "xfs": (["xfs_db", "-r", "-c", "sb 0", "-c", "print"], r"features_\w+ = .*"),
     "btrfs": (["btrfs", "inspect-internal", "dump-super"], r"(?:compat|compat_ro|incompat)_flags\s.*"),
 }
+
+# What the release's own mkfs.ext4 has and Debian 12's has not.
+DUMPED = ("-O", "orphan_file,metadata_csum_seed")
+DUMP = """\
+loop=$(losetup --read-only --show --find /srv/dumped.img) && {
+    dump -0 -q "$@" "$loop"
+    status=$?
+    losetup --detach "$loop" && exit $status
+}
+"""
 
 _IMPORT = """\
 import importlib, pkgutil, osprovider
@@ -178,6 +192,67 @@ def test_an_image_is_prepared_and_an_instance_of_it_is_sound(node: Node, name: s
     for number, part in parts.items():
         if part["type"] == ESP:
             assert (installed.partition(number).tree / "EFI/BOOT/BOOTX64.EFI").stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def dumped(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Mapping[bytes, Entry]:
+    """What is beneath ``/srv`` in the file system ``/srv/dumped.img`` of the node."""
+    base = tmp_path_factory.mktemp("dumped")
+    with scratch_filesystem(base / "dumped.img", base / "root", 128 * MIB, *DUMPED) as root:
+        lay_out(root)
+        (root / "srv").mkdir()
+        populate(root / "srv", longest=254)
+        _add_files_of_long_runs(root / "srv")
+        tree = _comparable(root / "srv")
+    shutil.copy(base / "dumped.img", node.container.root / "srv/dumped.img")
+    return tree
+
+
+def _add_files_of_long_runs(root: Path) -> None:
+    """A file for each kind of run that dump(8) writes, and one of more than a header has room for."""
+    large = random.Random(13).randbytes(17 * MIB)
+    (root / "large").write_bytes(large)
+    for name, begin, end in (("sparse", 5 * MIB, 40 * MIB), ("begin", 1 << 30, 0), ("end", 0, 1 << 30)):
+        with (root / name).open("wb") as file:
+            file.seek(begin)
+            file.write(large[: 700 << 10])
+            file.truncate(file.tell() + end)
+    with (root / "many-runs").open("wb") as file:
+        for number in range(600):
+            file.seek(8192 * number)
+            file.write(large[:4096])
+    (root / "larger").write_bytes(large[:5000])
+    subprocess.run(["fallocate", "--keep-size", "--length=3M", root / "larger"], check=True)
+    for number in range(300):
+        (root / f"small-{number}").write_bytes(large[: number * 10])
+
+
+def _comparable(root: Path) -> Mapping[bytes, Entry]:
+    """A tree without what the release's restore(8) loses: parts of seconds, times before 1970, capabilities."""
+    return {
+        name: dataclasses.replace(
+            entry,
+            mtime_ns=entry.mtime_ns // 10**9 % (1 << 32),
+            xattrs=tuple(pair for pair in entry.xattrs if pair[0] != "security.capability"),
+        )
+        for name, entry in read_tree(root).items()
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("-z",), ("-j",)])
+def test_a_dump_of_its_own_becomes_an_image(
+    node: Node, dumped: Mapping[bytes, Entry], tmp_path: Path, options: Sequence[str]
+) -> None:
+    name = "dump" + "".join(options)
+    node.container.run(["sh", "-c", DUMP, "sh", *options, "-f", f"/srv/{name}.own"])
+    site = node.container.root / "etc/ganeti/osprovider"
+    (site / f"images/{name}.own.yaml").write_text(f"source: /srv/{name}.own\n")
+    (site / f"variants/{name}.own.yaml").write_text(f"image: {name}.own\n{VARIANTS['dump'].text}")
+    built = node.container.run(["osprovider", "image", "build", f"{name}.own"])
+    assert " is ready: " in built.stdout
+    assert f"{name}.own: this node's restore loses the capabilities of files, here of 1; " in built.stderr
+    with root_of(node.create(f"{name}.own").disk) as root, mounted(root, tmp_path / "root") as tree:
+        assert _comparable(tree / "srv") == dumped
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -1,7 +1,9 @@
 """The records of a dump of dump(8), read as they pass: whether it is whole, and one that restore(8) can take.
 
 A dump is records of 1 KiB. Each file's header has a checksum and says which of its blocks follow; what is in these
-nothing checks. restore(8) passes over what it cannot read, and ends well.
+nothing checks. restore(8) passes over what it cannot read, and ends well. Since 0.4b49 a header tells of runs of
+blocks, which an older restore(8) gets wrong. They may go beyond the file's size, where room was made for more with
+fallocate(1): restore(8) leaves these out.
 Refused, by the byte: what is no dump of ext2, ext3 or ext4, of another level than 0, one of several volumes; damage in
 a header, a missing end, and whatever follows the end.
 Source: protocols/dumprestore.h of dump(8).
@@ -11,6 +13,7 @@ Not for: restoring (:mod:`osprovider.images.archive.unpack`), or compressed reco
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from osprovider.errors import ImageError
 from osprovider.images.archive.pipereader import PipeReader
 from osprovider.images.archive.refusal import Refused
 from osprovider.images.printable import printable
+from osprovider.log import reporter
 
 __all__ = ["RECORD", "Label", "read_label", "scan"]
 
@@ -38,7 +42,8 @@ _KIND_WORD, _VOLUME_WORD, _INODE_WORD, _MAGIC_WORD, _CHECKSUM_WORD, _MODE_WORD =
 _COUNT_WORD, _LEVEL_WORD, _FLAGS_WORD, _BLOCK_WORD, _ATTRIBUTES_WORD = 40, 173, 222, 224, 225
 _FILE_SYSTEM = slice(696, 760)
 _SIZE_AT = 40  # of the file, 64 bits
-_BLOCKS_AT, _MOST_BLOCKS = 164, 512  # a byte for each block of the file: 0 where it is a hole
+_BLOCKS_AT, _MOST_BLOCKS = 164, 512  # a byte for each block of the file: 0 where it is a hole, 1 where it follows
+_LONG_RUN = 0x80  # of a byte since 0.4b49: the next one is of the same run
 
 _DIRECTORY_PIECE = 512  # bytes; no entry lies across two
 
@@ -46,12 +51,19 @@ _LARGEST_DIRECTORY = 128 << 20  # half a million of the longest names; restore(8
 
 _LONGEST_NAME = 254  # of one byte more, neither program keeps the length
 
+# ext4's orphan file (mke2fs(8) of Debian 13 makes one) is in the dump, and in no directory. By the end of each of its
+# blocks one knows it (Documentation/filesystems/ext4/orphan.rst of Linux).
+_ORPHAN_MODE = 0o100600
+_ORPHAN_MAGIC = (0x0B10CA04).to_bytes(4, "little")  # in front of a checksum of 4 bytes
+_BLOCK_SIZES = tuple(1024 << power for power in range(7))
+
 _LARGEST_WRITE = 1024  # records that dump(8) writes at a time
 
 # Extended attributes are in the dump as ext keeps them (Documentation/filesystems/ext4/attributes.rst of Linux).
 _ENTRIES_AT = {0xEA020000: 32, 0xEA020001: 4}  # by magic: a block of its own, the rest of an inode
 _ENTRY = 16  # bytes, without the name
 _TRUSTED, _SECURITY = 4, 6
+_CAPABILITIES = re.compile(rb"\x0a\x06.{14}capability", re.DOTALL)  # such an entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ def read_label(record: bytes, name: str) -> Label:
     return Label(order, compressed, words[_BLOCK_WORD] * RECORD, struct.pack(f"{order}256I", *words))
 
 
-def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
+def scan(label: Label, name: str, source: int, target: int, *, runs: bool, nameless: set[int]) -> Iterator[bytes]:
     """Read a dump to its end.
 
     Args:
@@ -118,6 +130,8 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
         name: what messages call it.
         source: the read end of a pipe, behind the first record.
         target: the write end of another, to which long contents are moved.
+        runs: who restores it is restore(8) of 0.4b49 or later, which understands runs of blocks.
+        nameless: gets the inodes of files that no directory has, before they are passed on.
 
     Yields:
         what has been read and may be written to ``target``, before more is moved there.
@@ -125,9 +139,9 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
     Raises:
         ImageError: see the module.
     """
-    yield label.plain
-    reader = PipeReader(name, source, before=RECORD)
-    scanner = _Scanner(label.order)
+    # restore(8) of 0.4b49 writes beyond its memory where its first read finds less than dump(8) wrote at a time.
+    reader = PipeReader(name, source, begin=label.plain, first=label.write_bytes)
+    scanner = _Scanner(label.order, runs=runs, nameless=nameless)
     while True:
         start = reader.position
         try:
@@ -138,14 +152,18 @@ def scan(label: Label, name: str, source: int, target: int) -> Iterator[bytes]:
         if header.kind == _END:
             break
         yield from reader.over(left, target)  # directories, of which nothing is left, come first, all together
-    yield reader.passed()
+    end = reader.passed()
     start = reader.position
     filling = _filling(reader)
     if (place := scanner.find_more(filling)) is not None:
         raise ImageError(
             f"{name}: byte {start + place}: something follows the dump's end: is it two, one after the other?"
         )
-    yield filling
+    if runs and scanner.capable:  # it sets them before the owner, and so takes them away again
+        reporter.warning(
+            f"{name}: this node's restore loses the capabilities of files, here of {scanner.capable}; a tar keeps them"
+        )
+    yield end + filling
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +176,16 @@ class _Header:
     blocks: int
     is_directory: bool
     is_attributes: bool
+    may_be_orphan_file: bool
 
 
 class _Scanner:
     """Understands the headers of one dump."""
 
-    def __init__(self, order: str) -> None:
+    def __init__(self, order: str, *, runs: bool, nameless: set[int]) -> None:
+        self.capable = 0  # files with capabilities
+        self._runs = runs
+        self._nameless = nameless
         self._words = struct.Struct(f"{order}256I")
         self._size = struct.Struct(f"{order}Q")
         self._entry = struct.Struct(f"{order}IHxB")
@@ -184,18 +206,17 @@ class _Scanner:
         is_directory = is_file and stat.S_ISDIR(words[_MODE_WORD] & 0xFFFF)
         if is_directory and size > _LARGEST_DIRECTORY:
             raise Refused(f"the directory of inode {inode} has {size} bytes, which makes no sense")
+        has_attributes = bool(words[_FLAGS_WORD] & _HAS_ATTRIBUTES)
         left = self._left
-        self._left = max(left - count * RECORD, 0)
         if self._maps:
             del self._maps[0]
         elif count > _MOST_BLOCKS:
             raise Refused(f"damaged: {count} blocks of inode {inode}")
-        else:
-            blocks = record[_BLOCKS_AT : _BLOCKS_AT + count]
-            if is_file and max(blocks, default=0) > 1:  # a run of blocks, which an older restore(8) gets wrong
-                raise Refused("made by dump 0.4b49 or later (Debian 13's), whose format is another one: make a tar")
-            count -= blocks.count(0)
-        has_attributes = bool(words[_FLAGS_WORD] & _HAS_ATTRIBUTES)
+        elif is_file:
+            told, count = self._blocks(record[_BLOCKS_AT : _BLOCKS_AT + count], inode)
+            if told > _MOST_BLOCKS and (is_directory or has_attributes):  # dump(8) tells of less, and they are kept
+                raise Refused(f"damaged: {told} blocks of inode {inode}")
+            self._left = max(left - told * RECORD, 0)
         return _Header(
             kind=kind,
             inode=inode,
@@ -203,7 +224,28 @@ class _Scanner:
             blocks=count,
             is_directory=is_directory and not has_attributes,
             is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,
+            may_be_orphan_file=kind == _INODE and not has_attributes and words[_MODE_WORD] & 0xFFFF == _ORPHAN_MODE,
         )
+
+    def _blocks(self, entries: bytes, inode: int) -> tuple[int, int]:
+        """How many blocks a header tells of, and how many of them follow."""
+        if max(entries, default=0) <= 1:
+            return len(entries), sum(entries)
+        if not self._runs:
+            raise Refused(
+                "made by dump 0.4b49 or later (Debian 13's), which this node's older restore gets wrong: make a tar"
+            )
+        told = follow = 0
+        numbers = iter(entries)
+        for entry in numbers:
+            blocks = 1 + (entry >> 1)
+            if entry & _LONG_RUN:
+                if (more := next(numbers, None)) is None:
+                    raise Refused(f"damaged: half a run of blocks of inode {inode}")
+                blocks += more << 6
+            told += blocks
+            follow += blocks if entry & 1 else 0
+        return told, follow
 
     def _follow(self, kind: int, inode: int, size: int) -> None:
         """See that a header may come where it does, and of which file it is."""
@@ -223,10 +265,17 @@ class _Scanner:
         """Read what has to be looked at behind a header; returns how many bytes are still to come."""
         size = header.blocks * RECORD
         if header.is_attributes:
-            reader.change(_restorable(reader.take(size)))
+            attributes = reader.take(size)
+            self.capable += _CAPABILITIES.search(attributes) is not None
+            reader.change(_restorable(attributes))
         elif header.is_directory:
             # What dump(8) leaves behind a directory's end means nothing.
             self._check_directory(reader.take(size)[: header.left_bytes], header.inode)
+        elif header.may_be_orphan_file:
+            begin = reader.take(min(size, _BLOCK_SIZES[-1]))
+            if any(begin[end - 8 : end - 4] == _ORPHAN_MAGIC for end in _BLOCK_SIZES):
+                self._nameless.add(header.inode)
+            return size - len(begin)
         else:
             return size
         return 0

@@ -25,15 +25,17 @@ class PipeReader:
     Args:
         name: what messages call what is read.
         fd: the read end.
-        before: how many bytes of it were read already.
+        begin: what was read of it already, and taken.
+        first: how many bytes, fewer than a pipe holds, are passed on at once before any others.
     """
 
-    def __init__(self, name: str, fd: int, before: int = 0) -> None:
+    def __init__(self, name: str, fd: int, *, begin: bytes = b"", first: int = 0) -> None:
         self._name = name
         self._fd = fd
-        self._data = bytearray()
-        self._used = 0
-        self._before = before
+        self._data = bytearray(begin)
+        self._used = len(begin)
+        self._before = 0
+        self._first = first
 
     @property
     def position(self) -> int:
@@ -67,8 +69,8 @@ class PipeReader:
         Raises:
             ImageError: there are fewer.
         """
-        known = min(size, len(self._data) - self._used)
-        self._used += known
+        known = min(size, max(len(self._data) - self._used, self._first - self.position))
+        self._pass(known)
         size -= known
         if size > _SPLICE_FROM:
             yield self.passed()
@@ -79,7 +81,7 @@ class PipeReader:
 
     def due(self) -> Iterator[bytes]:
         """All that was taken since the last time, as soon as it is much; to be written as what :meth:`over` yields."""
-        if self._used >= _CHUNK:
+        if self._used >= max(_CHUNK, self._first - self._before):
             yield self.passed()
 
     def passed(self) -> bytes:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -25,7 +26,7 @@ from osprovider.images.archive.tar import Scanner
 from osprovider.images.printable import printable
 from osprovider.images.streams import Stream
 from osprovider.log import human_bytes
-from osprovider.run import running
+from osprovider.run import run, running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine, signal_of
 
 __all__ = ["require_root", "unpack_dump", "unpack_tar"]
@@ -42,12 +43,16 @@ _TAR = (
     *("--delay-directory-restore", "--warning=none", "--warning=xattr-write"),
 )
 _RESTORE = ("restore", "-r", "-y", "-T", ".", "-f", "-")
+_RUNS_SINCE = 49  # of 0.4b
 _HARMLESS = (
     "tar: Exiting with failure status due to previous errors",
     "restore: cannot open /dev/tty",  # who would answer?
     "restore: ./lost+found: File exists",  # a new file system has one
 )
 """What lines begin with that say nothing of the tree."""
+
+_NAMELESS = re.compile(r"expected next file \d+, got (\d+)")
+"""What restore(8) says of a file of the dump that is in no directory."""
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
 _LEFT_BY_RESTORE = "restoresymtable"
@@ -98,12 +103,13 @@ def unpack_dump(stream: Stream, root: Path, *, name: str) -> None:
         name: what messages call it.
 
     Raises:
-        ImageError: it is damaged or cut off, no dump of level 0, one of several volumes, or compressed by LZO; names
-            the byte. ``root`` holds a part then.
+        ImageError: it is damaged or cut off, no dump of level 0, one of several volumes, compressed by LZO, or of a
+            format that this node's restore(8) does not know; names the byte. ``root`` holds a part then.
     """
     label = dump.read_label(_read(stream.fileno(), dump.RECORD), name)
+    runs = _restore_knows_runs()
     with _records(stream, label, name) as records, _running(_RESTORE, root, name) as unpacker:
-        for piece in dump.scan(label, name, records, unpacker.fd):
+        for piece in dump.scan(label, name, records, unpacker.fd, runs=runs, nameless=unpacker.nameless):
             unpacker.write(piece)
     (root / _LEFT_BY_RESTORE).unlink(missing_ok=True)
 
@@ -124,6 +130,12 @@ def require_root(root: Path, name: str) -> None:
         raise ImageError(
             f"{name}: no root file system: its top holds {shown}; make the tar of / itself (tar -C / .), or the dump"
         )
+
+
+def _restore_knows_runs() -> bool:
+    """Whether this node's restore(8) reads dumps of 0.4b49 and later. It has no option to say its version, and does."""
+    version = re.match(rb"\S+ 0\.4b(\d+) ", run(["restore"], check=False).stderr)
+    return version is not None and int(version[1]) >= _RUNS_SINCE
 
 
 @contextmanager
@@ -155,10 +167,16 @@ def _records(stream: Stream, label: dump.Label, name: str) -> Iterator[int]:
 
 
 class _Unpacker:
-    """A program that unpacks into ``root`` what is written to ``fd``; what it says is in ``log``."""
+    """A program that unpacks into ``root`` what is written to ``fd``; what it says is in ``log``.
+
+    Attributes:
+        fd: see above.
+        nameless: inodes of files that need not be in the tree, whatever it says of them.
+    """
 
     def __init__(self, fd: int, log: IO[bytes], root: Path, name: str) -> None:
         self.fd = fd
+        self.nameless: set[int] = set()
         self._log = log
         self._root = root
         self._name = name
@@ -172,8 +190,12 @@ class _Unpacker:
         view = memoryview(data)
         while view:
             view = view[os.write(self.fd, view) :]
-        if said := _said(self._log, to_be_continued=True):
+        if said := self.said(to_be_continued=True):
             raise self.failure(said)
+
+    def said(self, *, to_be_continued: bool = False) -> str:
+        """What it said of the tree, as :func:`_said`."""
+        return _said(self._log, nameless=self.nameless, to_be_continued=to_be_continued)
 
     def failure(self, said: str) -> ImageError:
         """The error for what it said."""
@@ -210,7 +232,7 @@ def _running(argv: Sequence[str], root: Path, name: str) -> Iterator[_Unpacker]:
         finally:
             os.close(write_fd)
         status = process.wait()
-        said = _said(log)
+        said = unpacker.said()
         if (number := signal_of(status)) == signal.SIGKILL:
             said = f"{argv[0]} computed for more than {_CPU_SECONDS} s; the archive sends it round and round"
         elif number:
@@ -229,12 +251,17 @@ def _fullness(root: Path) -> str:
     return ""
 
 
-def _said(log: IO[bytes], *, to_be_continued: bool = False) -> str:
+def _said(log: IO[bytes], *, nameless: Collection[int] = (), to_be_continued: bool = False) -> str:
     """The first lines that a program printed, but for those that say nothing; only whole ones where more may come."""
     text = os.pread(log.fileno(), _LOG_AT_MOST, 0).decode(errors="replace")
     lines = (text.rpartition("\n")[0] if to_be_continued else text).splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.startswith(_HARMLESS)]
+    said = [line.strip() for line in lines if line.strip() and not _is_harmless(line, nameless)]
     return printable("; ".join(said[:2]))
+
+
+def _is_harmless(line: str, nameless: Collection[int]) -> bool:
+    left_out = _NAMELESS.fullmatch(line)
+    return line.startswith(_HARMLESS) or (left_out is not None and int(left_out[1]) in nameless)
 
 
 def _read(fd: int, size: int) -> bytes:

@@ -157,6 +157,26 @@ def test_what_dump_leaves_behind_the_end_of_a_directory_means_nothing(dumped: Pa
     assert _comparable(root) == _restored_alone(dumped / "plain", tmp_path)
 
 
+@pytest.mark.parametrize("block_bytes", [1024, 4096])
+def test_an_orphan_file_is_left_out(block_bytes: int, root: Path, tmp_path: Path) -> None:
+    with scratch_filesystem(
+        tmp_path / "new.img", tmp_path / "new", _SIZE, "-O", "orphan_file", "-b", str(block_bytes)
+    ) as new:
+        _fill(new)
+    _dump(tmp_path / "new.img", tmp_path, {"dump": ()})
+    _restore(tmp_path / "dump", root)
+    assert _comparable(root) == _restored_alone(tmp_path / "dump", tmp_path)
+
+
+def test_a_file_that_no_directory_has_is_told_of(dumped: Path, root: Path, tmp_path: Path) -> None:
+    dump = bytearray((dumped / "plain").read_bytes())
+    entry = dump.index(b"hostname") - 8
+    dump[entry : entry + 4] = bytes(4)
+    (tmp_path / "dump").write_bytes(dump)
+    with pytest.raises(ImageError, match=r"cannot be unpacked: expected next file \d+, got \d+"):
+        _restore(tmp_path / "dump", root)
+
+
 def _boot(source: Path) -> None:
     (source / "vmlinuz").write_text("kernel")
 
