@@ -6,6 +6,7 @@ The system has run since it was installed, so its file system is somebody else's
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,7 @@ def rename(request: Request, directories: Directories) -> None:
         OsproviderError: the disk has no system of ours, or a hook failed. The system keeps its old name then, or the
             part of it that was not written yet.
     """
+    began = time.monotonic()
     instance = request.require_instance()
     settings = load(directories, request.variant, instance=instance.name, parameters=request.parameters)
     plan = make_plan(request, settings, [], None, disks=())  # the others are not looked at
@@ -81,6 +83,7 @@ def rename(request: Request, directories: Directories) -> None:
             runner.run_all(guest, root_device=loop, target=guest.mountpoint)
         with reporter.step(f"sync {device.path}"):
             sync(device.fd)
+    reporter.info(f"{plan.instance} is renamed: {time.monotonic() - began:.2f} s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _DATA = Path("/var/lib/ganeti")
 _FIELDS = ("name", "oper_state", "status", "disks_active", "pnode")
 _SEPARATOR = "|"
 _DISK = re.compile(r"(?m)^(?P<node>[^\s:]+):disk/(?P<index>\d+):(?P<path>.*)$")
+_WARNING = re.compile(r"(?m)^.* - WARNING: (.*\S)")  # in a job's log (Ganeti's lib/mcpu.py)
 _NAME = re.compile(r"[\w][\w.-]*", re.ASCII)
 
 # As SshRunner has it: the cluster's host key, whatever the node's name, and never a question.
@@ -153,9 +154,7 @@ def _activate(found: _Instance, index: int) -> ActiveDisk:
         try:
             said = _gnt_instance(["activate-disks", found.name])
         except ToolError as error:
-            raise DeviceError(
-                f"instance {found.name}: its disks cannot be activated: {error.last_line or error}"
-            ) from error
+            raise DeviceError(f"instance {found.name}: its disks cannot be activated: {_said_in(error)}") from error
     disks = {int(match["index"]): match["path"] for match in _DISK.finditer(said)}
     if index not in disks:
         raise DeviceError(f"instance {found.name} has no disk {index}; it has {len(disks)} disks, from 0 on")
@@ -174,7 +173,7 @@ def _deactivate(found: _Instance, note: int) -> None:
             _gnt_instance(["deactivate-disks", found.name])
         except ToolError as error:
             raise DeviceError(
-                f"instance {found.name}: its disks are still active: {error.last_line or error}; "
+                f"instance {found.name}: its disks are still active: {_said_in(error)}; "
                 f"gnt-instance deactivate-disks {found.name}"
             ) from error
     os.ftruncate(note, 0)
@@ -193,7 +192,16 @@ def _gnt_instance(words: Sequence[str]) -> str:
         known_hosts = f"-oGlobalKnownHostsFile={_DATA / 'known_hosts'}"
         cluster = f"-oHostKeyAlias={_ssconf('cluster_name')}"
         command = [*_SSH, known_hosts, cluster, f"root@{master}", shlex.join(command)]
-    return run(command).text
+    done = run(command, check=False)
+    if done.status != 0:
+        said = done.stdout + b"\n" + done.stderr  # a job's log goes to the former, what became of it to the latter
+        raise ToolError(command, done.status, said.decode(errors="replace"))
+    return done.text
+
+
+def _said_in(error: ToolError) -> str:
+    """What Ganeti says of a failed job, in one line: the cause stands in its warnings, on whatever node it was."""
+    return "; ".join([*_WARNING.findall(error.tail), error.last_line or str(error)])
 
 
 def _ssconf(key: str) -> str:

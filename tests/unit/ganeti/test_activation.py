@@ -35,7 +35,9 @@ error type: unknown_entity, error details:
 Instance '${{@: -1}}' not known" >&2; exit 1; }}
     cat instance ;;
 activate-disks)
-    [ ! -e broken ] || {{ echo "Failure: command execution error:
+    [ ! -e broken ] || {{
+    echo "Sun Nov 22 00:53:47 2026  - WARNING: Could not prepare block device disk/0 on node {here}: no such file"
+    echo "Failure: command execution error:
 Cannot activate block devices" >&2; exit 1; }}
     sed -i 's/|N|{here}$/|Y|{here}/' instance
     echo "Sat Nov 21 07:12:12 2026  - WARNING: disk/0:/nonsense"
@@ -189,7 +191,8 @@ def test_a_name_that_is_none_does_not_reach_ganeti(ganeti: Ganeti, name: str) ->
 
 def test_disks_that_cannot_be_activated_are_deactivated(ganeti: Ganeti) -> None:
     (ganeti.directory / "broken").touch()
-    assert refusal(ganeti) == f"instance {NAME}: its disks cannot be activated: Cannot activate block devices"
+    why = f"Could not prepare block device disk/0 on node {HERE}: no such file; Cannot activate block devices"
+    assert refusal(ganeti) == f"instance {NAME}: its disks cannot be activated: {why}"
     assert ganeti.actions == ["activate-disks", "deactivate-disks"]
 
 
