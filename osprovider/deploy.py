@@ -45,6 +45,7 @@ from osprovider.manifest import Template
 from osprovider.opening import guest_of
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
+from osprovider.signals import past_stopping
 from osprovider.systemdisk import disk_0
 
 __all__ = ["create"]
@@ -210,6 +211,8 @@ def _install(job: _Job) -> None:
         if table.type != "none":
             with reporter.step("partition table"):
                 write_table(device, new_table.result())
+        if disk_0(job.order.request).path is not None:  # else it is still to be sent to where userspace reaches it
+            past_stopping()  # who is told that it failed shall have no disk that looks installed
 
 
 def _look_into(template: Template, plan: Plan) -> None:

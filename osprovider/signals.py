@@ -9,9 +9,18 @@ from types import FrameType
 
 from osprovider.errors import Terminated
 
-__all__ = ["terminable"]
+__all__ = ["past_stopping", "terminable"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class _State:
+    """What further signals do."""
+
+    is_stopping = False
+
+
+_state = _State()
 
 
 @contextmanager
@@ -21,13 +30,12 @@ def terminable() -> Iterator[None]:
     While we unwind, further ones do nothing, so that an impatient second signal leaves no mount behind. One that our
     caller has us ignore stays ignored, as nohup(1) wants it.
     """
-    stopping = False
+    _state.is_stopping = False
 
     # Not SIG_IGN for the further ones: Python complains of those that have come, but have not been handled, by then.
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if not stopping:
-            stopping = True
+        if not _state.is_stopping:
+            _state.is_stopping = True
             raise Terminated(signal.Signals(number).name)
 
     heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -37,3 +45,8 @@ def terminable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def past_stopping() -> None:
+    """Have signals do nothing any more, within :func:`terminable`: what was asked for is done, and the end is near."""
+    _state.is_stopping = True

@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def _run(program: str) -> tuple[int, str]:
     """Run a program that knows what it needs; returns its exit status and all it said."""
-    words = "import os, signal\nfrom osprovider.errors import Terminated\nfrom osprovider.signals import terminable\n"
+    words = "import os, signal\nfrom osprovider.errors import Terminated\nfrom osprovider.signals import *\n"
     done = subprocess.run(
         [sys.executable, "-c", words + program], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
@@ -57,3 +57,18 @@ with terminable():
 print("done", signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 """
     assert _run(program) == (0, "done True True\n")
+
+
+def test_a_signal_that_comes_when_all_is_done_comes_too_late() -> None:
+    program = """
+with terminable():
+    past_stopping()
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("done")
+try:
+    with terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+except Terminated:
+    print("the next one is heeded")
+"""
+    assert _run(program) == (0, "done\nthe next one is heeded\n")

@@ -24,12 +24,8 @@ def _looks_installed(disk: Path) -> bool:
     return subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_any_moment_the_next_run_succeeds(site: Site, sign: signal.Signals, seed: int) -> None:
-    disk = site.disk(3 * GIB)
-    process = site.start("create", site.environment(disk))
-    time.sleep(random.Random(f"{sign} {seed}").uniform(0.05, 0.9))
+def _verify_stopped(process: subprocess.Popen[str], sign: signal.Signals, disk: Path) -> None:
+    """Send a signal; the disk then is what the exit status says."""
     process.send_signal(sign)
     said, _ = process.communicate()
     if process.returncode == 0:  # it was done already: what it did has to be whole
@@ -41,9 +37,27 @@ def test_killed_at_any_moment_the_next_run_succeeds(site: Site, sign: signal.Sig
         assert not _loops_on(disk)
     else:  # at once; a SIGTERM too, where it came before Python heard of it or after it was done
         assert process.returncode == -sign, said
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_moment_the_next_run_succeeds(site: Site, sign: signal.Signals, seed: int) -> None:
+    disk = site.disk(3 * GIB)
+    process = site.start("create", site.environment(disk))
+    time.sleep(random.Random(f"{sign} {seed}").uniform(0.05, 0.9))
+    _verify_stopped(process, sign, disk)
     site.created(disk)
     assert len(sfdisk(disk)["partitions"]) == 3
     assert not _loops_on(disk)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.003])
+def test_ended_when_it_is_all_but_done_the_disk_is_what_the_status_says(site: Site, seconds: float) -> None:
+    disk = site.disk(3 * GIB)
+    process = site.start("create", site.environment(disk))
+    read_until(process, "partition table")
+    time.sleep(seconds)
+    _verify_stopped(process, signal.SIGTERM, disk)
 
 
 def test_killed_while_it_copies_the_disk_does_not_look_installed(site: Site) -> None:
