@@ -24,7 +24,7 @@ import osprovider
 from osprovider.descriptors import opened
 from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import mounting
-from osprovider.guest.appliance_memory import memory_mib, swap_file
+from osprovider.guest.appliance_memory import kernels, memory_mib, swap_file
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
@@ -42,7 +42,6 @@ DRIVERS = {
 """What a guest's volumes may hold, and how each is mounted: by which driver, with which options."""
 
 _KVM = Path("/dev/kvm")
-_KERNELS = Path("/boot")
 _PROCESS = "osprovider.guest.appliance_process"
 # The first launch on a node builds the appliance, too. Emulated, one in some hundred hangs on a busy node, sooner or
 # later (seen with QEMU 7.2 and Linux 6.1): where nothing was written yet, it is started once more.
@@ -75,7 +74,7 @@ def require_appliance() -> None:
     missing = []
     if importlib.util.find_spec("guestfs") is None:
         missing.append("python3-guestfs")
-    if not any(_KERNELS.glob("vmlinuz-*")):
+    if not kernels():
         missing.append("a kernel in /boot (linux-image-cloud-amd64)")
     if missing:
         raise ApplianceError(

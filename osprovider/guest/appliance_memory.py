@@ -21,7 +21,7 @@ from osprovider.guest.mounting import Volume
 from osprovider.guest.unclean import xfs_replay_bytes
 from osprovider.run import run
 
-__all__ = ["memory_mib", "swap_file"]
+__all__ = ["kernels", "memory_mib", "swap_file"]
 
 # Linux 6.1 takes 76 MiB to boot with (its code and data are 36 of it); more than this gains no time.
 _LEAST_MIB = 88
@@ -34,6 +34,11 @@ _BYTES_PER_MIB = 512 << 30
 _LOG_BYTES_PER_MIB = 2 << 20
 _MOST_MIB = 2048
 _SWAP_BYTES = 2 << 30
+
+
+def kernels() -> list[Path]:
+    """The node's kernels, of which the appliance's is the newest (supermin(1), ``SUPERMIN_KERNEL``)."""
+    return list(_KERNELS.glob("vmlinuz-*"))
 
 
 def memory_mib(volumes: Iterable[Volume]) -> int:
@@ -54,8 +59,8 @@ def memory_mib(volumes: Iterable[Volume]) -> int:
 
 
 def _least_mib() -> int:
-    """What the appliance's kernel needs, which is the newest of the node's (supermin(1), ``SUPERMIN_KERNEL``)."""
-    versions = [re.findall(r"\d+", path.name) for path in _KERNELS.glob("vmlinuz-*")]
+    """What the appliance's kernel needs."""
+    versions = [re.findall(r"\d+", path.name) for path in kernels()]
     newest = max((tuple(map(int, version[:2])) for version in versions), default=())
     return _LEAST_MIB if newest < _NEWER else _LEAST_MIB_OF_NEWER
 
