@@ -32,7 +32,7 @@ __all__ = [
     "is_intact",
 ]
 
-MANIFEST_FORMAT = 5
+MANIFEST_FORMAT = 6
 """The manifest's version; another one means the template is made again."""
 
 
@@ -199,6 +199,7 @@ class Manifest:
             partition of a table that the variant describes.
         filesystem: the root's.
         packages: how many there are; their list lies beside the manifest.
+        packages_crc32: of that list (zlib's).
         extents: what has to be copied, sorted by offset, without overlap.
         built_here: our own mkfs made its file system, so that the host may mount it.
         tools: versions of what made it, by name (``mmdebstrap: 1.3.5``).
@@ -224,6 +225,7 @@ class Manifest:
     table: ImageTable | None
     filesystem: Filesystem
     packages: int
+    packages_crc32: int
     extents: tuple[Extent, ...]
     built_here: bool
     tools: Mapping[str, str]

@@ -32,5 +32,5 @@ def print_sbom(directories: Directories, name: str, variant_name: str | None) ->
     key, manifest = store.look_up(name, definition, variant)
     if key is None or manifest is None:
         raise not_prepared(directories, name)
-    listed = packages.load(Place(directories, key).directory)
+    listed = packages.load(Place(directories, key).directory, manifest)
     click.echo(bill_of_materials(manifest, listed), nl=False)

@@ -65,7 +65,10 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
         if packages_wanted:
             lines += [
                 "",
-                *(f"  {each.name} {each.version} {each.architecture}" for each in packages.load(info.directory)),
+                *(
+                    f"  {each.name} {each.version} {each.architecture}"
+                    for each in packages.load(info.directory, info.manifest)
+                ),
             ]
     if not infos:
         lines += ["", f"not prepared on this node: osprovider image build {name}"]
@@ -88,7 +91,11 @@ def _data(info: TemplateInfo) -> dict[str, Any]:
 
 def _listed(info: TemplateInfo, wanted: bool) -> dict[str, Any]:
     """A template's packages as JSON, where they are wanted."""
-    return {"package_list": [dataclasses.asdict(each) for each in packages.load(info.directory)]} if wanted else {}
+    return (
+        {"package_list": [dataclasses.asdict(each) for each in packages.load(info.directory, info.manifest)]}
+        if wanted
+        else {}
+    )
 
 
 def _defined(name: str, definition: Image | None) -> Iterator[str]:

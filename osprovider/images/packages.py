@@ -14,6 +14,7 @@ import json
 import os
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,15 +22,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from osprovider.descriptors import opened, path_of
-from osprovider.errors import GuestError, ImageError, ToolError
+from osprovider.errors import GuestError, ImageError, ToolError, reason_of
 from osprovider.guest.host import HostGuest
 from osprovider.guest.resolve import open_inside
 from osprovider.images import rpmdb
 from osprovider.log import reporter
+from osprovider.manifest import Manifest
 from osprovider.run import running
 from osprovider.sandbox import confine
 
-__all__ = ["LIST", "Package", "load", "read", "save"]
+__all__ = ["LIST", "Package", "find_damage", "load", "read", "save"]
 
 LIST = "packages.json"
 """Lies beside a template's manifest."""
@@ -98,26 +100,40 @@ def _all_of(packages: Iterator[Package]) -> set[Package]:
     return listed
 
 
-def save(packages: Iterable[Package], directory: Path) -> None:
-    """Write the list beside a manifest, synced."""
-    text = json.dumps({"packages": [dataclasses.asdict(package) for package in packages]}, indent=1)
-    with (directory / LIST).open("w") as file:
-        file.write(f"{text}\n")
+def save(packages: Iterable[Package], directory: Path) -> int:
+    """Write the list beside a manifest, synced.
+
+    Returns:
+        its checksum (zlib's CRC-32), for the manifest.
+    """
+    text = json.dumps({"packages": [dataclasses.asdict(package) for package in packages]}, indent=1).encode() + b"\n"
+    with (directory / LIST).open("wb") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    return zlib.crc32(text)
 
 
-def load(directory: Path) -> tuple[Package, ...]:
+def load(directory: Path, manifest: Manifest) -> tuple[Package, ...]:
     """Read what :func:`save` wrote.
 
     Raises:
         ImageError: it is not there, or damaged.
     """
-    path = directory / LIST
+    if damage := find_damage(directory, manifest):
+        raise ImageError(
+            f"{directory}: {damage}; osprovider image verify {manifest.image} removes it, to be prepared again"
+        )
+    return tuple(Package(**each) for each in json.loads((directory / LIST).read_bytes())["packages"])
+
+
+def find_damage(directory: Path, manifest: Manifest) -> str | None:
+    """What is wrong with the list beside a manifest; None where nothing is."""
     try:
-        return tuple(Package(**each) for each in json.loads(path.read_bytes())["packages"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ImageError(f"{path}: no list of packages ({error}): build the image again with --force") from error
+        text = (directory / LIST).read_bytes()
+    except OSError as error:
+        return f"{LIST} cannot be read: {reason_of(error)}"
+    return None if zlib.crc32(text) == manifest.packages_crc32 else f"the checksum of {LIST} is wrong"
 
 
 def _lists(guest: HostGuest, scratch: Path) -> Iterator[tuple[str, Iterator[Package]]]:

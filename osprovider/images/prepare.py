@@ -132,8 +132,7 @@ def prepare(
     for leftover in scratch.iterdir():
         if leftover != image:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    packages.save(made.facts.packages, scratch)
-    return _manifest(job, made, extents, metadata)
+    return _manifest(job, made, extents, metadata, packages.save(made.facts.packages, scratch))
 
 
 def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
@@ -162,7 +161,9 @@ def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> N
         position = extent.offset + extent.length
 
 
-def _manifest(job: Job, made: Made, extents: tuple[Extent, ...], metadata: tuple[Extent, ...]) -> Manifest:
+def _manifest(
+    job: Job, made: Made, extents: tuple[Extent, ...], metadata: tuple[Extent, ...], packages_crc32: int
+) -> Manifest:
     facts = made.facts
     build = job.recipe.definition.build
     return Manifest(
@@ -180,6 +181,7 @@ def _manifest(job: Job, made: Made, extents: tuple[Extent, ...], metadata: tuple
         table=made.table,
         filesystem=made.filesystem,
         packages=len(facts.packages),
+        packages_crc32=packages_crc32,
         extents=extents,
         built_here=made.built_here,
         tools={**made.tools, "osprovider": osprovider.__version__},

@@ -261,6 +261,7 @@ def _maker(obtained: Obtained | None) -> Callable[[Job], Made]:
 def _verify(place: Place, name: str | None) -> Verdict | None:
     """Verify a template; None where it is another image's, or gone."""
     from osprovider.disk import integrity  # a warm create checks while it copies
+    from osprovider.images import packages
 
     with place.in_use():
         identity = place.identity()
@@ -269,7 +270,10 @@ def _verify(place: Place, name: str | None) -> Verdict | None:
             return None
         if isinstance(found, Fault) and not found.is_damage:
             return Verdict(place.directory, found.image, None, outdated=found.reason)
-        damage = found.reason if isinstance(found, Fault) else integrity.find_damage(place.image, found)
+        if isinstance(found, Fault):
+            damage: str | None = found.reason
+        else:
+            damage = integrity.find_damage(place.image, found) or packages.find_damage(place.directory, found)
     removed = False
     if damage is not None:
         with suppress(OSError):

@@ -27,6 +27,7 @@ _MANIFEST = Manifest(
     table=None,
     filesystem=Filesystem("ext4", "uuid", "", 4096, 1 << 20, 1 << 20),
     packages=200,
+    packages_crc32=0,
     extents=(),
     built_here=True,
     tools={},

@@ -18,7 +18,7 @@ import pytest
 
 from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import ImageError, NodeError
-from osprovider.images import prepare
+from osprovider.images import packages, prepare
 from osprovider.images.pruning import prune
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
@@ -58,6 +58,7 @@ class Builder:
             filesystem=Filesystem("ext4", "uuid", "", 4096, len(self.content), len(self.content)),
             extents=(Extent(0, data, zlib.crc32(self.content[:data])),),
             definition=recipe.to_json(),
+            packages_crc32=packages.save((), scratch),
         )
 
     @property

@@ -352,6 +352,24 @@ def test_a_flipped_bit_of_a_manifest_is_damage(store: Store, builder: Builder, d
     assert entries(directories) == []
 
 
+def test_a_flipped_bit_of_the_list_of_packages_is_damage(
+    store: Store, builder: Builder, directories: Directories
+) -> None:
+    open_once(store)
+    flip(template(directories).with_name("packages.json"), 2)
+    [verdict] = store.verify()
+    assert (verdict.image, verdict.damage) == ("debian-12", "the checksum of packages.json is wrong")
+    assert entries(directories) == []
+
+
+def test_a_list_of_packages_that_is_gone_is_damage(store: Store, builder: Builder, directories: Directories) -> None:
+    open_once(store)
+    template(directories).with_name("packages.json").unlink()
+    [verdict] = store.verify()
+    assert verdict.damage == "packages.json cannot be read: no such file or directory"
+    assert entries(directories) == []
+
+
 def test_what_has_no_manifest_is_damaged(store: Store, builder: Builder, directories: Directories) -> None:
     open_once(store)
     template(directories).with_name("manifest.json").unlink()
