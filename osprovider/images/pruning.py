@@ -1,7 +1,7 @@
 """Prune the cache: what nobody uses goes, downloads first, the least recently used first.
 
 A download is only needed to prepare its image once more, so it goes first. What is of another version of osprovider, or
-damaged, goes before all else.
+damaged, or noted of a source that no definition has any more, goes before all else.
 Not for: the libguestfs appliance, which lies in the cache directory as well; it is built anew when it is missing, and
 every node that uses it needs it.
 """
@@ -16,10 +16,11 @@ from functools import partial
 from typing import Literal
 
 from osprovider import locks
-from osprovider.config.load import load_cache
+from osprovider.config.load import image_names, load_cache, load_image
 from osprovider.config.sizes import parse_size
+from osprovider.errors import ConfigurationError
 from osprovider.images.place import Unusable, places
-from osprovider.images.sources.cache import SourceCache
+from osprovider.images.sources.cache import Download, SourceCache
 from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 
@@ -34,12 +35,11 @@ class Removed:
 
     Attributes:
         kind: what it was.
-        name: the image's where it was a template, or its key where nobody could use it; the file's where it was a
-            download.
+        name: the image's where it was a template, or its key where nobody could use it; else the file's.
         freed_bytes: what it took of the cache directory.
     """
 
-    kind: Literal["download", "template"]
+    kind: Literal["download", "pin", "template"]
     name: str
     freed_bytes: int
 
@@ -134,7 +134,11 @@ def _all(directories: Directories) -> list[_Kept]:
         _Kept(Removed("download", each.path.name, each.size_bytes), each.used, partial(sources.discard, each.path))
         for each in sources.downloads()
     ]
-    unusable, templates = [], []
+    unusable = [
+        _Kept(Removed("pin", each.path.name, each.size_bytes), 0.0, partial(sources.discard, each.path), usable=False)
+        for each in _stray_pins(directories, sources)
+    ]
+    templates = []
     for place in places(directories):
         info = place.info()
         if isinstance(info, Unusable):
@@ -144,6 +148,14 @@ def _all(directories: Directories) -> list[_Kept]:
             what = Removed("template", info.manifest.image, info.occupied_bytes)
             templates.append(_Kept(what, info.used, place.evict, place.key))
     return [*unusable, *sorted(downloads, key=_used), *sorted(templates, key=_used)]
+
+
+def _stray_pins(directories: Directories, sources: SourceCache) -> tuple[Download, ...]:
+    """The pins of sources that no definition has; none while one cannot be read, which may have any of them."""
+    try:
+        return sources.stray_pins([load_image(directories, name) for name in image_names(directories)])
+    except ConfigurationError:
+        return ()
 
 
 def _used(kept: _Kept) -> float:

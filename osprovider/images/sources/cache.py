@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,9 @@ _DIGEST = "sha256:"
 _PART = ".part"
 _NEW = ".new"
 _PIN = ".json"
-_DOWNLOAD = re.compile(r"[0-9a-f]{64}(\.part|\.new)?")  # what else lies there is somebody's, and stays
+# What else lies there is somebody's, and stays.
+_DOWNLOAD = re.compile(r"[0-9a-f]{64}(\.part|\.new)?")
+_PIN_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that was fetched, or a part of one.
+    """A file that was fetched, or a part of one; or a pin.
 
     Attributes:
         path: the file.
@@ -154,26 +156,29 @@ class SourceCache:
 
     def downloads(self) -> tuple[Download, ...]:
         """What was fetched and is still there, the least recently used first."""
-        found = []
-        try:
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    if _DOWNLOAD.fullmatch(entry.name):
-                        with suppress(FileNotFoundError):  # it is discarded at this moment
-                            status = entry.stat(follow_symlinks=False)
-                            found.append(Download(Path(entry.path), status.st_blocks * 512, status.st_mtime))
-        except FileNotFoundError:
-            return ()
-        return tuple(sorted(found, key=lambda download: download.used))
+        return tuple(sorted(self._found(_DOWNLOAD), key=lambda download: download.used))
+
+    def stray_pins(self, images: Iterable[Image]) -> tuple[Download, ...]:
+        """The pins of sources that none of these definitions has, which are all that there are."""
+        kept = {self._pin_path(image) for image in images}
+        return tuple(found for found in self._found(_PIN_NAME) if found.path not in kept)
+
+    def _found(self, pattern: re.Pattern[str]) -> Iterator[Download]:
+        """The files of such a name."""
+        with suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                if pattern.fullmatch(entry.name):
+                    with suppress(FileNotFoundError):  # it is discarded at this moment
+                        status = entry.stat(follow_symlinks=False)
+                        yield Download(Path(entry.path), status.st_blocks * 512, status.st_mtime)
 
     def discard(self, path: Path) -> bool:
-        """Remove what was fetched, unless somebody uses or fetches it. It is fetched again on demand.
+        """Remove what was fetched, or a pin, unless somebody uses or fetches it. It is fetched again on demand.
 
         Returns:
             is it gone.
         """
-        name = path.name.removesuffix(_PART).removesuffix(_NEW)
-        with locks.attempt(self._lock(name)) as free:
+        with locks.attempt(self._lock(path.name.partition(".")[0])) as free:
             if free:
                 path.unlink(missing_ok=True)
                 path.with_name(f"{path.name}{_PIN}").unlink(missing_ok=True)

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from osprovider.config.model import Image
 from osprovider.errors import ConfigurationError
 from osprovider.images import history
 from osprovider.images.pruning import prune
+from osprovider.images.sources.cache import Pin, SourceCache
 from osprovider.images.store import Store
 from osprovider.manifest import MANIFEST_FORMAT, Manifest
 from osprovider.paths import Directories
@@ -242,6 +244,42 @@ def test_what_another_version_left_is_not_said_at_each_use(
         f"made by another version of osprovider: its manifest has format 1, and this one knows {MANIFEST_FORMAT}",
     )
     assert key not in capsys.readouterr().err
+
+
+PIN = Pin("https://cloud.example.org/disk.raw", f"sha256:{'0' * 64}", 1, "nothing")
+
+
+def pins(directories: Directories) -> list[str]:
+    return sorted(path.name for path in (directories.cache / "sources").iterdir())
+
+
+def test_pruning_takes_the_pins_of_sources_that_no_definition_has(directories: Directories) -> None:
+    defined = Image(source="https://cloud.example.org/disk.raw")
+    cache = SourceCache(directories)
+    cache.save_pin(defined, PIN)
+    cache.save_pin(dataclasses.replace(defined, checksums="SHA256SUMS"), PIN)
+    images = directories.config / "images"
+    images.mkdir(parents=True)
+    (images / "cloud.yaml").write_text(f"source: {defined.source}\n")
+    (directories.cache / "sources" / "somebodys.json").write_text("")
+    before = pins(directories)
+    [removed] = prune(directories)
+    assert removed.kind == "pin"
+    assert cache.pin(defined) == PIN
+    assert {*before} - {*pins(directories)} == {removed.name}
+    assert prune(directories) == ()
+    (images / "cloud.yaml").unlink()
+    assert [each.kind for each in prune(directories)] == ["pin"]
+    assert pins(directories) == ["somebodys.json"]
+
+
+def test_pins_stay_while_a_definition_cannot_be_read(directories: Directories) -> None:
+    """Nobody knows then which source it is meant to have."""
+    SourceCache(directories).save_pin(Image(source="https://cloud.example.org/disk.raw"), PIN)
+    images = directories.config / "images"
+    images.mkdir(parents=True)
+    (images / "cloud.yaml").write_text("sauce: https://cloud.example.org/disk.raw\n")
+    assert prune(directories) == ()
 
 
 # -- verifying -------------------------------------------------------------------------------------------------------
