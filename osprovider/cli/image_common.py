@@ -16,8 +16,7 @@ import click
 from osprovider.cli.variant import load_variants
 from osprovider.config.load import Settings, image_names, load, load_image
 from osprovider.config.model import Image, Variant
-from osprovider.config.wording import quote, suggest
-from osprovider.errors import ConfigurationError, ImageError, OsproviderError, UsageError
+from osprovider.errors import ConfigurationError, ImageError, UsageError
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store, TemplateInfo
 from osprovider.log import reporter
@@ -88,11 +87,14 @@ def current_keys(directories: Directories, store: Store, names: Iterable[str]) -
     return current
 
 
-def not_prepared(directories: Directories, name: str) -> OsproviderError:
-    """What is said where an image's template is asked for and there is none."""
-    names = image_names(directories)
-    if name not in names:
-        return UsageError(f"there is no image {quote(name)}{suggest(name, names)}")
+def not_prepared(directories: Directories, name: str) -> ImageError:
+    """What is said where an image's template is asked for and there is none.
+
+    Raises:
+        ConfigurationError: there is no image of this name.
+    """
+    if name not in image_names(directories):
+        load_image(directories, name)
     return ImageError(f"image {name} is not prepared on this node; `osprovider image list` shows what is")
 
 

@@ -68,7 +68,7 @@ def show_variant(directories: Directories, name: str, json_wanted: bool) -> None
 
     It is merged from the built-in defaults, defaults.yaml and its own file. Password hashes are hidden.
     """
-    settings = load(directories, name, instance=None, parameters={})
+    settings = load(directories, name, instance=None, parameters={}, asked_by="NAME")
     data = _hidden(written(settings.variant))
     files = [str(file) for file in settings.files if file.parent.name == "variants" or file.name == "defaults.yaml"]
     if json_wanted:

@@ -13,8 +13,6 @@ import tarfile
 import pytest
 import yaml
 
-from osprovider.cli.image_common import not_prepared
-from osprovider.paths import Directories
 from tests.unit.test_cli import CHECKOUT, Command, command
 
 __all__ = ["command"]  # the fixture
@@ -29,9 +27,11 @@ def test_a_list_of_commands_says_what_each_does_to_the_end_of_the_sentence(comma
 
 
 def test_a_name_that_is_none_is_refused_in_a_line_that_can_be_read(command: Command) -> None:
-    said = command.refusal("image", "build", "xyz")
+    refusals = {command.refusal("image", word, "xyz") for word in ("build", "pull", "remove", "sbom", "show", "verify")}
+    [said] = refusals
     assert said.startswith('osprovider: NAME: there is no image "xyz" in etc/images or ')
     assert re.search(r"; there is almalinux-10, (\S+, ){14}\S+ and \d+ more\n$", said), said
+    assert command.refusal("variant", "show", "xyz").startswith('osprovider: NAME: there is no variant "xyz" in ')
     assert "did you mean debian-12?" in command.refusal("image", "build", "debian12")
 
 
@@ -297,8 +297,3 @@ def test_a_broken_variant_does_not_keep_images_from_being_used(command: Command)
         "warning: variant broken is left out: its configuration has problems (osprovider check)\n"
         "osprovider: image debian-12 is not prepared on this node; `osprovider image list` shows what is\n"
     )
-
-
-def test_a_name_that_is_none_is_not_said_to_be_prepared_on_another_node(command: Command) -> None:
-    directories = Directories.from_environment(command.environment)
-    assert str(not_prepared(directories, "debain-12")) == 'there is no image "debain-12"; did you mean debian-12?'
