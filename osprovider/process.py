@@ -9,7 +9,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = ["leave", "settled"]
 
@@ -55,8 +59,23 @@ def _open_closed_streams() -> None:
         except OSError:
             _lead_nowhere(number)
     # What Python itself found closed at its start it has set to None.
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for the rest of the process
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if sys.stdout is sys.__stdout__:
+        # A letter that a terminal lacks is not worth an error.
+        encoding = sys.stdout.encoding if sys.stdout else None
+        sys.stdout = TextIOWrapper(BufferedWriter(_Output(1, "w", closefd=False)), encoding=encoding, errors="replace")
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - for the rest of the process
+
+
+class _Output(FileIO):
+    """Standard output, which an error of its own names."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """As the base class."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
 
 def _lead_nowhere(number: int) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from importlib import import_module
-from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -59,8 +58,6 @@ class _Group(click.Group):
         last = words.index("--") if "--" in words else len(words)
         debug = "--debug" in words[:last]
         words[:last] = [word for word in words[:last] if word != "--debug"]
-        if isinstance(sys.stdout, TextIOWrapper):  # a letter that a terminal lacks is not worth an error
-            sys.stdout.reconfigure(errors="replace")
 
         def work() -> None:
             try:

@@ -76,15 +76,15 @@ def export(
     """
     if output is None:
         # By its own number it would be another one in a program that is run.
-        with opened(os.dup(_STDOUT)) as fd, _naming(None):
+        with opened(os.dup(_STDOUT)) as fd, _naming(None, fd):
             _WRITERS[kind](template, fd, Path(), directories)
         return
-    with new_file(output, force=force) as (fd, new), _naming(output):
+    with new_file(output, force=force) as (fd, new), _naming(output, fd):
         _WRITERS[kind](template, fd, new, directories)
 
 
 @contextmanager
-def _naming(output: Path | None) -> Iterator[None]:
+def _naming(output: Path | None, fd: int) -> Iterator[None]:
     """Have what fails name the file, or standard output where there is none."""
     try:
         yield
@@ -96,7 +96,18 @@ def _naming(output: Path | None) -> Iterator[None]:
             reason = error.tail.splitlines()[0]  # tar says last that it gives up, and before why
         if output is not None and is_full(output.parent):
             reason = "there is no space left"
+        elif output is None and (lost := _why_lost(fd)):
+            reason = f"{lost}; see what became of its reader, or name a file"
         raise ImageError(f"{output or 'standard output'}: cannot be written: {reason}") from error
+
+
+def _why_lost(fd: int) -> str | None:
+    """Why a descriptor takes no more, which the appliance does not say; what it took is not whole already."""
+    try:
+        os.write(fd, b"\0")
+    except OSError as error:
+        return reason_of(error)
+    return None
 
 
 def _write_raw(template: Template, fd: int, _path: Path, _directories: Directories) -> None:

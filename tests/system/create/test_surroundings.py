@@ -42,7 +42,7 @@ def test_a_failure_that_nobody_can_read_is_a_failure(site: Site, streams: str) -
 def test_output_that_cannot_be_written_is_a_failure_with_a_cause(site: Site, command: str) -> None:
     done = _under_shell(site, f"{command} >/dev/full", site.directories())
     assert done.returncode == 1
-    assert done.stderr == "osprovider: no space left on device\n"
+    assert done.stderr == "osprovider: standard output: no space left on device\n"
 
 
 def test_an_open_umask_opens_nothing_to_others(site: Site) -> None:
