@@ -26,7 +26,7 @@ from osprovider.customize.hooks import Hook, arrange, discover
 from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
-from osprovider.disk import bootsector, btrfs, datadisks, fill, integrity, loader, partitions, wipe
+from osprovider.disk import bootsector, btrfs, changing, datadisks, fill, integrity, loader, partitions, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import ClaimedDisk
 from osprovider.disk.device import Device, claim
@@ -74,6 +74,9 @@ class _Order:
             from osprovider.guest.appliance import require_appliance  # dear to import
 
             require_appliance()
+        elif plan.table is not None and manifest is not None and not manifest.built_here:
+            kinds = (part.filesystem for part in plan.table.partitions if part.filesystem)
+            changing.require(kinds, f"image {self.image_name} (isolation: host)")
         if plan.filled:
             fill.require(self.settings.variant.layout.filesystem)
         if plan.loader == "extlinux":
@@ -92,6 +95,11 @@ class _Job:
     device: Device
     template: Template
     preserve_on_error: bool
+
+    @property
+    def is_renewed(self) -> bool:
+        """Is the root's UUID made beside the copy; else the root gets it when it is opened."""
+        return self.plan.isolation == "host" and bool(self.template.manifest.metadata)
 
 
 def create(request: Request, directories: Directories, *, preserve_on_error: bool = False) -> None:
@@ -250,8 +258,8 @@ def _copy(job: _Job, table: TablePlan, root: PartitionPlan, *, all_zero: bool) -
     """
     device, template, manifest = job.device, job.template, job.template.manifest
     rounds = copy_rounds(table, manifest.size_bytes)
-    uuid = root.filesystem_uuid if job.plan.isolation == "host" else None  # else the appliance gives it
-    with renewing(template, uuid) if uuid else nullcontext() as renewal:
+    uuid = root.filesystem_uuid or ""
+    with renewing(template, uuid) if job.is_renewed else nullcontext() as renewal:
         with reporter.progress(f"copy image {job.plan.image} to {device.path}", manifest.data_bytes) as advance:
             zeroing = None if all_zero else device.zeroing
             for number, placements in enumerate(rounds):
@@ -305,7 +313,7 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, dict
             if manifest.table is None and part.role not in ("root", "boot"):
                 continue  # an EFI system partition of ours is made later, and swap has no files
             is_empty = manifest.table is None and part.role == "boot"
-            has_its_own = is_empty or job.plan.filled or job.plan.isolation == "host"
+            has_its_own = is_empty or job.plan.filled or job.is_renewed
             loop = loop_device(job.device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes)
             size = sizes.get(part.number, manifest.size_bytes)
             volumes.append(

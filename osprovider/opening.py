@@ -8,37 +8,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from osprovider.disk import filesystem
+from osprovider.disk import changing
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume, mounted_together
-from osprovider.log import human_bytes, reporter
 from osprovider.paths import Directories
 
-__all__ = ["guest_of"]
+__all__ = ["guest_of", "isolation_of_others"]
+
+
+def isolation_of_others(configured: str) -> str:
+    """Where a file system is opened that was not made here, or that a guest has run on: ``host`` or ``appliance``.
+
+    Args:
+        configured: a variant's ``isolation``.
+    """
+    return "host" if configured == "host" else "appliance"
 
 
 @contextmanager
-def guest_of(volumes: Sequence[Volume], isolation: str, directories: Directories) -> Iterator[HostGuest]:
+def guest_of(
+    volumes: Sequence[Volume], isolation: str, directories: Directories, *, read_only: bool = False
+) -> Iterator[HostGuest]:
     """A guest's file systems, changed as their volumes say, as long as the body runs.
 
     Args:
-        volumes: the root first; on the host the others only take their places in it, and each has its UUID.
+        volumes: the root first.
         isolation: ``host`` or ``appliance``.
         directories: where mount points and the appliance lie.
+        read_only: the guest cannot be written.
 
     Raises:
-        GuestError: they cannot be changed or mounted, or what was written was lost.
+        DeviceError, GuestError, ToolError: they cannot be changed or mounted, or what was written was lost.
     """
-    root = volumes[0]
     if isolation == "host":
-        if root.grow:
-            with reporter.step("file system: new size") as detail:
-                filesystem.grow(root.device)
-                detail(human_bytes(filesystem.read_superblock(root.device).size_bytes))
-        with mounted_together(volumes, directories.run) as guest:
+        for volume in volumes:
+            changing.change(volume, directories.run)
+        with mounted_together(volumes, directories.run, read_only=read_only) as guest:
+            if guest.mountpoint is not None:
+                changing.grow_mounted(volumes[0], guest.mountpoint)
             yield guest
     else:
         from osprovider.guest.appliance import appliance  # dear to import
 
-        with appliance(volumes, directories) as guest:
+        with appliance(volumes, directories, read_only=read_only) as guest:
             yield guest

@@ -152,7 +152,7 @@ def make_plan(
         nics=_nics(request, settings, instance.name),
         hooks=tuple(hooks),
         wipe=variant.wipe,
-        isolation=_isolation(variant.isolation, manifest, settings.image_name),
+        isolation=_isolation(variant.isolation, manifest),
         reinstall=request.reinstall,
         notes=(*_left_out(settings), *system.notes),
         disks=tuple(disks),
@@ -192,14 +192,8 @@ def _hostname(configured: str, fqdn: str) -> str:
     return name
 
 
-def _isolation(configured: str, manifest: Manifest | None, image: str | None) -> str:
-    """Only what our own mkfs made is mounted by the host's kernel."""
-    if configured == "host" and manifest is not None:
-        what = "a disk image" if manifest.table is not None else manifest.filesystem.type
-        if not what.startswith("ext"):
-            raise RequestError(
-                f"isolation: host is for images that are one ext4, ext3 or ext2, and {image} is {what}: set it to auto"
-            )
+def _isolation(configured: str, manifest: Manifest | None) -> str:
+    """By itself the host's kernel only mounts what our own mkfs made."""
     if configured != "auto":
         return configured
     return "host" if manifest is None or manifest.built_here else "appliance"

@@ -13,9 +13,16 @@ from osprovider.errors import NodeError
 __all__ = ["is_installed", "require"]
 
 _PACKAGES = {
+    "btrfs": "btrfs-progs",
+    "btrfstune": "btrfs-progs",
     "bwrap": "bubblewrap",
+    "mcopy": "mtools",
+    "mdeltree": "mtools",
+    "mmd": "mtools",
     "pzstd": "zstd",
     "qemu-img": "qemu-utils",
+    "xfs_admin": "xfsprogs",
+    "xfs_growfs": "xfsprogs",
     "xfs_logprint": "xfsprogs",
     "xz": "xz-utils",
 }

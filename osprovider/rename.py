@@ -19,16 +19,14 @@ from osprovider.disk import filesystem
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
-from osprovider.disk.table import read_table
 from osprovider.errors import DeviceError, ImageError, NodeError
-from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.guest.mounting import Volume
 from osprovider.images.diskimage.contents import find_partitions
 from osprovider.layout import PartitionPlan, msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition
-from osprovider.opening import guest_of
+from osprovider.opening import guest_of, isolation_of_others
 from osprovider.paths import Directories
 from osprovider.plan import make_plan
 from osprovider.systemdisk import disk_0_path
@@ -56,9 +54,9 @@ def rename(request: Request, directories: Directories) -> None:
         return
     hooks = arrange(discover(directories), settings.variant.hooks, "rename")
     linux.private_mount_namespace()
-    isolation = "host" if settings.variant.isolation == "host" else "appliance"
+    isolation = isolation_of_others(settings.variant.isolation)
     with claim(disk_0_path(request), directories.run) as device:
-        system = _by_type(device, request) if isolation == "host" else _by_looking(device, directories)
+        system = _find(device, directories, isolation)
         root = system.root
         size, guid = device.facts.size_bytes, system.guid or None
         disk = ContextDisk(0, device.path, size, system.sector_size, guid, system.partitions)
@@ -105,16 +103,10 @@ class _System:
     subvolumes: tuple[tuple[str, str], ...] = ()
 
 
-def _by_type(device: Device, request: Request) -> _System:
-    """The root is the partition of that type, and nobody looks into it: what the host mounts is never subdivided."""
-    table = read_table(device.path, guest_sector_size(request, device.facts.sector_size))
-    return _system(table.guid, table.sector_size, table.partitions)
-
-
-def _by_looking(device: Device, directories: Directories) -> _System:
-    """The system is found in the appliance: any image's layout may have become of it, or of its owner's making."""
+def _find(device: Device, directories: Directories, isolation: str) -> _System:
+    """The system is looked for: any image's layout may have become of it, or of its owner's making."""
     try:
-        table, parts = find_partitions(device.path, str(device.path), directories)
+        table, parts = find_partitions(device.path, str(device.path), directories, isolation)
     except NodeError:
         raise
     except ImageError as error:  # it is an instance's here

@@ -6,7 +6,8 @@ alone (12 MiB of 386), beside the copy of the template; then these blocks are wr
 Not on the disk itself: the copy goes past the page cache and tune2fs through it, and where both touch one folio the
 kernel fails them ("Page cache invalidation failure on direct I/O"; ``dio_warn_stale_pagecache`` in mm/filemap.c). It
 did so twice in 320 creates on Linux 6.18, whose block devices have large folios.
-Not for: what the appliance opens; libguestfs gives these their UUIDs.
+Not for: what was not made here, or has more blocks of its own than fit into memory: it gets its UUID when it is opened
+(:mod:`osprovider.opening`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from osprovider.disk import filesystem
 from osprovider.disk.copy import read_checked
 from osprovider.disk.crew import LARGEST_EXTENT
 from osprovider.disk.device import Device
-from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import read_all, start_writing, write_all
 from osprovider.errors import DeviceError, GuestError
 from osprovider.layout import PartitionPlan
@@ -35,19 +35,18 @@ class Renewal:
     """A new UUID for what a template becomes on a disk.
 
     Args:
-        template: see there.
+        template: its manifest names the file system's own blocks.
         uuid: as blkid(8) writes it.
         fd: an empty file for the file system's own blocks.
     """
 
     def __init__(self, template: Template, uuid: str, fd: int) -> None:
         self._template, self._uuid, self._fd = template, uuid, fd
-        self._task = Task("renewal", self._make) if template.manifest.metadata else None
+        self._task = Task("renewal", self._make)
 
     def wait(self) -> None:
         """Wait until nothing works on it any more."""
-        if self._task is not None:
-            self._task.wait()
+        self._task.wait()
 
     def apply(self, device: Device, part: PartitionPlan) -> None:
         """Give it to the copy, once that is on the disk whole.
@@ -62,10 +61,6 @@ class Renewal:
             GuestError: the file system is broken beyond repair; does not name the disk.
             ToolError: tune2fs failed.
         """
-        if self._task is None:  # nobody knows which its own blocks are, or they are many
-            with loop_device(device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes) as loop:
-                self._set_uuid(loop)
-            return
         self._task.result()
         buffer = memoryview(bytearray(LARGEST_EXTENT))
         for extent in self._template.manifest.metadata:
@@ -81,11 +76,8 @@ class Renewal:
             data = buffer[: extent.length]
             read_checked(self._template.fd, extent, data)
             write_all(self._fd, data, extent.offset)
-        self._set_uuid(Path(f"/proc/{os.getpid()}/fd/{self._fd}"))
-
-    def _set_uuid(self, place: Path) -> None:
         try:
-            filesystem.set_uuid(place, self._uuid)
+            filesystem.set_uuid(Path(f"/proc/{os.getpid()}/fd/{self._fd}"), self._uuid)
         except DeviceError as error:  # which of its places is broken is not what the operator knows the disk by
             raise GuestError(str(error)) from error
 
@@ -95,11 +87,11 @@ def renewing(template: Template, uuid: str) -> Iterator[Renewal]:
     """Begin to make a new UUID for what a template becomes on a disk.
 
     Args:
-        template: see there.
+        template: its manifest names the file system's own blocks.
         uuid: as blkid(8) writes it.
 
     Yields:
-        what gives it to the copy; begun beside, where the manifest names the file system's own blocks.
+        what gives it to the copy; begun beside.
     """
     with in_memory("metadata") as fd:
         renewal = Renewal(template, uuid, fd)

@@ -26,7 +26,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -36,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from osprovider import linux
 from osprovider.descriptors import path_of
+from osprovider.guest import volume_id
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.appliance_system import make_system
 from osprovider.linux import MountFlag
@@ -80,7 +80,6 @@ _UNUSED_MODULES = (
 )
 _KERNEL_ARGUMENTS = f"sysctl.vm.overcommit_memory=1 module_blacklist={','.join(_UNUSED_MODULES)}"
 _OUT_OF_MEMORY = "Out of memory: "  # Linux's mm/oom_kill.c
-_FAT_SECTOR = 512
 _BUSY_SECONDS = 3.0
 # Nobody else changes the file system, so that names may be kept for ever. Attributes may not: FUSE takes the names of a
 # hard link for files of their own. libguestfs' cache of attributes is off, too (its -1 would mean 60 s).
@@ -247,23 +246,13 @@ def _change(handle: guestfs.GuestFS, name: str, drive: Drive, begin: Callable[[s
     if drive.uuid:
         begin(f"give a UUID to {what}")
     if drive.uuid and drive.filesystem == "vfat":
-        _set_volume_id(handle, name, int(drive.uuid.replace("-", ""), 16))
+        for place in volume_id.places(handle.pread_device(name, volume_id.BOOT_SECTOR_SIZE, 0)):
+            handle.pwrite_device(name, volume_id.packed(drive.uuid), place)
     elif drive.uuid:
         handle.set_uuid(name, drive.uuid)
     if is_ext and drive.grow:
         begin(f"grow {what}")
         handle.resize2fs(name)
-
-
-def _set_volume_id(handle: guestfs.GuestFS, name: str, volume_id: int) -> None:
-    """Give a FAT its volume ID (Microsoft's FAT specification 1.03, "BPB"), in FAT32's second boot sector as well."""
-    boot = handle.pread_device(name, _FAT_SECTOR, 0)
-    is_fat32 = boot[82:87] == b"FAT32"
-    if boot[510:512] != b"\x55\xaa" or boot[66 if is_fat32 else 38] not in (0x28, 0x29):
-        raise RuntimeError("its vfat has no volume ID where one was found before")
-    sector_size, backup = struct.unpack_from("<H", boot, 11)[0], struct.unpack_from("<H", boot, 50)[0]
-    for sector in (0, backup) if is_fat32 and 0 < backup < 32 else (0,):
-        handle.pwrite_device(name, struct.pack("<I", volume_id), sector * sector_size + (67 if is_fat32 else 39))
 
 
 def _mount_all(handle: guestfs.GuestFS, drives: list[tuple[str, Drive]], *, read_only: bool) -> list[str]:

@@ -10,14 +10,14 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ToolError, reason_of
-from osprovider.guest import files
+from osprovider.guest import fat, files
 from osprovider.guest.host import HostGuest, reported
 from osprovider.guest.resolve import joined, open_inside
 from osprovider.linux import MountFlag, Umount
@@ -75,6 +75,7 @@ def mounted(
     read_only: bool = False,
     is_new: bool = False,
     place: str = "mnt",
+    subvolume: str = "",
 ) -> Iterator[HostGuest]:
     """Mount a guest's root file system, ``nosuid,nodev,noexec,noatime``, as long as the body runs.
 
@@ -89,27 +90,99 @@ def mounted(
         is_new: it was unmounted well, and is lost if the node crashes meanwhile: there is no journal, and nothing that
             is written waits for the disk itself.
         place: the mount point's name.
+        subvolume: of a btrfs; empty for the default one.
 
     Raises:
         GuestError: it cannot be mounted, what was written could not be stored, or it cannot be unmounted.
     """
     _refuse_unknown(device, filesystem)
     driver, options = DRIVERS[filesystem]
-    if read_only or is_new:
-        options = ",".join(filter(None, (options, (_NO_REPLAY if read_only else _NEW)[driver])))
-    mountpoint = run_directory / place
-    mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
+    more = (_NO_REPLAY if read_only else _NEW)[driver] if read_only or is_new else ""
+    options = ",".join(filter(None, (options, more, f"subvol={subvolume}" if subvolume else "")))
     flags = _FLAGS | MountFlag.RDONLY if read_only else _FLAGS
+    with _at(run_directory / place, str(device), driver, flags, options) as guest:
+        yield guest
+        if not read_only:
+            _sync(guest.root_fd, device)
+
+
+@contextmanager
+def mounted_together(volumes: Sequence[Volume], run_directory: Path, *, read_only: bool = False) -> Iterator[HostGuest]:
+    """Mount a guest's file systems in one tree, as :func:`mounted` does each, as long as the body runs.
+
+    Args:
+        volumes: the root, and what the guest has mounted inside of it; those to be filled are.
+        run_directory: where mount points are made (``Directories.run``).
+        read_only: nothing is written; what the guest has no directory for is left out.
+
+    Raises:
+        GuestError: as for :func:`mounted`; or a mount point can be no directory, or one does not hold what it is to be
+            filled with.
+    """
+    (_, subvolume, root), *others = sorted(_places(volumes), key=lambda each: each[0])
+    with ExitStack() as stack:
+        guest = stack.enter_context(_one(root, subvolume, run_directory, "mnt", read_only=read_only))
+        for number, (mount, subvolume, volume) in enumerate(others, start=1):
+            if not read_only:
+                guest.mkdir(mount)
+            elif not guest.is_directory(mount):
+                continue
+            own = stack.enter_context(_one(volume, subvolume, run_directory, f"mnt{number}", read_only=read_only))
+            if volume.fill:
+                _move(guest, own, mount)
+            stack.enter_context(_inside(guest, own, mount))
+        yield guest
+
+
+def _places(volumes: Sequence[Volume]) -> Iterator[tuple[str, str, Volume]]:
+    """Where the guest has what, with the subvolume that it is."""
+    for volume in volumes:
+        for mount, subvolume in volume.subvolumes or ((volume.mount, ""),):
+            if mount is not None:
+                yield mount, subvolume, volume
+
+
+def _one(
+    volume: Volume, subvolume: str, run_directory: Path, place: str, *, read_only: bool
+) -> AbstractContextManager[HostGuest]:
+    """A guest's file system by itself."""
+    if volume.filesystem == "vfat":
+        return _fat(volume.device, run_directory / place, read_only=read_only)
+    return mounted(
+        volume.device,
+        volume.filesystem,
+        run_directory,
+        read_only=read_only,
+        is_new=volume.is_new,
+        place=place,
+        subvolume=subvolume,
+    )
+
+
+@contextmanager
+def _fat(device: Path, mountpoint: Path, *, read_only: bool) -> Iterator[HostGuest]:
+    """The files of a FAT, in memory."""
+    with (
+        _at(mountpoint, "tmpfs", "tmpfs", _FLAGS, f"mode=0755,size={fat.MOST_BYTES}") as guest,
+        fat.unpacked(device, mountpoint, read_only=read_only),
+    ):
+        if read_only:
+            linux.mount(None, str(mountpoint), None, _FLAGS | MountFlag.REMOUNT | MountFlag.RDONLY)
+        yield guest
+
+
+@contextmanager
+def _at(mountpoint: Path, source: str, driver: str, flags: MountFlag, options: str) -> Iterator[HostGuest]:
+    """What is mounted at a mount point, which is made; unmounted in the end."""
+    mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        linux.mount(str(device), str(mountpoint), driver, flags, options)
+        linux.mount(source, str(mountpoint), driver, flags, options)
     except OSError as error:
-        raise GuestError(f"cannot mount {device} as {filesystem}: {reason_of(error)}; see the kernel's log") from error
+        raise GuestError(f"cannot mount {source} as {driver}: {reason_of(error)}; see the kernel's log") from error
     try:
         # Opened before the first write: syncfs(2) reports what went wrong since then.
         with opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
             yield HostGuest(root, mountpoint=mountpoint)
-            if not read_only:
-                _sync(root, device)
     except BaseException:
         with suppress(GuestError):  # the first error is the one to show
             _unmount(mountpoint)
@@ -118,37 +191,8 @@ def mounted(
 
 
 @contextmanager
-def mounted_together(volumes: Sequence[Volume], run_directory: Path) -> Iterator[HostGuest]:
-    """Mount a guest's file systems in one tree, as :func:`mounted` does each, as long as the body runs.
-
-    Args:
-        volumes: the root, and what the guest has mounted inside of it; those to be filled are.
-        run_directory: where mount points are made (``Directories.run``).
-
-    Raises:
-        GuestError: as for :func:`mounted`; or a mount point can be no directory, or one does not hold what it is to be
-            filled with.
-    """
-    root, *others = volumes
-    with ExitStack() as stack:
-        guest = stack.enter_context(mounted(root.device, root.filesystem, run_directory, is_new=root.is_new))
-        for number, volume in enumerate(sorted(others, key=lambda each: each.mount or "")):
-            if volume.mount is not None:
-                place = f"mnt{number + 1}"
-                own = stack.enter_context(
-                    mounted(volume.device, volume.filesystem, run_directory, is_new=volume.is_new, place=place)
-                )
-                stack.enter_context(_inside(guest, own, volume))
-        yield guest
-
-
-@contextmanager
-def _inside(guest: HostGuest, own: HostGuest, volume: Volume) -> Iterator[None]:
-    """Have a guest see a mounted file system of its own at its place."""
-    path = volume.mount or ""
-    guest.mkdir(path)
-    if volume.fill:
-        _move(guest, own, path)
+def _inside(guest: HostGuest, own: HostGuest, path: str) -> Iterator[None]:
+    """Have a guest see a mounted file system of its own at its place, which is a directory."""
     with reported("mount a file system at", path):
         with opened(open_inside(guest.root_fd, path, os.O_PATH | os.O_DIRECTORY)) as directory:
             place = os.readlink(path_of(directory))  # noqa: PTH115

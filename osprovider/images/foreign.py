@@ -33,12 +33,13 @@ needs an inode here, of which there is one in 16 KiB. Directories, and blocks th
 _ALWAYS = 512 << 20  # what the file system needs for itself
 
 
-def take(job: Job, obtained: Obtained) -> Made:
+def take(job: Job, obtained: Obtained, isolation: str) -> Made:
     """Make a template of an image that was obtained.
 
     Args:
         job: the preparation.
         obtained: its source.
+        isolation: where a disk is looked into: ``host`` or ``appliance``.
 
     Raises:
         ImageError: it is not what it should be, or cannot be read; names the image or the file, and what is wrong.
@@ -69,7 +70,7 @@ def take(job: Job, obtained: Obtained) -> Made:
 
         made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill)
     else:
-        made = _disk(job, main, kind, limit)
+        made = _disk(job, main, kind, limit, isolation)
     if not obtained.still_same():
         raise ImageError(f"image {job.name}: {main} was changed while it was read; prepare the image again")
     return dataclasses.replace(made, origin=origin)
@@ -105,7 +106,7 @@ def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat],
     unpack.require_root(root, str(paths.get("image") or paths["root"]))
 
 
-def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int) -> Made:
+def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int, isolation: str) -> Made:
     """Take a disk, or a file system, as it is."""
     from osprovider.images.diskimage import contents, convert  # dear to import, and an archive needs neither
 
@@ -113,7 +114,7 @@ def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int) -> Made:
     with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
         convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
     with reporter.step(f"image {job.name}: look inside") as detail:
-        found, facts = contents.examine(job.image, job.name, job.directories, partial(look, job))
+        found, facts = contents.examine(job.image, job.name, job.directories, isolation, partial(look, job))
         detail(facts.distribution.pretty_name)
     if found.table is not None:
         contents.strip_table(job.image, found.table)

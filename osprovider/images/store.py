@@ -193,16 +193,16 @@ class Store:
             place = self._place(recipe)
             stack.enter_context(place.preparing(name))
             if force or place.manifest() is None:
-                self._make(recipe, place, obtained)
+                self._make(recipe, place, _maker(obtained, variant))
                 if place.manifest() is None:
                     raise NodeError(f"image {name}: {place.directory} is damaged when new; check its disk")
             yield recipe
 
-    def _make(self, recipe: Recipe, place: Place, obtained: Obtained | None) -> None:
+    def _make(self, recipe: Recipe, place: Place, maker: Callable[[Job], Made]) -> None:
         from osprovider.images.prepare import prepare  # what a warm create needs not is not imported
 
         with place.making() as (scratch, image):
-            place.publish(prepare(recipe, place.key, image, scratch, self._directories, _maker(obtained)))
+            place.publish(prepare(recipe, place.key, image, scratch, self._directories, maker))
 
     def _make_room(self, recipe: Recipe) -> None:
         """Have what was used least recently go where the cache is too large, but not what was just made."""
@@ -247,15 +247,16 @@ class Store:
         return tuple(verdict for place in places(self._directories) if (verdict := _verify(place, name)))
 
 
-def _maker(obtained: Obtained | None) -> Callable[[Job], Made]:
+def _maker(obtained: Obtained | None, variant: Variant) -> Callable[[Job], Made]:
     """What makes a template of this source, or of packages where there is none."""
     if obtained is None:
         from osprovider.images.built import build
 
         return build
     from osprovider.images.foreign import take
+    from osprovider.opening import isolation_of_others
 
-    return lambda job: take(job, obtained)
+    return lambda job: take(job, obtained, isolation_of_others(variant.isolation))
 
 
 def _verify(place: Place, name: str | None) -> Verdict | None:

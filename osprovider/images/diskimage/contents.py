@@ -1,6 +1,7 @@
 """What a disk image holds: its partition table, its file systems, and which of them is the root.
 
-The image is anybody's. Its superblocks are read by blkid in the sandbox, its files through the libguestfs appliance.
+The image is anybody's. Its superblocks are read by blkid in the sandbox, its files through the libguestfs appliance,
+unless its owner is trusted.
 Sources: Discoverable Partitions Specification; blkid(8), low-level probing.
 Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), reading the table itself
 (:mod:`osprovider.images.diskimage.table`), where the system has which file system
@@ -18,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from osprovider import linux
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.guest import fstab
-from osprovider.guest.appliance import appliance
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.guest.protocol import Guest
@@ -30,6 +31,7 @@ from osprovider.images.diskimage.mount_points import ESP, MOUNTED, SUBVOLUME, Sy
 from osprovider.images.diskimage.spread import why_not_alone
 from osprovider.images.diskimage.table import read_image_table, strip_table
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.opening import guest_of
 from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine
@@ -76,20 +78,21 @@ class Contents:
 
 
 def examine(
-    raw: Path, name: str, directories: Directories, look: Callable[[HostGuest], _Found]
+    raw: Path, name: str, directories: Directories, isolation: str, look: Callable[[HostGuest], _Found]
 ) -> tuple[Contents, _Found]:
     """Look into a disk image.
 
     Args:
         raw: the image, raw; nobody writes to it meanwhile.
         name: the image definition's name, for messages.
-        directories: for the appliance.
+        directories: where mount points and the appliance lie.
+        isolation: where it is opened: ``host`` or ``appliance``.
         look: called with the guest, all its file systems mounted read-only; what it returns is returned.
 
     Raises:
         ImageError: it is damaged, has no root or more than one, or one that is not supported; says which.
     """
-    table, parts, seen = _find(raw, name, directories, look)
+    table, parts, seen = _find(raw, name, directories, isolation, look)
     root = next(part for part in parts if part.role == "root")
     if root.filesystem is None:
         raise ImageError(f"image {name}: {_called(root)} is the root and has no file system")
@@ -99,20 +102,21 @@ def examine(
             "not find: give it a partition table and a boot loader of its own"
         )
     if not seen:
-        with _opened(raw, parts, directories, f"image {name}") as guest:
+        with _opened(raw, parts, directories, isolation, f"image {name}") as guest:
             seen.append(look(guest))
     return Contents(dataclasses.replace(table, partitions=parts) if table else None, root.filesystem), seen[0]
 
 
 def find_partitions(
-    raw: Path, name: str, directories: Directories
+    raw: Path, name: str, directories: Directories, isolation: str = "appliance"
 ) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:
     """Find a disk's file systems, and where the system that is on one of them has the others.
 
     Args:
         raw: the disk, a file or a block device; nobody writes to it meanwhile.
         name: the image definition's name, for messages.
-        directories: for the appliance.
+        directories: where mount points and the appliance lie.
+        isolation: where it is opened: ``host`` or ``appliance``.
 
     Returns:
         its partition table as it is, None where it has none; and its partitions with their file systems, roles and
@@ -121,7 +125,7 @@ def find_partitions(
     Raises:
         ImageError: as for :func:`examine`.
     """
-    table, parts, _ = _find(raw, name, directories, lambda _: None)
+    table, parts, _ = _find(raw, name, directories, isolation, lambda _: None)
     return table, parts
 
 
@@ -207,7 +211,7 @@ def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool =
 
 
 def _find(
-    raw: Path, name: str, directories: Directories, look: Callable[[HostGuest], _Found]
+    raw: Path, name: str, directories: Directories, isolation: str, look: Callable[[HostGuest], _Found]
 ) -> tuple[ImageTable | None, tuple[ImagePartition, ...], list[_Found]]:
     """What :func:`find_partitions` returns, and what ``look`` saw, unless the guest has to be opened again for that.
 
@@ -217,7 +221,7 @@ def _find(
     systems = []
     for candidate in _candidates(parts):
         guess = placed_in(parts, System(candidate), table)
-        with _opened(raw, guess, directories, f"image {name}: {_called(candidate)}") as guest:
+        with _opened(raw, guess, directories, isolation, f"image {name}: {_called(candidate)}") as guest:
             for system in _systems_in(guest, candidate):
                 placed = placed_in(parts, system, table)
                 systems.append((system, placed, [look(guest)] if placed == guess else []))
@@ -256,12 +260,14 @@ def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:
 
 @contextmanager
 def _opened(
-    raw: Path, partitions: Sequence[ImagePartition], directories: Directories, what: str
+    raw: Path, partitions: Sequence[ImagePartition], directories: Directories, isolation: str, what: str
 ) -> Iterator[HostGuest]:
     """The guest with all its file systems where they belong, to be read."""
     _refuse_spread(raw, partitions, what)
+    if isolation == "host":
+        linux.private_mount_namespace()
     try:
-        with volumes(raw, partitions) as found, appliance(found, directories, read_only=True) as guest:
+        with volumes(raw, partitions) as found, guest_of(found, isolation, directories, read_only=True) as guest:
             yield guest
     except ApplianceError as error:
         raise NodeError(f"{what}: {error}") from error

@@ -72,17 +72,17 @@ class Published:
     parts: dict[int, Part]
     disk_id: str
 
-    def install(self, size_mib: int, name: str = FIRST, *, used: bool = False) -> Installed:
+    def install(self, size_mib: int, name: str = FIRST, *, used: bool = False, isolation: str = "auto") -> Installed:
         """Install an instance from it; on a disk that is ``used``, every byte of which is 0xA5."""
-        disk = self.site.disk(size_mib * MIB, name=f"{name}.raw")
+        disk = self.site.disk(size_mib * MIB, name=f"{name}-{isolation}.raw")
         with disk.open("r+b") as file:  # nothing of what was there shows through
             for place in range(size_mib) if used else (*range(4), *range(size_mib - 4, size_mib)):
                 file.seek(place * MIB)
                 file.write(b"\xa5" * MIB)
         with mounted_by_the_host(self.site.directory) as mounted:
-            outcome = self.create(disk, name)
+            outcome = self.create(disk, name, parameters={"isolation": isolation})
         assert outcome.status == 0, outcome.said
-        assert not mounted
+        assert bool(mounted) is (isolation == "host")
         return Installed(disk, outcome, sfdisk(disk), self.site.directory)
 
     def create(self, disk: Path | None, name: str, **changes: Any) -> Outcome:
@@ -94,10 +94,11 @@ class Published:
         nics = [{"link": "lab0", "ip": "198.51.100.7"}]
         return self.site.environment(disk, name=name, variant="published", nics=nics, **changes)
 
-    def plan(self, disk: Path, name: str = FIRST) -> dict[str, Any]:
+    def plan(self, disk: Path, name: str = FIRST, **changes: Any) -> dict[str, Any]:
         """What ``osprovider plan`` says that ``create`` will do."""
         variables = self.site.directory / "environment"
-        variables.write_text("".join(f"{key}={value}\n" for key, value in self.environment(disk, name).items()))
+        environment = self.environment(disk, name, **changes)
+        variables.write_text("".join(f"{key}={value}\n" for key, value in environment.items()))
         outcome = self.site.command("plan", "--json", "--environment", str(variables))
         assert outcome.status == 0, outcome.said
         plan: dict[str, Any] = json.loads(outcome.said)

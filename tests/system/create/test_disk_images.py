@@ -27,9 +27,13 @@ from tests.system.create.cloud import (
 )
 from tests.system.create.published import FIRST, SECOND, Installed, Published, verify_gpt
 from tests.system.create.site import attached
+from tests.system.create.trees import differences, tree_of
 
 ARGUMENTS = " quiet console=tty0 console=ttyS0,38400n8"
 """What the hook kernel-args adds wherever a kernel is started."""
+
+ISOLATIONS = ("auto", "host")
+"""What others made is opened in the appliance, unless the site trusts them."""
 
 # -- a cloud image with everything ------------------------------------------------------------------------------------
 
@@ -74,15 +78,31 @@ def cloud(publish: Callable[..., Published]) -> Published:
     return publish(Part(14, BIOS_BOOT, 3, content=BOOT_CODE * 100), esp, boot, swap, root)
 
 
+Pair = tuple[Installed, Installed]
+
+
 @pytest.fixture(scope="module")
-def instances(cloud: Published) -> tuple[Installed, Installed]:
-    """Two instances of it, on disks of different sizes."""
-    return cloud.install(512), cloud.install(256, SECOND)
+def pairs(cloud: Published) -> dict[str, Pair]:
+    """Two instances of it, on disks of different sizes; installed in each way, by the same names."""
+    return {
+        isolation: (cloud.install(512, isolation=isolation), cloud.install(256, SECOND, isolation=isolation))
+        for isolation in ISOLATIONS
+    }
 
 
-def test_both_have_the_images_partitions_and_a_sound_table(
-    cloud: Published, instances: tuple[Installed, Installed]
-) -> None:
+@pytest.fixture(params=ISOLATIONS)
+def isolation(request: pytest.FixtureRequest) -> str:
+    """Where it is opened."""
+    return str(request.param)
+
+
+@pytest.fixture
+def instances(pairs: dict[str, Pair], isolation: str) -> Pair:
+    """The two that were installed that way."""
+    return pairs[isolation]
+
+
+def test_both_have_the_images_partitions_and_a_sound_table(cloud: Published, instances: Pair) -> None:
     for each in instances:
         places = {number: part["start"] * 512 for number, part in each.partitions.items()}
         assert places == {14: 1 * MIB, 15: 4 * MIB, 16: 44 * MIB, 3: 76 * MIB, 1: 92 * MIB}
@@ -92,9 +112,7 @@ def test_both_have_the_images_partitions_and_a_sound_table(
         verify_gpt(each.disk)
 
 
-def test_the_root_takes_the_rest_of_the_disk_and_nothing_else_grows(
-    cloud: Published, instances: tuple[Installed, Installed]
-) -> None:
+def test_the_root_takes_the_rest_of_the_disk_and_nothing_else_grows(cloud: Published, instances: Pair) -> None:
     for each, size in zip(instances, (512, 256), strict=True):
         root = each.partitions[1]
         assert (root["start"] + root["size"]) * 512 == (size - 1) * MIB
@@ -103,7 +121,7 @@ def test_the_root_takes_the_rest_of_the_disk_and_nothing_else_grows(
         assert others == {number: part.size_mib for number, part in cloud.parts.items() if number != 1}
 
 
-def test_boot_code_stays(instances: tuple[Installed, Installed]) -> None:
+def test_boot_code_stays(instances: Pair) -> None:
     for each in instances:
         with each.disk.open("rb") as file:
             assert file.read(440) == BOOT_CODE
@@ -111,9 +129,7 @@ def test_boot_code_stays(instances: tuple[Installed, Installed]) -> None:
             assert file.read(3 * MIB) == (BOOT_CODE * 100).ljust(3 * MIB, b"\0")
 
 
-def test_instances_share_no_name_with_each_other_or_the_publisher(
-    cloud: Published, instances: tuple[Installed, Installed]
-) -> None:
+def test_instances_share_no_name_with_each_other_or_the_publisher(cloud: Published, instances: Pair) -> None:
     identities = [each.identity(1, 3, 15, 16) for each in instances]
     assert all(len(names) == 10 for names in identities)  # the disk, five partitions, four file systems
     assert not identities[0] & identities[1]
@@ -121,9 +137,7 @@ def test_instances_share_no_name_with_each_other_or_the_publisher(
         assert not names & cloud.old_names()
 
 
-def test_nothing_on_any_file_system_says_the_publishers_names(
-    cloud: Published, instances: tuple[Installed, Installed]
-) -> None:
+def test_nothing_on_any_file_system_says_the_publishers_names(cloud: Published, instances: Pair) -> None:
     old = {*cloud.old_names(), MACHINE_ID, HOST_KEY.split()[1].lower()}
     for each in instances:
         files = [path for number in (1, 15, 16) for path in each.partition(number).tree.rglob("*") if path.is_file()]
@@ -132,7 +146,7 @@ def test_nothing_on_any_file_system_says_the_publishers_names(
 
 
 def test_files_name_the_new_file_systems_in_the_spellings_that_they_had(
-    instances: tuple[Installed, Installed],
+    instances: Pair,
 ) -> None:
     for each in instances:
         root, swap, esp, boot = (each.partition(number) for number in (1, 3, 15, 16))
@@ -162,7 +176,7 @@ def test_files_name_the_new_file_systems_in_the_spellings_that_they_had(
         assert (root.label, esp.label, boot.label, swap.label) == ("cloudimg-rootfs", "ESP", "BOOT", "pages")
 
 
-def test_systems_are_made_unique_as_those_of_other_images_are(instances: tuple[Installed, Installed]) -> None:
+def test_systems_are_made_unique_as_those_of_other_images_are(instances: Pair) -> None:
     roots = [each.partition(1) for each in instances]
     assert [root.text("/etc/hostname") for root in roots] == [f"{FIRST}\n", f"{SECOND}\n"]
     assert all("198.51.100.7" in root.text("/etc/network/interfaces") for root in roots)
@@ -171,25 +185,36 @@ def test_systems_are_made_unique_as_those_of_other_images_are(instances: tuple[I
         assert one != other
 
 
-def test_nothing_of_what_was_on_the_disk_shows_through(instances: tuple[Installed, Installed]) -> None:
+def test_nothing_of_what_was_on_the_disk_shows_through(instances: Pair) -> None:
     for each in instances:
         content = each.disk.read_bytes()
         assert b"\xa5" * 64 not in content
 
 
-def test_a_second_create_does_not_look_into_the_image_again(instances: tuple[Installed, Installed]) -> None:
-    first, second = (each.outcome.said for each in instances)
+def test_a_second_create_does_not_look_into_the_image_again(pairs: dict[str, Pair]) -> None:
+    (first, second), on_the_host = ([each.outcome.said for each in pairs[isolation]] for isolation in ISOLATIONS)
     assert "look inside" in first
     assert first.count("start the libguestfs appliance:") == 2
     assert second.count("start the libguestfs appliance:") == 1
-    for word in ("verify", "to raw", "look inside", "checksums"):
-        assert word not in second
+    assert all("appliance" not in said for said in on_the_host)
+    for said in (second, *on_the_host):
+        assert not [word for word in ("verify", "to raw", "look inside", "checksums") if word in said]
 
 
-def test_the_plan_shows_what_create_writes(cloud: Published, instances: tuple[Installed, Installed]) -> None:
+def test_the_host_and_the_appliance_leave_the_same_files_and_names(pairs: dict[str, Pair]) -> None:
+    for auto, host in zip(pairs["auto"], pairs["host"], strict=True):
+        assert auto.table["id"] == host.table["id"]
+        assert auto.identity(1, 3, 15, 16) == host.identity(1, 3, 15, 16)
+        for number in (1, 15, 16):
+            one, other = auto.partition(number), host.partition(number)
+            assert one.size_bytes == other.size_bytes
+            assert differences(tree_of(one.tree), tree_of(other.tree)) == {}
+
+
+def test_the_plan_shows_what_create_writes(cloud: Published, instances: Pair, isolation: str) -> None:
     for each, name in zip(instances, (FIRST, SECOND), strict=True):
-        plan = cloud.plan(each.disk, name)
-        assert plan["isolation"] == "appliance"
+        plan = cloud.plan(each.disk, name, parameters={"isolation": isolation})
+        assert plan["isolation"] == {"auto": "appliance"}.get(isolation, isolation)
         assert plan["firmware"] == ["bios", "uefi"]
         table = plan["table"]
         assert table["guid"] == each.table["id"].lower()
@@ -209,7 +234,7 @@ def test_the_plan_shows_what_create_writes(cloud: Published, instances: tuple[In
 
 
 def test_a_disk_smaller_than_the_image_is_refused_with_both_sizes_and_not_touched(
-    cloud: Published, instances: tuple[Installed, Installed]
+    cloud: Published, instances: Pair
 ) -> None:
     disk = cloud.site.disk(156 * MIB, name="small.raw")
     outcome = cloud.create(disk, FIRST)
@@ -218,9 +243,7 @@ def test_a_disk_smaller_than_the_image_is_refused_with_both_sizes_and_not_touche
     assert disk.stat().st_blocks == 0
 
 
-def test_sectors_of_another_size_are_refused_with_both_sizes_and_not_touched(
-    cloud: Published, instances: tuple[Installed, Installed]
-) -> None:
+def test_sectors_of_another_size_are_refused_with_both_sizes_and_not_touched(cloud: Published, instances: Pair) -> None:
     disk = cloud.site.disk(256 * MIB, name="large-sectors.raw")
     with attached(disk, 4096) as device:
         cloud.site.write("variants/published.yaml", "image: published\nlayout: {firmware: [uefi]}\n")
@@ -230,20 +253,10 @@ def test_sectors_of_another_size_are_refused_with_both_sizes_and_not_touched(
     assert disk.stat().st_blocks == 0
 
 
-def test_the_hosts_kernel_shall_not_mount_it_even_if_asked_to(
-    cloud: Published, instances: tuple[Installed, Installed]
-) -> None:
-    disk = cloud.site.disk(256 * MIB, name="host.raw")
-    outcome = cloud.create(disk, FIRST, parameters={"isolation": "host"})
-    assert outcome.status == 2
-    assert "isolation: host is for images that are one ext4, ext3 or ext2" in outcome.last_line
-    assert disk.stat().st_blocks == 0
-
-
 # -- other layouts ----------------------------------------------------------------------------------------------------
 
 
-def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[..., Published]) -> None:
+def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[..., Published], isolation: str) -> None:
     """As Fedora's: BIOS boot, ESP, /boot, and a btrfs with subvolumes; entries of the Boot Loader Specification."""
     esp, boot = Part(2, ESP, 40, "vfat"), Part(3, BOOT, 320, "xfs")
     root = Part(4, ROOT, 128, "btrfs", subvolumes=("root", "home", "var"), label="fedora")
@@ -272,7 +285,7 @@ def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[...,
     }
     esp.files = {"/EFI/fedora/grub.cfg": f"search --fs-uuid --set=dev {boot.uuid}\n"}
     fedora = publish(Part(1, BIOS_BOOT, 1), esp, boot, root)
-    installed = fedora.install(700)
+    installed = fedora.install(700, isolation=isolation)
     verify_gpt(installed.disk)
     root_now, boot_now = installed.partition(4), installed.partition(3)
     assert root_now.size_bytes == installed.partitions[4]["size"] * 512 == 337 * MIB
@@ -288,21 +301,22 @@ def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[...,
     assert (root_now.tree / "var/lib/systemd/random-seed").stat().st_size == 512
     assert not (root_now.tree / "root/var/lib").exists()
     # A rename has to find the subvolume as well.
-    outcome = fedora.site.renamed(installed.disk, FIRST, SECOND, variant="published")
+    parameters = {"isolation": isolation}
+    outcome = fedora.site.renamed(installed.disk, FIRST, SECOND, variant="published", parameters=parameters)
     assert outcome.status == 0, outcome.said
     renamed = replace(installed, scratch=installed.scratch / "renamed", _found={}).partition(4)
     assert renamed.text("/root/etc/hostname") == f"{SECOND}\n"
     assert not (renamed.tree / "etc").exists()
 
 
-def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[..., Published]) -> None:
+def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[..., Published], isolation: str) -> None:
     boot, swap = Part(1, "ea", 16, "ext2"), Part(5, "82", 8, "swap")
     root = Part(6, "83", 32, "ext4")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/grub/grub.cfg": f"root=UUID={root.uuid}\n"}
     fstab = "PARTUUID={0}-06 / ext4 defaults 0 1\n{2} /boot ext2 defaults 0 2\nUUID={1} none swap sw 0 0\n"
     root.files = system(fstab.format("1234abcd", swap.uuid, "/dev/sda1"), kernel=False, boot__empty="")
     old = publish(boot, Part(2, "f", 0), swap, root, label="dos", disk_id="0x1234abcd")
-    installed = old.install(128)
+    installed = old.install(128, isolation=isolation)
     assert {number: part["type"] for number, part in installed.partitions.items()} == {
         1: "ea", 2: "f", 5: "82", 6: "83"
     }  # fmt: skip
@@ -320,7 +334,7 @@ def test_a_logical_root_grows_with_the_extended_partition(publish: Callable[...,
     assert installed.disk.read_bytes()[: 512 + 440] == BOOT_CODE + installed.disk.read_bytes()[440:512] + BOOT_CODE
 
 
-def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[..., Published]) -> None:
+def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[..., Published], isolation: str) -> None:
     boot, root = Part(1, "c, bootable", 40, "vfat", label="FIRMWARE"), Part(3, "83", 32, "ext3")
     boot.files = {"/vmlinuz-6.1.0-9-amd64": "a kernel\n", "/extlinux/a.conf": f"append root=UUID={root.uuid}\n"}
     fstab = "UUID={} / ext3 defaults 0 1\n/dev/disk/by-uuid/{} /boot vfat defaults 0 2\n"
@@ -330,7 +344,7 @@ def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[...
     unknown = old.plan(disk)
     assert unknown["table"] is None
     assert "known once the image is prepared (osprovider image build published)" in unknown["notes"][0]
-    installed = old.install(128)
+    installed = old.install(128, isolation=isolation)
     assert old.plan(disk)["firmware"] == ["bios"]
     places = {number: (part["start"], part["size"]) for number, part in installed.partitions.items()}
     assert places == {1: (2048, 40 * 2048), 3: (41 * 2048, 87 * 2048)}
@@ -343,10 +357,10 @@ def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[...
 
 
 def test_a_file_system_without_a_table_gets_a_table_and_a_boot_loader_of_ours(
-    publish: Callable[..., Published],
+    publish: Callable[..., Published], isolation: str
 ) -> None:
     root = Part(1, "", 320, "xfs", files=system("LABEL=whole / xfs defaults 0 0\n"), label="whole")
-    installed = publish(root, label="none").install(1024)
+    installed = publish(root, label="none").install(1024, isolation=isolation)
     verify_gpt(installed.disk)
     assert [part["type"] for part in installed.table["partitions"]] == [BIOS_BOOT, ESP, ROOT]
     root_now = installed.partition(3)

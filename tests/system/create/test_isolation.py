@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.system.create.site import Site, attached, sfdisk
+from tests.system.create.trees import RANDOM, differences, tree_of
 
 GIB = 1 << 30
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Jq1pPbG0dgDlqC0bS2NLfUe9UQHqkJxWTJq0fO0mB operator@example.org"
-
-# New with every installation, or told the time of it.
-RANDOM = {
-    *(f"etc/ssh/ssh_host_{kind}_key{suffix}" for kind in ("rsa", "ecdsa", "ed25519") for suffix in ("", ".pub")),
-    "var/lib/systemd/random-seed",
-    "etc/osprovider.json",
-}
 
 
 @contextmanager
@@ -36,30 +27,6 @@ def _root(disk: Path, mountpoint: Path) -> Iterator[Path]:
             subprocess.run(["umount", mountpoint], check=True)
 
 
-def _tree(root: Path) -> dict[str, object]:
-    """Everything that a program could see of every file but times, by path."""
-    found: dict[str, object] = {}
-    for directory, names, files in os.walk(root):
-        for name in (*names, *files):
-            path = Path(directory, name)
-            status = path.lstat()
-            content = ""
-            if stat.S_ISLNK(status.st_mode):
-                content = str(path.readlink())
-            elif stat.S_ISREG(status.st_mode):
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-            shown = str(path.relative_to(root))
-            attributes = {key: os.getxattr(path, key, follow_symlinks=False) for key in _attributes(path)}
-            links = status.st_nlink
-            facts = (status.st_mode, status.st_uid, status.st_gid, status.st_rdev, links, attributes)
-            found[shown] = (*facts, "" if shown in RANDOM else content)
-    return found
-
-
-def _attributes(path: Path) -> list[str]:
-    return os.listxattr(path, follow_symlinks=False)
-
-
 def test_the_appliance_and_the_host_leave_the_same_tree(site: Site) -> None:
     users = f"{{root: {{ssh_authorized_keys: ['{KEY}']}}, admin: {{groups: [adm]}}}}"
     site.write("defaults.yaml", f"users: {users}\n")
@@ -69,12 +36,11 @@ def test_the_appliance_and_the_host_leave_the_same_tree(site: Site) -> None:
         outcome = site.created(disk, parameters={"isolation": isolation})
         assert ("libguestfs" in outcome.said) is (isolation == "appliance")
         with _root(disk, site.directory / f"root-{isolation}") as root:
-            trees[isolation] = _tree(root)
+            trees[isolation] = tree_of(root)
     host, appliance = trees["host"], trees["appliance"]
     assert len(host) > 5000
     assert host.keys() >= RANDOM
-    differences = {path: (host.get(path), appliance.get(path)) for path in host.keys() | appliance.keys()}
-    assert {path: both for path, both in differences.items() if both[0] != both[1]} == {}
+    assert differences(host, appliance) == {}
 
 
 def test_a_node_without_an_appliance_refuses_before_the_disk_is_touched(site: Site) -> None:

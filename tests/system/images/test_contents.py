@@ -68,6 +68,12 @@ def disk(scratch: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(params=["host", "appliance"])
+def isolation(request: pytest.FixtureRequest) -> str:
+    """Where it is opened."""
+    return str(request.param)
+
+
 def kernels(guest: Guest) -> list[str]:
     return guest.glob("/boot/vmlinuz-*") + guest.glob("/boot/efi/EFI/*")
 
@@ -86,7 +92,7 @@ def _type(part: ImagePartition) -> str:
 
 
 def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_system(
-    disk: Callable[..., Path], directories: Directories
+    disk: Callable[..., Path], directories: Directories, isolation: str
 ) -> None:
     """Every line names its partition in another way, and some lie."""
     boot, root = Part(5, BOOT, 16, "ext4", label="boot"), Part(4, LINUX, 32, "ext4")
@@ -103,7 +109,7 @@ def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_syste
         kernel=False,
         boot__empty="",
     )
-    contents, found = examine(disk(esp, boot, swap, root), "x", directories, kernels)
+    contents, found = examine(disk(esp, boot, swap, root), "x", directories, isolation, kernels)
     assert found == ["/boot/vmlinuz-6.1.0-9-amd64", "/boot/efi/EFI/debian"]
     assert places(contents) == {
         2: ("esp", "vfat", "/boot/efi"),
@@ -115,18 +121,18 @@ def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_syste
 
 
 def test_an_fstab_that_cannot_be_read_keeps_no_image_from_being_used(
-    disk: Callable[..., Path], directories: Directories
+    disk: Callable[..., Path], directories: Directories, isolation: str
 ) -> None:
     """What boots is found by the types of partitions."""
     esp, root = Part(1, ESP, 40, "vfat"), Part(2, LINUX, 32, "ext4", label="root")
     root.files = {**system(""), "/etc/fstab/empty": "", "/efi/.empty": ""}
     del root.files["/etc/fstab"]
-    contents, _ = examine(disk(esp, root), "x", directories, kernels)
+    contents, _ = examine(disk(esp, root), "x", directories, isolation, kernels)
     assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "ext4", "/")}
 
 
 def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
-    disk: Callable[..., Path], scratch: Path, directories: Directories
+    disk: Callable[..., Path], scratch: Path, directories: Directories, isolation: str
 ) -> None:
     """As openSUSE has it; the EFI system partition is where there is a directory for it."""
     esp, root = Part(1, ESP, 40, "vfat"), Part(2, ROOT, 128, "btrfs", subvolumes=("@", "@/root", "@/snap"))
@@ -142,7 +148,11 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     image = disk(esp, root)
     place = f"loop,offset={41 * MIB},sizelimit={128 * MIB}"
     install_filesystem(image, "btrfs subvolume set-default root/@/snap", place)
-    contents, found = examine(image, "x", directories, lambda guest: guest.glob("/root/.*") + guest.glob("/efi/EFI/*"))
+
+    def look(guest: Guest) -> list[str]:
+        return guest.glob("/root/.*") + guest.glob("/efi/EFI/*")
+
+    contents, found = examine(image, "x", directories, isolation, look)
     assert found == ["/root/.profile", "/efi/EFI/opensuse"]
     assert contents.filesystem.subvolumes[:3] == (("/", ""), ("/root", "@/root"), ("/x0", "@/x0"))
     assert len(contents.filesystem.subvolumes) == 32
@@ -155,7 +165,7 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
 def refusal(image: Path, directories: Directories) -> str:
     """What is said of an image that is refused, in one line."""
     with pytest.raises(ImageError) as caught:
-        examine(image, "x", directories, kernels)
+        examine(image, "x", directories, "appliance", kernels)
     (line,) = str(caught.value).splitlines()
     return line
 

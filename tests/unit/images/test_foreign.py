@@ -54,7 +54,7 @@ def room_for(image: Image, directory: Path, free_bytes: int, monkeypatch: pytest
 
     monkeypatch.setattr(foreign, "make_tree", make)
     with obtained_for(image, directory, free_bytes) as (job, obtained), pytest.raises(EnoughError):
-        foreign.take(job, obtained)
+        foreign.take(job, obtained, "appliance")
     (size_bytes,) = made
     return size_bytes
 
@@ -94,7 +94,7 @@ def test_a_disk_is_no_part_of_a_pair(disk: str, tmp_path: Path) -> None:
         obtained_for(image, tmp_path, GIB) as (job, obtained),
         pytest.raises(ImageError, match=rf"/image-{disk}\.dump: is qcow2, and both of a pair have to be dumps"),
     ):
-        foreign.take(job, obtained)
+        foreign.take(job, obtained, "appliance")
 
 
 @pytest.mark.parametrize(("error", "expected"), [(ApplianceError, NodeError), (GuestError, ImageError)])
@@ -123,11 +123,11 @@ def test_a_disk_that_this_node_cannot_look_into_may_be_good(
         raise error("it does not start")
 
     monkeypatch.setattr(contents, "volumes", lambda *_: nullcontext([]))
-    monkeypatch.setattr(contents, "appliance", fail)
+    monkeypatch.setattr(contents, "guest_of", fail)
     with (
         obtained_for(Image(source=__file__), tmp_path, 1 << 30) as (job, _),
         pytest.raises(ImageError, match=r"^image web: it does not start$") as caught,
-        contents._opened(Path(__file__), [], job.directories, "image web"),
+        contents._opened(Path(__file__), [], job.directories, "appliance", "image web"),
     ):
         pass
     assert type(caught.value) is expected

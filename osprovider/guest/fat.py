@@ -1,0 +1,109 @@
+"""A FAT's files on this machine, which the kernel does not mount: mtools takes them out, and puts back what changed.
+
+Not every kernel knows vfat, and an EFI system partition that somebody else made is read by a program in the sandbox as
+well. What changes in one are a few small files.
+As the kernel has it, a FAT keeps no owners, modes or links; whoever gives a file some there is not told.
+Sources: mtools(1), mcopy(1).
+Not for: making one (:mod:`osprovider.disk.esp`), or what the appliance mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from osprovider.errors import GuestError, ToolError
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+__all__ = ["MOST_BYTES", "PROGRAMS", "unpacked"]
+
+MOST_BYTES = 128 << 20
+"""How much memory the files of one may take."""
+
+PROGRAMS = ("mcopy", "mdeltree", "mmd")
+"""What it takes, of the package mtools."""
+
+_ENVIRONMENT = {"TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+_MEMORY = 256 << 20
+_SECONDS = 60
+_NEARLY_FULL = 64 << 10
+_TREE = "/tree"
+_SPECIAL = frozenset("*?[]\\:")  # what mtools would not take for a part of a name
+
+_State = tuple[int, int, int]
+
+
+@contextmanager
+def unpacked(device: Path, tree: Path, *, read_only: bool = False) -> Iterator[None]:
+    """Have a FAT's files in a directory as long as the body runs; what it changed is put back.
+
+    Args:
+        device: the block device that it fills, which is not mounted.
+        tree: an empty directory, on a file system of :data:`MOST_BYTES`.
+        read_only: nothing is put back.
+
+    Raises:
+        GuestError: it is damaged, its files are more than that, or they cannot be put back.
+    """
+    try:
+        _mtools(device, tree, "mcopy", "-s", "-n", "-m", "::/", _TREE)
+    except GuestError as error:
+        free = os.statvfs(tree)
+        if free.f_bavail * free.f_frsize < _NEARLY_FULL:
+            most = f"{MOST_BYTES >> 20} MiB"
+            raise GuestError(f"{device}: its vfat has more than {most} of files: set isolation to auto") from error
+        raise
+    before = _states(tree)
+    yield
+    if not read_only:
+        _put_back(device, tree, before)
+
+
+def _states(tree: Path) -> dict[str, _State | None]:
+    """What tells files from what becomes of them, by their paths; of a directory, None."""
+    found: dict[str, _State | None] = {}
+    for directory, names, files in os.walk(tree):
+        for name in (*names, *files):
+            path = Path(directory, name)
+            status = path.lstat()
+            inside = str(path.relative_to(tree))
+            if stat.S_ISDIR(status.st_mode):
+                found[inside] = None
+            elif stat.S_ISREG(status.st_mode):
+                found[inside] = (status.st_ino, status.st_size, status.st_mtime_ns)
+            else:
+                raise GuestError(f"{inside} cannot be put into the EFI system partition: FAT has files and directories")
+    return found
+
+
+def _put_back(device: Path, tree: Path, before: Mapping[str, _State | None]) -> None:
+    """Have a FAT's files be those of the tree again."""
+    after = _states(tree)
+    known = {path.casefold() for path in before}
+    gone = [path for path, state in before.items() if path not in after or (after[path] is None) != (state is None)]
+    tops = [path for path in gone if not any(str(parent) in gone for parent in Path(path).parents)]
+    made = [path for path, state in after.items() if state is None and path.casefold() not in known]
+    written = [path for path, state in after.items() if state is not None and state != before.get(path)]
+    for path in (*tops, *made, *written):
+        if _SPECIAL & set(path):
+            raise GuestError(f"{path} cannot be put into the EFI system partition: choose a name of plain letters")
+    if tops:
+        _mtools(device, tree, "mdeltree", *(f"::/{path}" for path in tops))
+    if made:
+        _mtools(device, tree, "mmd", *(f"::/{path}" for path in made))
+    for path in written:
+        _mtools(device, tree, "mcopy", "-o", f"{_TREE}/{path}", f"::/{path}")
+
+
+def _mtools(device: Path, tree: Path, program: str, *words: str) -> None:
+    """Run one of mtools' programs on a FAT, with the tree at hand."""
+    argv: list[str | Path] = [program, "-i", device, *words]
+    boxed = confine(argv, write={tree: _TREE}, devices=[device], memory_bytes=_MEMORY, cpu_seconds=_SECONDS)
+    try:
+        run(boxed, env=_ENVIRONMENT)
+    except ToolError as error:
+        raise GuestError(f"{device}: its vfat cannot be used: {program}: {error.last_line}") from error
