@@ -83,8 +83,8 @@ def _states(tree: Path) -> dict[str, _State | None]:
 def _put_back(device: Path, tree: Path, before: Mapping[str, _State | None]) -> None:
     """Have a FAT's files be those of the tree again."""
     after = _states(tree)
-    known = {path.casefold() for path in before}
-    gone = [path for path, state in before.items() if path not in after or (after[path] is None) != (state is None)]
+    gone = {path for path, state in before.items() if path not in after or (after[path] is None) != (state is None)}
+    known = {path.casefold() for path in before.keys() - gone}  # a FAT has one name in any case
     tops = [path for path in gone if not any(str(parent) in gone for parent in Path(path).parents)]
     made = [path for path, state in after.items() if state is None and path.casefold() not in known]
     written = [path for path, state in after.items() if state is not None and state != before.get(path)]
@@ -95,15 +95,15 @@ def _put_back(device: Path, tree: Path, before: Mapping[str, _State | None]) -> 
         _mtools(device, tree, "mdeltree", *(f"::/{path}" for path in tops))
     if made:
         _mtools(device, tree, "mmd", *(f"::/{path}" for path in made))
-    for path in written:
-        _mtools(device, tree, "mcopy", "-o", f"{_TREE}/{path}", f"::/{path}")
+    for path in written:  # its owner is perhaps not the one that mcopy has there
+        _mtools(device, tree, "mcopy", "-o", "-", f"::/{path}", stdin=(tree / path).read_bytes())
 
 
-def _mtools(device: Path, tree: Path, program: str, *words: str) -> None:
+def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | None = None) -> None:
     """Run one of mtools' programs on a FAT, with the tree at hand."""
     argv: list[str | Path] = [program, "-i", device, *words]
     boxed = confine(argv, write={tree: _TREE}, devices=[device], memory_bytes=_MEMORY, cpu_seconds=_SECONDS)
     try:
-        run(boxed, env=_ENVIRONMENT)
+        run(boxed, env=_ENVIRONMENT, stdin=stdin)
     except ToolError as error:
         raise GuestError(f"{device}: its vfat cannot be used: {program}: {error.last_line}") from error

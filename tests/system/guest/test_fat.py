@@ -1,0 +1,199 @@
+"""A FAT's files on this machine: what changes in them is put back, and nothing that a FAT cannot hold."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from osprovider.disk.loop import loop_device
+from osprovider.errors import GuestError
+from osprovider.guest import fat
+from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import Volume, mounted, mounted_together
+from tests.support.sparse import sparse_file
+from tests.system.guest.backends import make_image
+from tests.system.guest.namespace import in_namespace
+
+MIB = 1 << 20
+ESP = "/boot/efi"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A FAT32 with files that are as they are on EFI system partitions."""
+    path, tree = tmp_path / "esp", tmp_path / "tree"
+    sparse_file(path, 40 * MIB)
+    subprocess.run(["mkfs.vfat", "-F", "32", "-n", "ESP", path], check=True, capture_output=True)
+    for name, text in {
+        "EFI/BOOT/BOOTX64.EFI": "a loader\n",
+        "EFI/debian/grub.cfg": "search.fs_uuid old root\n",
+        "EFI/debian/old/list": "x\n",
+        "EFI/Grüße, lange Namen.txt": "ü\n",
+        "loader/random-seed": "seed",
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    subprocess.run(["mcopy", "-s", "-i", path, *tree.iterdir(), "::/"], check=True)
+    return path
+
+
+@pytest.fixture
+def use(image: Path, tmp_path: Path) -> Callable[..., object]:
+    """Have a body use a guest that has the FAT at /boot/efi."""
+    root = make_image(tmp_path / "root", size_mib=16)
+
+    def lay() -> None:
+        with loop_device(root) as device, mounted(device, "ext4", tmp_path / "run") as guest:
+            guest.mkdir(ESP)
+
+    in_namespace(lay)
+
+    @contextmanager
+    def opened(*, read_only: bool) -> Iterator[HostGuest]:
+        with (
+            loop_device(root) as device,
+            loop_device(image, read_only=read_only) as esp,
+            mounted_together(
+                [Volume(device, "ext4"), Volume(esp, "vfat", ESP)], tmp_path / "run", read_only=read_only
+            ) as guest,
+        ):
+            yield guest
+
+    def using(body: Callable[[HostGuest], object], *, read_only: bool = False) -> object:
+        def inside() -> object:
+            with opened(read_only=read_only) as guest:
+                return body(guest)
+
+        return in_namespace(inside)
+
+    return using
+
+
+def listed(image: Path) -> dict[str, str]:
+    """The files of a FAT, as mtools has them now, after fsck.vfat(8) has found it sound."""
+    subprocess.run(["fsck.vfat", "-n", image], check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as name:
+        subprocess.run(["mcopy", "-s", "-n", "-i", image, "::/", name], check=True, capture_output=True)
+        return {str(path.relative_to(name)): path.read_text() for path in Path(name).rglob("*") if path.is_file()}
+
+
+def test_what_changes_is_put_back_and_all_else_stays_as_it_is(image: Path, use: Callable[..., object]) -> None:
+    def change(guest: HostGuest) -> None:
+        guest.write(f"{ESP}/EFI/debian/grub.cfg", "search.fs_uuid new root\n")
+        guest.write(f"{ESP}/EFI/fedora/deep/grub.cfg", "made\n", mode=0o600, owner=(1, 2))
+        guest.write(f"{ESP}/EFI/Größe neu.txt", "neu\n")
+        guest.remove(f"{ESP}/loader/random-seed")
+        guest.remove(f"{ESP}/EFI/debian/old")
+        guest.mkdir(f"{ESP}/efi/empty")
+
+    before = listed(image)
+    use(change)
+    after = listed(image)
+    assert after == {
+        "EFI/BOOT/BOOTX64.EFI": "a loader\n",
+        "EFI/debian/grub.cfg": "search.fs_uuid new root\n",
+        "EFI/fedora/deep/grub.cfg": "made\n",
+        "EFI/Grüße, lange Namen.txt": before["EFI/Grüße, lange Namen.txt"],
+        "EFI/Größe neu.txt": "neu\n",
+    }
+    directories = subprocess.run(["mdir", "-b", "-i", image, "::/EFI"], check=True, capture_output=True, text=True)
+    assert "::/EFI/empty/" in directories.stdout
+
+
+def test_a_file_and_a_directory_change_places(image: Path, use: Callable[..., object]) -> None:
+    def change(guest: HostGuest) -> None:
+        guest.remove(f"{ESP}/EFI/debian")
+        guest.write(f"{ESP}/EFI/debian", "a file\n")
+        guest.remove(f"{ESP}/loader/random-seed")
+        guest.write(f"{ESP}/loader/random-seed/new", "x\n")
+
+    use(change)
+    after = listed(image)
+    assert after["EFI/debian"] == "a file\n"
+    assert after["loader/random-seed/new"] == "x\n"
+
+
+def test_what_only_reads_changes_nothing(image: Path, use: Callable[..., object]) -> None:
+    before = image.read_bytes()
+
+    def look(guest: HostGuest) -> str:
+        with pytest.raises(GuestError, match="read-only"):
+            guest.write(f"{ESP}/EFI/x", "x")
+        return guest.read_text(f"{ESP}/EFI/debian/grub.cfg")
+
+    assert use(look, read_only=True) == "search.fs_uuid old root\n"
+    assert image.read_bytes() == before
+
+
+def test_an_empty_one_and_what_fails_leave_it_as_it_was(image: Path, use: Callable[..., object]) -> None:
+    before = image.read_bytes()
+
+    def fail(guest: HostGuest) -> None:
+        guest.write(f"{ESP}/EFI/debian/grub.cfg", "half")
+        raise GuestError("a hook failed")
+
+    with pytest.raises(GuestError, match="a hook failed"):
+        use(fail)
+    assert image.read_bytes() == before
+    subprocess.run(["mkfs.vfat", "-F", "32", image], check=True, capture_output=True)
+    assert use(lambda guest: guest.glob(f"{ESP}/*")) == []
+    assert listed(image) == {}
+
+
+@pytest.mark.parametrize("name", ["EFI/[x]", "EFI/a:b", "x*/y"])
+def test_names_that_mtools_would_misread_are_refused(use: Callable[..., object], name: str) -> None:
+    with pytest.raises(GuestError, match="cannot be put into the EFI system partition: choose a name of plain letters"):
+        use(lambda guest: guest.write(f"{ESP}/{name}", "x"))
+
+
+def test_a_link_is_refused(image: Path, use: Callable[..., object]) -> None:
+    before = listed(image)
+    with pytest.raises(GuestError, match=r"^EFI/link cannot be put .*: FAT has files and directories$"):
+        use(lambda guest: guest.symlink("debian", f"{ESP}/EFI/link"))
+    assert listed(image) == before
+
+
+def test_more_files_than_memory_are_refused(tmp_path: Path, image: Path, use: Callable[..., object]) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(fat.MOST_BYTES + MIB))
+    sparse_file(image, fat.MOST_BYTES + 8 * MIB)
+    subprocess.run(["mkfs.vfat", "-F", "32", image], check=True, capture_output=True)
+    subprocess.run(["mcopy", "-i", image, large, "::/"], check=True)
+    with pytest.raises(GuestError, match="its vfat has more than 128 MiB of files: set isolation to auto"):
+        use(lambda guest: guest.glob("/*"))
+
+
+def test_a_damaged_one_is_named(image: Path, use: Callable[..., object]) -> None:
+    with image.open("r+b") as file:
+        file.seek(11)
+        file.write(b"\xff\xff")  # the size of its sectors
+    with pytest.raises(GuestError, match=r"/dev/loop\d+: its vfat cannot be used: mcopy: "):
+        use(lambda guest: guest.glob("/*"))
+
+
+def test_a_circle_of_directories_ends(image: Path, use: Callable[..., object]) -> None:
+    """A directory whose first cluster is its parent's."""
+    content = bytearray(image.read_bytes())
+    place = content.index(b"DEBIAN     ")
+    parent = content.index(b"EFI        ")
+    content[place + 20 : place + 22], content[place + 26 : place + 28] = (
+        content[parent + 20 : parent + 22],
+        content[parent + 26 : parent + 28],
+    )
+    image.write_bytes(content)
+    with pytest.raises(GuestError, match="its vfat"):
+        use(lambda guest: guest.glob("/*"))
+
+
+def test_the_kernel_mounts_none(use: Callable[..., object]) -> None:
+    def look(guest: HostGuest) -> str:
+        assert guest.mountpoint is not None
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        return next(line.split()[2] for line in mounts if line.split()[1] == f"{guest.mountpoint}{ESP}")
+
+    assert use(look) == "tmpfs"
