@@ -169,7 +169,9 @@ def _facts(path: Path, fd: int) -> DiskFacts:
     else:
         facts = DiskFacts(status.st_size // 512 * 512)
     if facts.size_bytes == 0:
-        raise DeviceError(f"{path}: has a size of zero: create the disk first, or activate it")
+        raise DeviceError(
+            f"{path}: has {status.st_size} bytes, less than a sector: create the disk first, or activate it"
+        )
     return facts
 
 

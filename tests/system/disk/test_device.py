@@ -97,7 +97,8 @@ def test_a_link_leads_to_its_disk(disk: Path, scratch: Path, run_dir: Path) -> N
         (os.mkfifo, "neither a block device nor a plain file"),
         (lambda path: path.symlink_to("/dev/null"), "neither a block device nor a plain file"),
         (lambda path: path.symlink_to("nowhere"), "does not exist"),
-        (lambda path: path.touch(), "has a size of zero"),
+        (lambda path: path.touch(), "has 0 bytes, less than a sector: create the disk first, or activate it"),
+        (lambda path: path.write_bytes(bytes(511)), "has 511 bytes, less than a sector: "),
     ],
 )
 def test_what_is_no_disk_is_refused(make: object, message: str, scratch: Path, run_dir: Path) -> None:
