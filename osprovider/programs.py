@@ -47,4 +47,4 @@ def require(*programs: str, what: str) -> None:
     for program in programs:
         if not is_installed(program):
             package = _PACKAGES.get(program, program)
-            raise NodeError(f"{what}: {program}, which it takes to read this, is missing; apt install {package}")
+            raise NodeError(f"{what}: {program}, which this needs, is missing; apt install {package}")

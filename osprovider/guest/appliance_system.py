@@ -75,7 +75,7 @@ def make_system(path: str, place: Path) -> None:
     """
     found = [each for each in (Path(directory, "supermin.d") for directory in path.split(":")) if each.is_dir()]
     if not found:
-        raise RuntimeError(f"libguestfs has no supermin.d in {path}: reinstall the package libguestfs0")
+        raise RuntimeError(f"libguestfs has no supermin.d in {path}: reinstall libguestfs0 (Debian 13: libguestfs0t64)")
     theirs, ours = found[0], place / "supermin.d"
     ours.mkdir()
     for file in theirs.iterdir():

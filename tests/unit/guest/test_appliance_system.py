@@ -63,5 +63,7 @@ def test_it_is_as_old_as_what_it_is_made_of_so_that_it_is_built_once(theirs: Pat
 
 
 def test_a_libguestfs_without_its_parts_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"has no supermin\.d in /.*: reinstall the package libguestfs0"):
+    with pytest.raises(
+        RuntimeError, match=r"has no supermin\.d in /.*: reinstall libguestfs0 \(Debian 13: libguestfs0t64\)"
+    ):
         make_system(str(tmp_path), tmp_path / "place")

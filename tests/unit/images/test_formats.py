@@ -290,7 +290,7 @@ def test_a_program_that_is_missing_is_named_with_its_package(
     monkeypatch.setattr(run, "BASE_ENVIRONMENT", {**run.BASE_ENVIRONMENT, "PATH": str(programs)})
     with pytest.raises(ImageError) as caught:
         detect(image)
-    assert f"{program}, which it takes to read this, is missing; apt install {package}" in str(caught.value)
+    assert f"{program}, which this needs, is missing; apt install {package}" in str(caught.value)
     (programs / "bwrap").unlink()
     with pytest.raises(ImageError, match=r"bwrap, .* is missing; apt install bubblewrap"):
         detect(image)

@@ -134,7 +134,7 @@ def test_a_missing_qemu_img_is_named(originals: Images, tmp_path: Path, monkeypa
     (programs / "bwrap").symlink_to("/usr/bin/bwrap")
     monkeypatch.setattr(run, "BASE_ENVIRONMENT", {**run.BASE_ENVIRONMENT, "PATH": str(programs)})
     image = compress(originals("qcow2"), tmp_path / "image", "none")
-    assert "qemu-img, which it takes to read this, is missing; apt install qemu-utils" in refused(image, tmp_path)
+    assert "qemu-img, which this needs, is missing; apt install qemu-utils" in refused(image, tmp_path)
 
 
 _LARGE = 20 << 30
