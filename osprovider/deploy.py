@@ -22,7 +22,7 @@ from osprovider.config.load import Settings, load
 from osprovider.config.model import Image
 from osprovider.config.parameters import OS_IMAGE
 from osprovider.customize.context import Context
-from osprovider.customize.hooks import Hook, arrange, discover
+from osprovider.customize.hooks import Hook, refuse_programs, select
 from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
@@ -74,6 +74,7 @@ class _Order:
             from osprovider.guest.appliance import require_appliance  # dear to import
 
             require_appliance()
+            refuse_programs(self.hooks)
         elif plan.table is not None and manifest is not None and not manifest.built_here:
             kinds = (part.filesystem for part in plan.table.partitions if part.filesystem)
             changing.require(kinds, f"image {self.image_name} (isolation: host)")
@@ -116,7 +117,7 @@ def create(request: Request, directories: Directories, *, preserve_on_error: boo
     name, began = request.require_instance().name, time.monotonic()
     with reporter.step(f"plan {name}"):
         settings = load(directories, request.variant, instance=name, parameters=request.parameters)
-        hooks = arrange(discover(directories), settings.variant.hooks, "create")
+        hooks = select(directories, settings.variant.hooks, "create")
         asked = make_plan(request, settings, [hook.name for hook in hooks], None)
     if settings.image is None or settings.image_name is None:
         whose = "os-image" if OS_IMAGE in request.parameters else f"variant {settings.variant_name} (image: none)"

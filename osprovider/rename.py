@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from osprovider import linux
 from osprovider.config.load import load
 from osprovider.customize.context import Context, ContextDisk, ContextPartition
-from osprovider.customize.hooks import arrange, discover
+from osprovider.customize.hooks import refuse_programs, select
 from osprovider.customize.runner import HookRunner
 from osprovider.disk import filesystem
 from osprovider.disk.device import Device, claim
@@ -52,9 +52,11 @@ def rename(request: Request, directories: Directories) -> None:
     if settings.leave_disk_alone:
         reporter.info(f"{plan.instance}: the disks are left alone, as variant {settings.variant_name} says")
         return
-    hooks = arrange(discover(directories), settings.variant.hooks, "rename")
+    hooks = select(directories, settings.variant.hooks, "rename")
     linux.private_mount_namespace()
     isolation = isolation_of_others(settings.variant.isolation)
+    if isolation == "appliance":
+        refuse_programs(hooks)
     with claim(disk_0_path(request), directories.run) as device:
         system = _find(device, directories, isolation)
         root = system.root

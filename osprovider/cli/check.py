@@ -12,7 +12,7 @@ from osprovider.config.load import check_all, load, variant_names
 from osprovider.config.model import Cache, Hooks, Image, InstanceFile, Subnet, Variant
 from osprovider.config.schema import json_schema
 from osprovider.customize import templates
-from osprovider.customize.hooks import arrange, discover, syntax_problems
+from osprovider.customize.hooks import arrange, discover, mistakes
 from osprovider.errors import ConfigurationError, Problem
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -50,7 +50,7 @@ def _hook_problems(directories: Directories) -> set[Problem]:
         hooks = discover(directories)
     except ConfigurationError as error:
         return {*error.problems}
-    problems.update(syntax_problems(hook for hook in hooks.values() if not hook.shipped))
+    problems.update(mistakes(hooks.values()))
     orders = [Hooks()]
     for name in variant_names(directories):
         with suppress(ConfigurationError):  # check_all has said it

@@ -14,7 +14,7 @@ from osprovider.cli.planned import describe
 from osprovider.config.load import load, variant_names
 from osprovider.config.parameters import PARAMETERS
 from osprovider.config.wording import enumerate_words, quote
-from osprovider.customize.hooks import arrange, discover
+from osprovider.customize.hooks import select
 from osprovider.disk.device import probe
 from osprovider.disk.userspace import size_of
 from osprovider.errors import DeviceError, UsageError
@@ -128,7 +128,7 @@ def plan_of(request: Request, directories: Directories) -> Plan:
     """The plan of a request, with what the store knows of its image; reads, never writes."""
     name = request.instance.name if request.instance else None
     settings = load(directories, request.variant, instance=name, parameters=request.parameters)
-    hooks = [hook.name for hook in arrange(discover(directories), settings.variant.hooks, "create")]
+    hooks = [hook.name for hook in select(directories, settings.variant.hooks, "create")]
     if settings.image is None or settings.image_name is None:
         return make_plan(request, settings, [], None)
     disk = disk_0(request)

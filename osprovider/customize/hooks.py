@@ -9,24 +9,28 @@ Not for: running them (:mod:`osprovider.customize.runner`).
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from osprovider.config import model
 from osprovider.config.files import HOOK_NAME
-from osprovider.errors import ConfigurationError, Problem, reason_of
+from osprovider.errors import ConfigurationError, HookError, Problem, reason_of
 from osprovider.paths import Directories
+from osprovider.run import BASE_ENVIRONMENT
 
-__all__ = ["Hook", "arrange", "discover", "syntax_problems"]
+__all__ = ["Hook", "arrange", "discover", "mistakes", "refuse_programs", "select"]
 
 _HEADER = re.compile(r"#\s*(after|before|events):\s*(.*)")
 _HEADER_LINES = 30
 _RUN = re.compile(rb"^def run\(", re.MULTILINE)
+_FUNCTIONS = {"run": ("guest", "context"), "prepare": ("context",)}
 _EVENTS = frozenset({"create", "rename"})
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -180,17 +184,92 @@ def _visit(
     ordered[name] = chosen[name]
 
 
-def syntax_problems(hooks: Iterable[Hook]) -> list[Problem]:
-    """What of hooks in Python is none; nothing of them is run."""
-    problems = []
+def select(directories: Directories, settings: model.Hooks, event: str) -> tuple[Hook, ...]:
+    """The hooks that run at ``event``, in their order.
+
+    Args:
+        directories: where hooks lie.
+        settings: as for :func:`arrange`.
+        event: likewise.
+
+    Raises:
+        ConfigurationError: as for :func:`discover` and :func:`arrange`; or one of them cannot run.
+    """
+    chosen = arrange(discover(directories), settings, event)
+    if problems := mistakes(chosen):
+        raise ConfigurationError(problems)
+    return chosen
+
+
+def refuse_programs(hooks: Iterable[Hook]) -> None:
+    """Refuse to run programs where the guest is not mounted on the host, but in the appliance.
+
+    Raises:
+        HookError: one of the hooks is a program.
+    """
     for hook in hooks:
-        if hook.kind != "python":
+        if hook.kind == "executable":
+            raise HookError(
+                f"hook {hook.path} is a program, which would change the guest below TARGET, but this guest is not"
+                " mounted on the host: write it in Python with run(guest, context), or disable it"
+            )
+
+
+def mistakes(hooks: Iterable[Hook]) -> list[Problem]:
+    """What keeps hooks of the site's from running, as far as that can be seen without running anything of them."""
+    problems: list[Problem] = []
+    for hook in hooks:
+        if hook.shipped:
             continue
         try:
-            compile(hook.path.read_bytes(), hook.path, "exec", dont_inherit=True)
-        except SyntaxError as error:
-            complaint = f"is not Python: {error.msg}"
-            problems.append(Problem(str(hook.path), error.lineno or 0, error.offset or 0, complaint))
-        except (OSError, ValueError) as error:
-            problems.append(Problem.of_file(hook.path, f"is not Python: {error}"))
+            content = hook.path.read_bytes()
+            if hook.kind == "python":
+                problems += _mistakes_in_python(hook.path, content)
+            else:
+                problems += _mistakes_in_program(hook.path, content)
+        except OSError as error:
+            problems.append(Problem.of_file(hook.path, f"cannot be read: {reason_of(error)}"))
     return problems
+
+
+def _mistakes_in_python(path: Path, content: bytes) -> Iterator[Problem]:
+    try:
+        tree = ast.parse(content, path)
+        compile(tree, path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        yield Problem(str(path), error.lineno or 0, error.offset or 0, f"is not Python: {error.msg}")
+        return
+    except ValueError as error:
+        yield Problem.of_file(path, f"is not Python: {error}")
+        return
+    functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef)}
+    if "run" not in functions:
+        yield Problem.of_file(path, "does not define run(guest, context) at the outermost level")
+    for name, wanted in _FUNCTIONS.items():
+        if name in functions and not _takes(functions[name], len(wanted)):
+            complaint = f"{name} takes other arguments than ({', '.join(wanted)})"
+            yield Problem(str(path), functions[name].lineno, 1, complaint)
+
+
+def _takes(function: ast.FunctionDef, count: int) -> bool:
+    """Can it be called with that many positional arguments; what is decorated can be anything."""
+    given = function.args
+    most = len(given.posonlyargs) + len(given.args)
+    fits = most - len(given.defaults) <= count and (count <= most or given.vararg is not None)
+    return bool(function.decorator_list) or (fits and None not in given.kw_defaults)
+
+
+def _mistakes_in_program(path: Path, content: bytes) -> Iterator[Problem]:
+    """By its first line: what the kernel calls with it (execve(2), "Interpreter scripts")."""
+    line = os.fsdecode(content.partition(b"\n")[0])
+    interpreter, *words = re.split("[ \t]+", line.removeprefix("#!").strip(" \t"))
+    if content.startswith(b"\x7fELF"):
+        return
+    if not line.startswith("#!") or not interpreter:
+        complaint = "names no interpreter: begin with #!/bin/sh or the like, or define run(guest, context)"
+        yield Problem(str(path), 1, 1, complaint)
+        return
+    if Path(interpreter).name == "env" and words and not words[0].startswith("-"):
+        interpreter = words[0]
+    if shutil.which(interpreter, path=BASE_ENVIRONMENT["PATH"]) is None:
+        yield Problem(str(path), 1, 3, f"{interpreter!r} is not there: install it, or correct the line")

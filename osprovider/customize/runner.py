@@ -85,17 +85,13 @@ class HookRunner:
         Args:
             guest: what they change.
             root_device: the block device that holds the guest's root, on the host.
-            target: where the guest's root is mounted on the host; None in the appliance, where executables cannot run.
+            target: where the guest's root is mounted on the host; None in the appliance, where no
+                executables are among them.
             boot_device: the block device that holds the guest's ``/boot``, on the host; None where the root does.
 
         Raises:
-            HookError: one failed, or cannot run here at all; in this case before any of them ran.
+            HookError: one failed.
         """
-        if target is None and (stuck := [hook for hook in self._hooks if hook.kind == "executable"]):
-            raise HookError(
-                f"hook {stuck[0].path} is a program, which would change the guest below TARGET, but this guest is not"
-                " mounted on the host: write it in Python with run(guest, context), or disable it"
-            )
         for hook in self._hooks:
             with _blaming(hook), reporter.step(f"hook {hook.name}"):
                 if target is None or hook.kind == "python":

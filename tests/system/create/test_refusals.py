@@ -230,6 +230,39 @@ def test_a_full_cache_directory(site: Site, tmp_path: Path) -> None:
     assert _untouched(disk)
 
 
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("def run(guest):\n    pass\n", "run takes other arguments than (guest, context)"),
+        ("import nothing_of_this_name\ndef run(guest, context):\n    pass\n", "No module named 'nothing_of_this_name'"),
+        ("#!/bin/shh\n", "'/bin/shh' is not there"),
+    ],
+)
+def test_a_hook_that_cannot_run_is_refused_before_the_disk_is_written(site: Site, content: str, cause: str) -> None:
+    disk = site.disk(3 * GIB)
+    site.write("hooks/wrong", content)
+    (site.config / "hooks" / "wrong").chmod(0o755)
+    outcome = site.create(disk)
+    assert outcome.status in {1, 2}
+    assert str(site.config / "hooks" / "wrong") in outcome.last_line
+    assert cause in outcome.last_line
+    assert _untouched(disk)
+
+
+@pytest.mark.parametrize("script", ["create", "rename"])
+def test_a_program_is_no_hook_for_the_appliance(site: Site, script: str) -> None:
+    disk = site.disk(3 * GIB)
+    site.write("hooks/wrong", "#!/bin/sh\n# events: create rename\n")
+    (site.config / "hooks" / "wrong").chmod(0o755)
+    if script == "create":
+        outcome = site.create(disk, parameters={"isolation": "appliance"})
+    else:
+        outcome = site.renamed(disk, "web0.example.org", "web1.example.org")
+    assert outcome.status == 1
+    assert f"hook {site.config}/hooks/wrong is a program, which would change the guest below" in outcome.last_line
+    assert _untouched(disk)
+
+
 def test_a_hook_that_fails_leaves_no_disk_that_looks_installed(site: Site) -> None:
     disk = site.disk(3 * GIB)
     hook = site.config / "hooks" / "broken"

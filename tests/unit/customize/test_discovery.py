@@ -1,11 +1,13 @@
 """Which files are hooks."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from osprovider.customize.hooks import discover
-from osprovider.errors import ConfigurationError
+from osprovider.config import model
+from osprovider.customize.hooks import discover, refuse_programs, select
+from osprovider.errors import ConfigurationError, HookError
 from osprovider.paths import Directories
 
 PYTHON = "def run(guest, context):\n    pass\n"
@@ -104,3 +106,52 @@ def test_a_dangling_link_is_named(directories: Directories) -> None:
 
 def test_without_the_directories_there_are_no_hooks(tmp_path: Path) -> None:
     assert discover(Directories(tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "d")) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("def run(guest, context)\n    pass\n", ":1:24: is not Python: expected ':'"),
+        ("def run(guest, context):\n    pass\n\0", ": is not Python: source code string cannot contain"),
+        ("def run(guest, context):\n    pass\nreturn\n", ":3:1: is not Python: 'return' outside function"),
+        ('"""\ndef run(guest, context):\n"""\n', ": does not define run(guest, context)"),
+        ("def run(guest):\n    pass\n", ":1:1: run takes other arguments than (guest, context)"),
+        ("def run(guest, context, disk):\n    pass\n", ":1:1: run takes other arguments than (guest, context)"),
+        ("def run(guest, context, *, disk):\n    pass\n", ":1:1: run takes other arguments than (guest, context)"),
+        (PYTHON + "def prepare():\n    pass\n", ":3:1: prepare takes other arguments than (context)"),
+        ("#!/usr/local/bin/pyton\n", ":1:3: '/usr/local/bin/pyton' is not there: install it, or correct the line"),
+        ("#!/bin/sh\r\n", ":1:3: '/bin/sh\\r' is not there: "),
+        ("#! /usr/bin/env -S pyton -I\n", None),
+        ("#!/usr/bin/env pyton\n", ":1:3: 'pyton' is not there: "),
+        ("#!/usr/bin/env sh\n", None),
+        ("#!/bin/sh -e\n", None),
+        ("#!\n", ":1:1: names no interpreter: begin with #!/bin/sh or the like, or define run(guest, context)"),
+        ("def rum(guest, context):\n    pass\n", ":1:1: names no interpreter: "),
+        ("\x7fELF", None),
+        ("def run(guest, context, *others):\n    pass\n", None),
+        ("def run(*both):\n    pass\n", None),
+        ("def run(guest, context, disk=0, *, more=1):\n    pass\ndef prepare(context, /):\n    pass\n", None),
+        ("def run(guest, context, wrong):\n    pass\ndef run(guest, context):\n    pass\n", None),
+        ("import functools\n@functools.cache\ndef run(anything):\n    pass\n", None),
+    ],
+)
+def test_what_cannot_run_is_refused_unless_it_is_left_out(
+    directories: Directories, content: str, problem: str | None
+) -> None:
+    path = put(directories.config, "mine", content, 0o755)
+    assert select(directories, model.Hooks(disable=("mine",)), "create") == ()
+    assert select(directories, model.Hooks(), "rename") == ()
+    if problem is None:
+        assert [hook.name for hook in select(directories, model.Hooks(), "create")] == ["mine"]
+        return
+    with pytest.raises(ConfigurationError, match=re.escape(f"{path}{problem}")):
+        select(directories, model.Hooks(), "create")
+
+
+def test_a_program_cannot_change_a_guest_that_is_not_mounted(directories: Directories) -> None:
+    path = put(directories.config, "two", "#!/bin/sh\n", 0o755)
+    put(directories.config, "one", PYTHON)
+    chosen = select(directories, model.Hooks(), "create")
+    with pytest.raises(HookError, match=f"^hook {path} is a program"):
+        refuse_programs(chosen)
+    refuse_programs(chosen[:1])
