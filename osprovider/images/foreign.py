@@ -53,8 +53,6 @@ def take(job: Job, obtained: Obtained, isolation: str) -> Made:
         if len(found) > 1 and each.container not in _TREES:
             raise ImageError(f"{paths[part]}: is {each}, and both of a pair have to be dumps: take the other one away")
     kind = found["image" if "image" in paths else "root"]
-    pin = obtained.pin
-    origin = Origin(pin.location, pin.digest, pin.size_bytes, str(kind), pin.verified)
     limit = parse_size(job.recipe.definition.max_size)
     if kind.container in _TREES:
 
@@ -71,8 +69,10 @@ def take(job: Job, obtained: Obtained, isolation: str) -> Made:
         made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill)
     else:
         made = _disk(job, main, kind, limit, isolation)
+    pin = obtained.pin
     if not obtained.still_same():
         raise ImageError(f"image {job.name}: {main} was changed while it was read; prepare the image again")
+    origin = Origin(pin.location, pin.digest, pin.size_bytes, str(kind), pin.verified)
     return dataclasses.replace(made, origin=origin)
 
 

@@ -5,7 +5,8 @@ and the list of its packages. It appears at once, by rename(2), after all in it 
 ``prepare`` is held alone by who makes a template, so however many ask for one that is missing, one makes it and the
 others wait. ``use`` is shared by who uses a template and held alone by who removes or replaces it.
 What is not whole lies beside: ``KEY.new`` while it is made, ``KEY.gone`` while it is removed. They belong to the holder
-of the one lock or the other, so where that lock is free they are a dead process' leftovers, and swept.
+of the one lock or the other, so where that lock is free they are a dead process' leftovers, and swept. What is made of
+a content that nobody knows yet is made beside the place of the key without it, and put into its own in the end.
 The directory's own time of modification is the time of the last use: nothing changes in it once it is there.
 Not for: which key an image has, and what a template is made of (:mod:`osprovider.images.store`).
 """
@@ -201,18 +202,21 @@ class Place:
             _remove(new)
             new.mkdir(mode=0o755, parents=True)
             yield new, new / _IMAGE
-        except BaseException as error:
+        except OSError as error:
+            raise NodeError(
+                f"{error.filename or new}: {reason_of(error)}; the cache directory {self.directories.cache} has to be "
+                "writable and not full"
+            ) from error
+        finally:
             _remove(new)
-            if isinstance(error, OSError):
-                raise NodeError(
-                    f"{error.filename or new}: {reason_of(error)}; the cache directory {self.directories.cache} has to "
-                    "be writable and not full"
-                ) from error
-            raise
 
-    def publish(self, manifest: Manifest) -> None:
-        """Sync what was made and put it in its place, at once; waits until nobody uses what was there before."""
-        new = self._beside(_NEW)
+    def publish(self, manifest: Manifest, new: Path) -> None:
+        """Sync what was made and put it in its place, at once; waits until nobody uses what was there before.
+
+        Args:
+            manifest: of the template.
+            new: the directory that it was made in, of this place or another one.
+        """
         with (new / _MANIFEST).open("w") as file:
             file.write(manifest.to_json())
             file.flush()

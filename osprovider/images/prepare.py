@@ -74,8 +74,11 @@ class Job:
 
     @property
     def filesystem_uuid(self) -> str:
-        """The UUID of a file system that is made for the template; each instance gets another."""
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.key))
+        """The UUID of a file system that is made for the template; each instance gets another.
+
+        It follows from all but the content of the source, which may not be known yet.
+        """
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.recipe.of_content(None).key()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def prepare(
     """Make a template.
 
     Args:
-        recipe: what of.
+        recipe: what of; where the content of its source is not known yet, the manifest is not of that either.
         key: the recipe's.
         image: the file to make, in ``scratch``.
         scratch: an empty directory; what else is left in it is the caller's to remove.

@@ -42,7 +42,8 @@ class Recipe:
         image: the definition's name.
         definition: it, with the variant's packages among those that its build installs, sorted.
         filesystem: the root's type, where the image does not bring its own.
-        digest: of the definition's source (``sha256:`` and 64 hexadecimal digits); None where it is built.
+        digest: of the definition's source (``sha256:`` and 64 hexadecimal digits); None where it is built, or while
+            nobody knows the source's content.
         site: the directory of the site's configuration, which holds the files that a build names.
     """
 
@@ -67,6 +68,10 @@ class Recipe:
             packages = tuple(sorted({*image.build.packages, *variant.packages}))
             image = dataclasses.replace(image, build=dataclasses.replace(image.build, packages=packages))
         return cls(name, image, template_filesystem(variant.layout.filesystem), digest, site)
+
+    def of_content(self, digest: str | None) -> Recipe:
+        """The same with another content of the source."""
+        return dataclasses.replace(self, digest=digest)
 
     @property
     def build(self) -> BootstrapBuild:

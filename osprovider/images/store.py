@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from osprovider.config.model import Image, Variant
 from osprovider.errors import ImageError, NodeError
 from osprovider.images.place import Fault, Identity, Place, TemplateInfo, Unusable, places, sweep
 from osprovider.images.recipe import Recipe
+from osprovider.log import reporter
 from osprovider.manifest import Manifest, Template
 from osprovider.paths import Directories
 
@@ -186,23 +187,47 @@ class Store:
         cache = load_cache(self._directories)  # its problems are said before the long work
         with ExitStack() as stack:
             obtained = None
+            recipe = Recipe.of(name, image, variant, site=self._directories.config)
             if image.source is not None:
                 obtained = stack.enter_context(self._sources(cache.proxy).obtain(name, image, pin))
-            digest = obtained.pin.digest if obtained else None
-            recipe = Recipe.of(name, image, variant, digest, site=self._directories.config)
+                if obtained.is_known or (not force and self._has_alike(name, obtained)):
+                    recipe = recipe.of_content(obtained.pin.digest)
             place = self._place(recipe)
             stack.enter_context(place.preparing(name))
             if force or place.manifest() is None:
-                self._make(recipe, place, _maker(obtained, variant))
-                if place.manifest() is None:
-                    raise NodeError(f"image {name}: {place.directory} is damaged when new; check its disk")
+                recipe = self._make(stack, recipe, place, _maker(obtained, variant), force=force)
             yield recipe
 
-    def _make(self, recipe: Recipe, place: Place, maker: Callable[[Job], Made]) -> None:
+    def _has_alike(self, name: str, obtained: Obtained) -> bool:
+        """Is there a template that may be of the same content: then it does not have to be prepared."""
+        size = obtained.size_bytes
+        origins = [info.manifest.origin for info in self.list() if info.manifest.image == name]
+        return any(origin is not None and origin.size_bytes == size for origin in origins)
+
+    def _make(
+        self, stack: ExitStack, recipe: Recipe, place: Place, maker: Callable[[Job], Made], *, force: bool
+    ) -> Recipe:
+        """Make a template in its place, or in the one that it has while nobody knows the content of its source.
+
+        Returns:
+            the recipe with that content. Until ``stack`` is closed, nobody evicts its template.
+        """
         from osprovider.images.prepare import prepare  # what a warm create needs not is not imported
 
         with place.making() as (scratch, image):
-            place.publish(prepare(recipe, place.key, image, scratch, self._directories, maker))
+            manifest = prepare(recipe, place.key, image, scratch, self._directories, maker)
+            if manifest.origin is not None and recipe.digest is None:
+                recipe = recipe.of_content(manifest.origin.digest)
+                manifest = replace(manifest, key=recipe.key(), definition=recipe.to_json())
+                place = self._place(recipe)
+                stack.enter_context(place.preparing(recipe.image))
+                if not force and place.manifest() is not None:
+                    reporter.info(f"image {recipe.image}: is prepared already, of the same content from elsewhere")
+                    return recipe
+            place.publish(manifest, scratch)
+        if place.manifest() is None:
+            raise NodeError(f"image {recipe.image}: {place.directory} is damaged when new; check its disk")
+        return recipe
 
     def _make_room(self, recipe: Recipe) -> None:
         """Have what was used least recently go where the cache is too large, but not what was just made."""

@@ -1,7 +1,8 @@
 """Where images come from: a file of this node, or one that is fetched; verified either way, and known by its digest.
 
 A create goes by the pin of the definition and asks nobody; the pin is renewed when a local file has changed, or on
-demand. What does not verify never gets its name.
+demand. What does not verify never gets its name. Where the definition of a local file asks for nothing, its digest
+only names it, and is made while the file is read already.
 Not for: what is kept (:mod:`osprovider.images.sources.cache`), what a source must be (``expected``), HTTP (``fetch``),
 or what a file is (:mod:`osprovider.images.formats`).
 """
@@ -10,19 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from osprovider.background import Task
 from osprovider.config.model import Image
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError, NodeError
 from osprovider.images.sources.addresses import is_remote, shown
 from osprovider.images.sources.cache import Pin, SourceCache
-from osprovider.images.sources.localfiles import digests_of, identities, local_files
+from osprovider.images.sources.localfiles import Identity, digests_of, identities, local_files
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
@@ -36,19 +39,38 @@ _ALGORITHM = "sha256"  # of what pins and files are known by
 _DIGEST = f"{_ALGORITHM}:"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Obtained:
-    """A source that is there and verified.
+    """A source that is there, and verified where its definition asks for that.
 
     Attributes:
-        pin: see there.
         paths: its files: ``image`` alone, or ``root`` and perhaps ``boot`` of a pair of dumps.
-        is_fresh: it was verified just now, and not by an earlier run.
+        size_bytes: of them all.
+        files: of a local source; see :class:`osprovider.images.sources.cache.Pin`.
+        is_known: :attr:`pin` waits for nothing.
+        is_fresh: it was verified just now, or will be, and not by an earlier run.
     """
 
-    pin: Pin
     paths: Mapping[str, Path]
-    is_fresh: bool = field(default=False, compare=False)
+    size_bytes: int
+    files: tuple[Identity, ...]
+    is_known: bool
+    is_fresh: bool
+    _find: Callable[[], Pin]
+
+    @classmethod
+    def of(cls, pin: Pin, paths: Mapping[str, Path], *, is_fresh: bool) -> Obtained:
+        """What is known already; see the attributes."""
+        return cls(paths, pin.size_bytes, pin.files, is_known=True, is_fresh=is_fresh, _find=lambda: pin)
+
+    @property
+    def pin(self) -> Pin:
+        """What it is; waited for where it is still being read.
+
+        Raises:
+            ImageError: it cannot be read, or was changed meanwhile.
+        """
+        return self._find()
 
     def require_same(self) -> None:
         """See that what an earlier run verified is still that, before anything is made of it: disks lose bits.
@@ -68,7 +90,7 @@ class Obtained:
 
     def still_same(self) -> bool:
         """Has nobody changed the files since they were verified."""
-        return not self.pin.files or self.pin.files == identities(self.paths)
+        return not self.files or self.files == identities(self.paths)
 
 
 class Sources:
@@ -110,6 +132,9 @@ class Sources:
     def obtain(self, name: str, image: Image, wanted: Pin | None = None) -> Iterator[Obtained]:
         """Have the source there, fetched now where it is not, and verified; nobody removes it meanwhile.
 
+        A file of this node is obtained by one at a time, until it is used. Where its definition asks for nothing, it is
+        read beside, for :attr:`Obtained.pin`.
+
         What was fetched goes where an :class:`ImageError` of its user says that it is no good, unless it is the node
         (:class:`NodeError`) that is not: the next one fetches it anew. The error then names the URL, and not the file.
 
@@ -121,16 +146,18 @@ class Sources:
         Raises:
             ImageError: it cannot be had, or does not verify; names the file or URL, and what to do.
         """
-        source = _source(name, image)
-        if not is_remote(source):
-            paths = local_files(name, Path(source))
-            with self._cache.obtaining(image, f"verifies image {name}"):
-                known = self.pinned(name, image)
-                pin = known or self._verify_local(name, image, paths)
-            yield Obtained(pin, paths, is_fresh=known in {None, wanted})
+        if is_remote(_source(name, image)):
+            with self._fetched(name, image, wanted) as obtained:
+                yield obtained
             return
-        with self._fetched(name, image, wanted) as obtained:
-            yield obtained
+        with self._cache.obtaining(image, f"prepares image {name}"):
+            obtained = self._local(name, image, wanted)
+            try:
+                yield obtained
+            except ImageError as error:
+                if isinstance(error, NodeError) or obtained.still_same():
+                    raise
+                raise _changed(name, image) from error
 
     @contextmanager
     def pulled(self, name: str, image: Image) -> Iterator[Pin]:
@@ -152,7 +179,7 @@ class Sources:
                 before = self._cache.pin(image)
                 found = self._fetch(name, image, before)
             else:
-                before = found = self._verify_local(name, image, local_files(name, Path(source)))
+                before = found = self._read(name, image, local_files(name, Path(source))).pin
         yield found
         if found is not before:
             with self._cache.obtaining(image, doing):
@@ -167,24 +194,39 @@ class Sources:
 
     # -- files of this node -------------------------------------------------------------------------------------------
 
-    def _verify_local(self, name: str, image: Image, paths: Mapping[str, Path]) -> Pin:
+    def _local(self, name: str, image: Image, wanted: Pin | None) -> Obtained:
+        """What is there, verified where the definition asks for that. Only while nobody else obtains it."""
+        paths = local_files(name, Path(_source(name, image)))
+        known = self.pinned(name, image)
+        if known is not None:
+            return Obtained.of(known, paths, is_fresh=known == wanted)
+        obtained = self._read(name, image, paths)
+        return obtained if image.checksums is None else Obtained.of(obtained.pin, paths, is_fresh=True)
+
+    def _read(self, name: str, image: Image, paths: Mapping[str, Path]) -> Obtained:
+        """Begin to read local files: who asks for the pin waits, and has them verified and pinned."""
+        source = _source(name, image)
         files = identities(paths)
+        size = sum(file[3] for file in files)
         if image.checksums is not None and len(paths) > 1:
-            raise ImageError(
-                f"image {name}: checksums are of one file, and {image.source} is a pair of dumps; remove them"
-            )
+            raise ImageError(f"image {name}: checksums are of one file, and {source} is a pair of dumps; remove them")
         expected = self._expected(image, next(iter(paths.values())).name)
-        with reporter.step(f"image {name}: verify") as detail:
-            digests = [digests_of(path, expected.algorithms) for path in paths.values()]
-            detail(expected.verified)
-        for path, found in zip(paths.values(), digests, strict=True):
-            expected.compare(str(path), found)
-        if identities(paths) != files:
-            raise ImageError(f"image {name}: {image.source} was changed while it was read; try again")
-        size = sum(status[3] for status in files)
-        pin = Pin(_source(name, image), _digest(digests), size, expected.verified, expected.text, files=files)
-        self._cache.save_pin(image, pin)
-        return pin
+        reading = Task("digest", lambda: [digests_of(path, expected.algorithms) for path in paths.values()])
+
+        @cache
+        def verify() -> Pin:
+            with reporter.step(f"image {name}: verify") as detail:
+                digests = reading.result()
+                detail(expected.verified)
+            for path, found in zip(paths.values(), digests, strict=True):
+                expected.compare(str(path), found)
+            if identities(paths) != files:
+                raise _changed(name, image)
+            pin = Pin(source, _digest(digests), size, expected.verified, expected.text, files=files)
+            self._cache.save_pin(image, pin)
+            return pin
+
+        return Obtained(paths, size, files, is_known=False, is_fresh=True, _find=verify)
 
     # -- files of servers ---------------------------------------------------------------------------------------------
 
@@ -197,7 +239,7 @@ class Sources:
                 pin, path, is_fresh = self._have(stack, name, image, wanted)
             os.utime(path)
             try:
-                yield Obtained(pin, {"image": path}, is_fresh)
+                yield Obtained.of(pin, {"image": path}, is_fresh=is_fresh)
             except ImageError as error:
                 error.args = (str(error).replace(str(path), pin.location),)
                 if wanted is None and before is not None and before != pin:
@@ -300,6 +342,10 @@ def _digest(digests: Sequence[Mapping[str, str]]) -> str:
     if len(digests) == 1:
         return _DIGEST + digests[0][_ALGORITHM]
     return _DIGEST + hashlib.sha256("".join(f"{each[_ALGORITHM]}\n" for each in digests).encode()).hexdigest()
+
+
+def _changed(name: str, image: Image) -> ImageError:
+    return ImageError(f"image {name}: {image.source} was changed while it was read; try again")
 
 
 def _source(name: str, image: Image) -> str:

@@ -112,7 +112,7 @@ PHASES = [
 
 
 def define_to_interrupt(site: Site, kind: str, path: Path) -> None:
-    """Define an image that takes a while. A dump is hashed while it is unpacked."""
+    """Define an image that takes a while. One that has no checksum is read while it is unpacked."""
     configure(site, path, **({"checksums": sha256_of(path)} if kind == "dump" else {}))
 
 
@@ -159,6 +159,56 @@ def test_ended_in_the_middle_of_a_step_it_leaves_nothing_at_once_or_after_the_ne
     assert status == -signal.SIGKILL, said
     assert [re.sub("^[0-9a-f]{64}", "", name) for name in entries(site)] in ([], [".new"])
     built(site)
+
+
+def start(site: Site) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, "image", "build", "small"],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **site.directories()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@contextmanager
+def halted(site: Site, step: str) -> Iterator[subprocess.Popen[str]]:
+    """A preparation that stands still at a step; it goes on afterwards."""
+    process = start(site)
+    try:
+        read_until(process, f"image small: {step}")
+        process.send_signal(signal.SIGSTOP)
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("checks", [True, False])
+@pytest.mark.parametrize("kind", ["tar.gz", "dump"])
+def test_a_source_that_changes_while_it_is_unpacked_is_refused(kind: str, checks: bool, site: Site) -> None:
+    path = define(site, kind, data_bytes=64 * MIB)
+    if checks:
+        configure(site, path, checksums=sha256_of(path))
+    with halted(site, "unpack") as process:
+        path.write_bytes(path.read_bytes()[: 32 * MIB])
+    said, _ = process.communicate()
+    assert process.returncode == 1, said
+    assert said.splitlines()[-1] == f"osprovider: image small: {path} was changed while it was read; try again"
+    assert entries(site) == []
+
+
+def test_of_two_that_prepare_the_same_content_from_two_files_one_template_stays(site: Site) -> None:
+    path = define(site, "tar.gz", data_bytes=16 * MIB)
+    with halted(site, "unpack") as first:
+        shutil.copyfile(path, other := path.with_name("other.tar.gz"))
+        configure(site, other)
+        second = start(site)
+        read_until(second, "waiting for another osprovider that prepares image small")
+    (said, _), (said_then, _) = first.communicate(), second.communicate()
+    assert (first.returncode, second.returncode) == (0, 0), said + said_then
+    assert "image small: is prepared already, of the same content from elsewhere\n" in said_then
+    assert len(entries(site)) == 1
+    assert len((site.cache / "history" / "small").read_text().splitlines()) == 1
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

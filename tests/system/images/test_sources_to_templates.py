@@ -284,6 +284,29 @@ def test_the_same_content_in_another_place_is_not_prepared_again(tmp_path: Path,
     assert [path.name for path in (own_site.cache / "templates").iterdir()] == [first.key]
 
 
+def test_a_file_that_was_only_touched_is_not_prepared_again(tmp_path: Path, own_site: Site) -> None:
+    define(own_site, source := Source(*small_system.make_image("tar.gz", tmp_path)))
+    first = build(own_site)
+    source.files[0].touch()
+    outcome = own_site.command("image", "build", "small")
+    assert outcome.status == 0, outcome.said
+    assert "unpack" not in outcome.said
+    assert build(own_site) == first
+
+
+def test_the_same_source_makes_the_same_template_whether_it_is_verified_before_or_not(
+    kind: str, source: Source, own_site: Site
+) -> None:
+    define(own_site, source)
+    first = build(own_site)
+    own_site.command("image", "remove", "small")
+    if len(source.files) == 1:
+        define(own_site, source, checksums=source.digest)
+    second = build(own_site)
+    assert (second.key, second.filesystem.uuid) == (first.key, first.filesystem.uuid)
+    assert second.definition == first.definition
+
+
 def test_it_is_shown_with_its_origin(tmp_path: Path, own_site: Site) -> None:
     define(own_site, source := Source(*small_system.make_image("tar.zst", tmp_path)))
     build(own_site)

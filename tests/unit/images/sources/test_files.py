@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.config.model import Image
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import Handler, Page, Server, ignore_range
@@ -27,8 +27,7 @@ def test_a_file_is_read_where_it_is(sources: Sources, local: Image, directories:
 
 
 def test_a_disk_that_is_full_is_said(sources: Sources, local: Image, directories: Directories) -> None:
-    with sources.obtain("debian", local):
-        pass
+    sources.pull("debian", local)
     (pin,) = (directories.cache / "sources").glob("*.json")
     pin.with_suffix(".new").symlink_to("/dev/full")
     with pytest.raises(ImageError, match=rf"{pin}: cannot be written: no space left on device; the cache directory"):
@@ -60,6 +59,45 @@ def test_a_file_that_changes_while_it_is_verified_is_refused(
         pass
     assert kept(directories) == []
     assert obtain(sources, checked).pin.digest == f"sha256:{digest}"
+
+
+def test_a_file_of_which_nothing_is_asked_is_there_before_it_is_read(sources: Sources, local: Image) -> None:
+    with sources.obtain("web", local) as obtained:
+        assert not obtained.is_known
+        assert sources.pinned("web", local) is None
+        assert obtained.pin.digest == f"sha256:{SHA256}"
+        assert sources.pinned("web", local) == obtained.pin
+    assert obtain(sources, local).is_known
+
+
+def test_one_that_has_to_verify_is_not(sources: Sources, local: Image) -> None:
+    checked = dataclasses.replace(local, checksums=f"sha256:{SHA256}")
+    with sources.obtain("web", checked) as obtained:
+        assert obtained.is_known
+        assert sources.pinned("web", checked) == obtained.pin
+
+
+def changed_in_use(sources: Sources, local: Image, error: Exception | None) -> None:
+    """Use a file that becomes another one, in vain."""
+    with sources.obtain("web", local) as obtained:
+        Path(str(local.source)).write_bytes(CHANGED)
+        if error:
+            raise error
+        _ = obtained.pin
+
+
+@pytest.mark.parametrize("error", [None, ImageError("image.qcow2: cut off at byte 7")])
+def test_of_one_that_changes_while_it_is_used_that_is_told(
+    sources: Sources, local: Image, directories: Directories, error: Exception | None
+) -> None:
+    with pytest.raises(ImageError, match="was changed while it was read; try again"):
+        changed_in_use(sources, local, error)
+    assert kept(directories) == []
+
+
+def test_what_a_node_cannot_do_is_told_of_a_changed_file_too(sources: Sources, local: Image) -> None:
+    with pytest.raises(NodeError, match="the disk is full"):
+        changed_in_use(sources, local, NodeError("the disk is full"))
 
 
 def test_who_uses_a_file_can_tell_that_it_was_changed_meanwhile(sources: Sources, local: Image) -> None:

@@ -35,7 +35,7 @@ def test_an_image_is_fetched_and_pinned(
 
 def test_what_is_there_is_not_asked_for_again(sources: Sources, image: Image, server: Server) -> None:
     first = obtain(sources, image)
-    assert obtain(sources, image) == first
+    assert obtain(sources, image).pin == first.pin
     assert sources.pinned("web", image) == first.pin
     assert len(server.requests) == 1
 
@@ -46,7 +46,7 @@ def test_what_is_gone_from_the_cache_is_fetched_again(
     first = obtain(sources, image)
     first.paths["image"].unlink()
     assert sources.pinned("web", image) == first.pin
-    assert obtain(sources, image) == first
+    assert obtain(sources, image).pin == first.pin
     assert len(server.requests) == 2
 
 
@@ -56,7 +56,7 @@ def test_a_damaged_pin_counts_as_none(sources: Sources, image: Image, directorie
     (pin,) = (directories.cache / "sources").glob("*.json")
     pin.write_bytes(rubbish)
     assert sources.pinned("web", image) is None
-    assert obtain(sources, image) == first
+    assert obtain(sources, image).pin == first.pin
 
 
 def test_a_flipped_bit_of_a_pin_is_not_believed(sources: Sources, image: Image, directories: Directories) -> None:
@@ -66,7 +66,7 @@ def test_a_flipped_bit_of_a_pin_is_not_believed(sources: Sources, image: Image, 
     text[text.index(b"sha256:") + 7] ^= 1
     pin.write_bytes(text)
     assert sources.pinned("web", image) is None
-    assert obtain(sources, image) == first
+    assert obtain(sources, image).pin == first.pin
 
 
 def test_news_are_asked_for_only_by_a_pull(
