@@ -19,10 +19,13 @@ from osprovider.errors import GuestError, ToolError
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["MOST_BYTES", "PROGRAMS", "unpacked"]
+__all__ = ["LIMITS", "MOST_BYTES", "PROGRAMS", "unpacked"]
 
 MOST_BYTES = 128 << 20
 """How much memory the files of one may take."""
+
+LIMITS = f"size={MOST_BYTES},nr_inodes=65536"
+"""The options of the tmpfs that they are in: somebody may have made any number of them."""
 
 PROGRAMS = ("mcopy", "mdeltree", "mmd")
 """What it takes, of the package mtools."""
@@ -43,7 +46,7 @@ def unpacked(device: Path, tree: Path, *, read_only: bool = False) -> Iterator[N
 
     Args:
         device: the block device that it fills, which is not mounted.
-        tree: an empty directory, on a file system of :data:`MOST_BYTES`.
+        tree: an empty directory, on a tmpfs with these :data:`LIMITS`.
         read_only: nothing is put back.
 
     Raises:
@@ -53,9 +56,11 @@ def unpacked(device: Path, tree: Path, *, read_only: bool = False) -> Iterator[N
         _mtools(device, tree, "mcopy", "-s", "-n", "-m", "::/", _TREE)
     except GuestError as error:
         free = os.statvfs(tree)
-        if free.f_bavail * free.f_frsize < _NEARLY_FULL:
-            most = f"{MOST_BYTES >> 20} MiB"
-            raise GuestError(f"{device}: its vfat has more than {most} of files: set isolation to auto") from error
+        if free.f_bavail * free.f_frsize < _NEARLY_FULL or not free.f_favail:
+            most = f"{MOST_BYTES >> 20} MiB, {free.f_files} files"
+            raise GuestError(
+                f"{device}: its vfat has too many files (more than {most}): set isolation to auto"
+            ) from error
         raise
     before = _states(tree)
     yield
@@ -76,7 +81,7 @@ def _states(tree: Path) -> dict[str, _State | None]:
             elif stat.S_ISREG(status.st_mode):
                 found[inside] = (status.st_ino, status.st_size, status.st_mtime_ns)
             else:
-                raise GuestError(f"{inside} cannot be put into the EFI system partition: FAT has files and directories")
+                raise _refusal(inside, "FAT has files and directories alone")
     return found
 
 
@@ -90,13 +95,18 @@ def _put_back(device: Path, tree: Path, before: Mapping[str, _State | None]) -> 
     written = [path for path, state in after.items() if state is not None and state != before.get(path)]
     for path in (*tops, *made, *written):
         if _SPECIAL & set(path):
-            raise GuestError(f"{path} cannot be put into the EFI system partition: choose a name of plain letters")
+            raise _refusal(path, "choose a name of plain letters")
     if tops:
         _mtools(device, tree, "mdeltree", *(f"::/{path}" for path in tops))
     if made:
         _mtools(device, tree, "mmd", *(f"::/{path}" for path in made))
     for path in written:  # its owner is perhaps not the one that mcopy has there
         _mtools(device, tree, "mcopy", "-o", "-", f"::/{path}", stdin=(tree / path).read_bytes())
+
+
+def _refusal(path: str, why: str) -> GuestError:
+    shown = path if path.isprintable() else ascii(path)
+    return GuestError(f"{shown} cannot be put into the EFI system partition: {why}")
 
 
 def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | None = None) -> None:

@@ -163,7 +163,7 @@ def _one(
 def _fat(device: Path, mountpoint: Path, *, read_only: bool) -> Iterator[HostGuest]:
     """The files of a FAT, in memory."""
     with (
-        _at(mountpoint, "tmpfs", "tmpfs", _FLAGS, f"mode=0755,size={fat.MOST_BYTES}") as guest,
+        _at(mountpoint, "tmpfs", "tmpfs", _FLAGS, f"mode=0755,{fat.LIMITS}") as guest,
         fat.unpacked(device, mountpoint, read_only=read_only),
     ):
         if read_only:

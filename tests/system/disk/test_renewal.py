@@ -55,9 +55,9 @@ def made(request: pytest.FixtureRequest, scratch: Path, monkeypatch: pytest.Monk
 
 
 @contextmanager
-def opened(path: Path, scratch: Path, *, is_known: bool = True) -> Iterator[Template]:
-    """It as a template; where its own blocks are is known, or not."""
-    ranges = filesystem.metadata_ranges(path, SIZE) or [] if is_known else []
+def opened(path: Path) -> Iterator[Template]:
+    """It as a template; where its own blocks are is known."""
+    ranges = filesystem.metadata_ranges(path, SIZE) or []
     with path.open("rb") as file:
         fd = file.fileno()
         extents = scan_extents(fd, SIZE)
@@ -76,14 +76,11 @@ def install(template: Template, device: Device, identity: str) -> None:
 
 
 @pytest.mark.parametrize("sector_size", [None, 512, 4096], ids=["file", "loop-512", "loop-4096"])
-@pytest.mark.parametrize("is_known", [True, False], ids=["in memory", "in its place"])
-def test_a_copy_is_what_tune2fs_makes_of_the_template(
-    made: Path, scratch: Path, sector_size: int | None, is_known: bool
-) -> None:
+def test_a_copy_is_what_tune2fs_makes_of_the_template(made: Path, scratch: Path, sector_size: int | None) -> None:
     disk, identity = used_disk(scratch / "disk", SIZE + 2 * MIB), str(uuid.uuid4())
     with ExitStack() as stack:
         path = stack.enter_context(attached(disk, sector_size=sector_size)) if sector_size else disk
-        template = stack.enter_context(opened(made, scratch, is_known=is_known))
+        template = stack.enter_context(opened(made))
         install(template, stack.enter_context(claim(path, scratch / "run")), identity)
     subprocess.run(
         ["tune2fs", "-U", identity, made], env={**os.environ, "E2FSPROGS_FAKE_TIME": "1700000000"}, check=True
@@ -98,7 +95,7 @@ def test_a_copy_is_what_tune2fs_makes_of_the_template(
 def test_one_that_was_mounted_since_its_last_check_is_checked(made: Path, scratch: Path) -> None:
     subprocess.run(["debugfs", "-w", "-R", "set_super_value state 0", made], check=True, capture_output=True)
     disk, identity = used_disk(scratch / "disk", SIZE + 2 * MIB), str(uuid.uuid4())
-    with opened(made, scratch) as template, attached(disk) as path, claim(path, scratch / "run") as device:
+    with opened(made) as template, attached(disk) as path, claim(path, scratch / "run") as device:
         install(template, device, identity)
     with disk.open("rb") as file:
         file.seek(START)
@@ -109,7 +106,7 @@ def test_one_that_was_mounted_since_its_last_check_is_checked(made: Path, scratc
 
 def test_metadata_that_was_damaged_in_the_template_does_not_reach_the_disk(made: Path, scratch: Path) -> None:
     disk = used_disk(scratch / "disk", SIZE + 2 * MIB)
-    with opened(made, scratch) as template, claim(disk, scratch / "run") as device:
+    with opened(made) as template, claim(disk, scratch / "run") as device:
         extent = template.manifest.metadata[-1]
         with made.open("r+b") as file:
             file.seek(extent.offset)
