@@ -124,6 +124,8 @@ def _refuse(
         checks.text(description)
     except ValueError as error:
         raise UsageError(f"--description: {error}") from error
+    if source is not None and "/" not in str(source) and not source.exists():
+        raise UsageError(f"there is no file {plain(str(source))}; for an instance: --instance {plain(str(source))}")
 
 
 @contextmanager

@@ -49,6 +49,8 @@ def verify_images(directories: Directories, name: str | None, json_wanted: bool)
             ]
         )
     else:
+        if not verdicts:
+            click.echo("no image is prepared on this node")
         width = name_width(verdict.image or "" for verdict in verdicts)
         for verdict in verdicts:
             click.echo(f"{verdict.image or 'unknown':<{width}} {verdict.directory.name[:12]}  {_in_words(verdict)}")

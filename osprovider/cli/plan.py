@@ -100,6 +100,8 @@ def plan(
     that are not given are made up. With --environment all is read from a file, as Ganeti would set it.
     """
     if environment is not None:
+        if instance or variant or disks or nics or parameters or hv or reinstall:
+            raise UsageError("--environment says all of it: leave INSTANCE and the options for it out")
         environ = _read_environment(environment)
     elif instance is None or variant is None:
         raise UsageError("give an INSTANCE and its --variant, or an --environment file; see osprovider plan --help")

@@ -203,6 +203,12 @@ def test_a_file_that_holds_no_environment_is_refused(command: Command, content: 
     assert "NAME=VALUE" in command.refusal("plan", "--environment", "environment")
 
 
+@pytest.mark.parametrize("words", [["web1.example.org"], ["--disk", "20G"], ["-O", "wipe=zero"], ["--reinstall"]])
+def test_what_the_environment_says_is_not_said_twice(command: Command, words: list[str]) -> None:
+    said = command.refusal("plan", "--environment", "/dev/null", *words)
+    assert said == "osprovider: --environment says all of it: leave INSTANCE and the options for it out\n"
+
+
 def test_a_variant_comes_from_the_defaults_and_its_own_file(command: Command) -> None:
     command.write("subnets/lab.yaml", "networks: [198.51.100.0/24]\n")
     command.write("images/mine.yaml", "build: {suite: bookworm}\n")

@@ -35,6 +35,11 @@ def test_a_name_that_is_none_is_refused_in_a_line_that_can_be_read(command: Comm
     assert "did you mean debian-12?" in command.refusal("image", "build", "debian12")
 
 
+def test_a_cache_with_nothing_to_verify_is_said(command: Command) -> None:
+    assert command.answer("image", "verify") == "no image is prepared on this node\n"
+    assert command.answer("image", "verify", "--json") == "[]\n"
+
+
 def test_images_are_listed_whatever_is_wrong_with_the_variants(command: Command) -> None:
     command.write("defaults.yaml", "key: 1\n")
     assert "debian-12            not prepared\n" in command.answer("image", "list")

@@ -149,6 +149,7 @@ def test_a_name_or_a_file_that_is_taken(site: Site) -> None:
         (["disk", "--keep", "var/log"], "begin with /"),
         (["disk", "--description", "two\nlines"], "--description"),
         (["--instance", "web1.example.org"], "this is no node of a Ganeti cluster"),
+        (["web1.example.org"], "there is no file web1.example.org; for an instance: --instance web1.example.org"),
     ],
 )
 def test_wrong_use(site: Site, words: list[str], why: str) -> None:
