@@ -20,6 +20,7 @@ from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
 from osprovider.errors import DeviceError, ImageError, NodeError
+from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
 from osprovider.guest.mounting import Volume
 from osprovider.images.diskimage.contents import find_partitions
@@ -58,7 +59,8 @@ def rename(request: Request, directories: Directories) -> None:
     if isolation == "appliance":
         refuse_programs(hooks)
     with claim(disk_0_path(request), directories.run) as device:
-        system = _find(device, directories, isolation)
+        sector_size = guest_sector_size(request, device.facts.sector_size)
+        system = _find(device, directories, isolation, sector_size)
         root = system.root
         size, guid = device.facts.size_bytes, system.guid or None
         disk = ContextDisk(0, device.path, size, system.sector_size, guid, system.partitions)
@@ -105,10 +107,12 @@ class _System:
     subvolumes: tuple[tuple[str, str], ...] = ()
 
 
-def _find(device: Device, directories: Directories, isolation: str) -> _System:
+def _find(device: Device, directories: Directories, isolation: str, sector_size: int) -> _System:
     """The system is looked for: any image's layout may have become of it, or of its owner's making."""
     try:
-        table, parts = find_partitions(device.path, str(device.path), directories, isolation)
+        table, parts = find_partitions(
+            device.path, str(device.path), directories, isolation, msdos_sector_size=sector_size
+        )
     except NodeError:
         raise
     except ImageError as error:  # it is an instance's here

@@ -1,4 +1,4 @@
-"""The partition table: written whole and last, and read back.
+"""The partition table: written whole and last.
 
 libparted makes a GPT on a scratch disk, a sparse file in memory as large as the disk and with its sectors. There it
 gets what libparted 3.5 has no way to set (numbers, GUIDs, any type, attributes, any name) and is compared with the
@@ -27,31 +27,16 @@ from pathlib import Path
 
 from osprovider.descriptors import in_memory, path_of
 from osprovider.disk import msdos
-from osprovider.disk.device import Device, probe
-from osprovider.disk.filesystem import type_of
+from osprovider.disk.device import Device
 from osprovider.disk.gpt import ENTRY, Gpt, GptError
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync, write_all
 from osprovider.errors import DeviceError
-from osprovider.layout import (
-    ACTIVE,
-    BOOT_CODE_BYTES,
-    MSDOS_TYPES,
-    TYPES,
-    DiskFacts,
-    PartitionPlan,
-    Role,
-    TablePlan,
-    msdos_partition_uuid,
-)
+from osprovider.layout import BOOT_CODE_BYTES, TablePlan
 
-__all__ = ["NewTable", "make_table", "read_table", "write_table"]
-
-_ROLES: dict[str, Role] = {guid: role for role, guid in TYPES.items()}
-_MSDOS_ROLES: dict[str, Role] = {"ef": "esp", "82": "swap", "83": "root"}
+__all__ = ["NewTable", "make_table", "write_table"]
 
 _MBR_SIZE = 512
-_SECTOR_SIZES = (512, 4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,127 +157,18 @@ def _identified(gpt: Gpt, table: TablePlan) -> Gpt:
     return Gpt(header.sealed(), bytes(entries))
 
 
-def _plan(gpt: Gpt, sector_size: int) -> TablePlan:
-    """What a GPT says; what it cannot say of a partition (its file system) is left out."""
-    partitions = (
-        PartitionPlan(
-            number=entry.number,
-            role=_ROLES.get(entry.type, "other"),
-            start_bytes=entry.first * sector_size,
-            size_bytes=(entry.last - entry.first + 1) * sector_size,
-            guid=entry.guid,
-            name=entry.name,
-            type=entry.type,
-            attributes=entry.attributes,
-        )
-        for entry in gpt
-    )
-    return TablePlan(gpt.guid, sector_size, tuple(partitions))
-
-
-def read_table(path: Path, sector_size: int | None = None) -> TablePlan:
-    """Read the table of a disk that an instance has had; a GPT's backup where the primary is damaged.
-
-    Args:
-        path: the disk.
-        sector_size: what an msdos table counts in, in bytes: the sectors that the instance sees; the disk's own when
-            None. A GPT tells.
-
-    Returns:
-        all its partitions; those of types that say nothing of a role are ``other``. Of a disk that a file system fills,
-        that as the root.
-
-    Raises:
-        DeviceError: there is no sound table and no file system, a partition lies outside of the disk, or there is not
-            exactly one root.
-    """
-    facts = probe(path)
-    with path.open("rb", buffering=0) as file:
-        table = _read_gpt(file.fileno(), facts.size_bytes) or _read_msdos(
-            file.fileno(), path, sector_size or facts.sector_size
-        )
-    table = table or _read_undivided(path, facts)
-    for part in table.partitions:
-        if part.size_bytes <= 0 or part.start_bytes + part.size_bytes > facts.size_bytes:
-            raise DeviceError(
-                f"{path}: partition {part.number} lies outside of the disk: its table is not to be trusted"
-            )
-    roots = sum(part.role == "root" for part in table.partitions)
-    if roots != 1:
-        kind = TYPES["root"] if table.type == "gpt" else MSDOS_TYPES["root"]
-        raise DeviceError(f"{path}: has {roots or 'no'} root partitions (type {kind}), where one is expected")
-    return table
-
-
-def _read_gpt(fd: int, size_bytes: int) -> TablePlan | None:
-    tables = (
-        _plan(gpt, sector_size)
-        for at_the_end in (False, True)
-        for sector_size in _SECTOR_SIZES
-        if (gpt := _read(fd, size_bytes // sector_size - 1 if at_the_end else 1, sector_size))
-    )
-    return next(tables, None)
-
-
-def _read_msdos(fd: int, path: Path, sector_size: int) -> TablePlan | None:
-    """An msdos table as :func:`osprovider.division.lay_out` makes it: of its Linux partitions the last is the root."""
-    try:
-        found = msdos.read(fd, sector_size)
-    except msdos.MsdosError as error:
-        raise DeviceError(f"{path}: {error}") from error
-    if found is None or not found.entries:  # a FAT, or another boot sector
-        return None
-    linux = sorted((entry.first, entry.number) for entry in found.entries if entry.type == MSDOS_TYPES["root"])
-    root = linux[-1][1] if len(linux) in (1, 2) else None
-
-    def role(entry: msdos.Entry) -> Role:
-        if root is not None and entry.type == MSDOS_TYPES["root"]:
-            return "root" if entry.number == root else "boot"
-        # Three of them are not of ours, and each may be the root.
-        return _MSDOS_ROLES.get(entry.type, "other")
-
-    return TablePlan(
-        found.signature,
-        sector_size,
-        tuple(
-            PartitionPlan(
-                number=entry.number,
-                role=role(entry),
-                start_bytes=entry.first * sector_size,
-                size_bytes=entry.count * sector_size,
-                guid=msdos_partition_uuid(found.signature, entry.number),
-                name="",
-                type=entry.type,
-                attributes=ACTIVE if entry.is_active else 0,
-            )
-            for entry in found.entries
-        ),
-        "msdos",
-    )
-
-
-def _read_undivided(path: Path, facts: DiskFacts) -> TablePlan:
-    """A disk without a table, which a file system fills."""
-    try:
-        kind = type_of(path)
-    except DeviceError as error:
-        raise DeviceError(
-            f"{path}: has no partition table, and no file system fills it: was the instance installed by osprovider?"
-        ) from error
-    root = PartitionPlan(0, "root", 0, facts.size_bytes, "", "", "", filesystem=kind)
-    return TablePlan("", facts.sector_size, (root,), "none")
-
-
 def _says(gpt: Gpt, table: TablePlan) -> bool:
     """Does a GPT say what was planned, as far as a GPT can."""
-    facts = [
-        sorted(
-            (part.number, part.start_bytes, part.size_bytes, part.guid, part.name, part.type, part.attributes)
-            for part in each.partitions
-        )
-        for each in (_plan(gpt, table.sector_size), table)
+    sector = table.sector_size
+    found = []
+    for each in gpt:
+        size = (each.last + 1 - each.first) * sector
+        found.append((each.number, each.first * sector, size, each.type, each.guid, each.name, each.attributes))
+    planned = [
+        (each.number, each.start_bytes, each.size_bytes, each.type, each.guid, each.name, each.attributes)
+        for each in table.partitions
     ]
-    return facts[0] == facts[1] and _plan(gpt, table.sector_size).guid == table.guid
+    return gpt.guid == table.guid and sorted(found) == sorted(planned)
 
 
 def _read(fd: int, address: int, sector_size: int) -> Gpt | None:

@@ -29,7 +29,7 @@ from osprovider.guest.mounting import Volume
 from osprovider.guest.protocol import Guest
 from osprovider.images.diskimage.mount_points import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
 from osprovider.images.diskimage.spread import why_not_alone
-from osprovider.images.diskimage.table import read_image_table, strip_table
+from osprovider.images.diskimage.table import IMAGE_SECTOR_SIZE, read_image_table, strip_table
 from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 from osprovider.opening import guest_of
 from osprovider.paths import Directories
@@ -108,7 +108,12 @@ def examine(
 
 
 def find_partitions(
-    raw: Path, name: str, directories: Directories, isolation: str = "appliance"
+    raw: Path,
+    name: str,
+    directories: Directories,
+    isolation: str = "appliance",
+    *,
+    msdos_sector_size: int = IMAGE_SECTOR_SIZE,
 ) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:
     """Find a disk's file systems, and where the system that is on one of them has the others.
 
@@ -117,6 +122,7 @@ def find_partitions(
         name: the image definition's name, for messages.
         directories: where mount points and the appliance lie.
         isolation: where it is opened: ``host`` or ``appliance``.
+        msdos_sector_size: see :func:`osprovider.images.diskimage.table.read_image_table`.
 
     Returns:
         its partition table as it is, None where it has none; and its partitions with their file systems, roles and
@@ -125,7 +131,7 @@ def find_partitions(
     Raises:
         ImageError: as for :func:`examine`.
     """
-    table, parts, _ = _find(raw, name, directories, isolation, lambda _: None)
+    table, parts, _ = _find(raw, name, directories, isolation, lambda _: None, msdos_sector_size)
     return table, parts
 
 
@@ -211,13 +217,18 @@ def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool =
 
 
 def _find(
-    raw: Path, name: str, directories: Directories, isolation: str, look: Callable[[HostGuest], _Found]
+    raw: Path,
+    name: str,
+    directories: Directories,
+    isolation: str,
+    look: Callable[[HostGuest], _Found],
+    msdos_sector_size: int = IMAGE_SECTOR_SIZE,
 ) -> tuple[ImageTable | None, tuple[ImagePartition, ...], list[_Found]]:
     """What :func:`find_partitions` returns, and what ``look`` saw, unless the guest has to be opened again for that.
 
     An appliance starts for seconds, and mostly a guest is right at once where all is mounted by its type.
     """
-    table, parts = _partitions(raw, name)
+    table, parts = _partitions(raw, name, msdos_sector_size)
     systems = []
     for candidate in _candidates(parts):
         guess = placed_in(parts, System(candidate), table)
@@ -233,13 +244,13 @@ def _find(
     return table, placed, seen
 
 
-def _partitions(raw: Path, name: str) -> tuple[ImageTable | None, list[ImagePartition]]:
+def _partitions(raw: Path, name: str, msdos_sector_size: int) -> tuple[ImageTable | None, list[ImagePartition]]:
     """The disk's table, and what lies on its partitions by their superblocks."""
     with raw.open("rb", buffering=0) as file:
         alone = _probe(raw, name, 0, file.seek(0, os.SEEK_END))
     if alone is not None:
         return None, [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
-    table = read_image_table(raw, name)
+    table = read_image_table(raw, name, msdos_sector_size)
     if table is None:
         raise ImageError(f"image {name}: has no partition table, and no file system that is known")
     parts = [_with_filesystem(part, raw, name) for part in table.partitions]

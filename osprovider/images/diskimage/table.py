@@ -19,7 +19,10 @@ from osprovider.errors import ImageError, reason_of
 from osprovider.layout import ACTIVE, BOOT_CODE_BYTES, EXTENDED_TYPES, TYPES
 from osprovider.manifest import ImagePartition, ImageTable
 
-__all__ = ["read_image_table", "strip_table"]
+__all__ = ["IMAGE_SECTOR_SIZE", "read_image_table", "strip_table"]
+
+IMAGE_SECTOR_SIZE = 512
+"""What the msdos tables of images count in, in bytes."""
 
 _ROLES = {guid: role for role, guid in TYPES.items()}
 _MSDOS_ROLES = {"ef": "esp", "82": "swap", "ea": "boot"}  # ea: the Boot Loader Specification's
@@ -30,12 +33,13 @@ _HIGHEST_NUMBER = 128  # of a GPT of the usual size
 _GPT_BYTES = _HIGHEST_NUMBER * ENTRY.size
 
 
-def read_image_table(raw: Path, name: str) -> ImageTable | None:
+def read_image_table(raw: Path, name: str, msdos_sector_size: int = IMAGE_SECTOR_SIZE) -> ImageTable | None:
     """Read an image's partition table.
 
     Args:
         raw: the image, raw; a file or a block device.
         name: the image definition's name, for messages.
+        msdos_sector_size: what an msdos table counts in, in bytes, which it does not say, as a GPT does.
 
     Returns:
         what the table itself says: no file systems, no mount points, and a root only where its type says so. None where
@@ -46,7 +50,7 @@ def read_image_table(raw: Path, name: str) -> ImageTable | None:
     """
     try:
         with raw.open("rb", buffering=0) as file:
-            table = _read_gpt(file.fileno()) or _read_msdos(file.fileno())
+            table = _read_gpt(file.fileno()) or _read_msdos(file.fileno(), msdos_sector_size)
             size = file.seek(0, os.SEEK_END)  # also of a block device
     except (GptError, msdos.MsdosError) as error:
         raise ImageError(f"image {name}: its partition table is broken: {error}") from error
@@ -125,9 +129,9 @@ def _read_gpt(fd: int) -> ImageTable | None:
     return None
 
 
-def _read_msdos(fd: int) -> ImageTable | None:
+def _read_msdos(fd: int, sector: int) -> ImageTable | None:
     first = os.pread(fd, _MBR_END, 0)
-    found = msdos.read(fd)
+    found = msdos.read(fd, sector)
     if found is None:
         if first[-2:] == b"\x55\xaa" and 0xEE in first[450:510:16]:
             raise GptError("its first sector announces a GPT, and none is there")
@@ -138,8 +142,8 @@ def _read_msdos(fd: int) -> ImageTable | None:
         ImagePartition(
             number=entry.number,
             role=_MSDOS_ROLES.get(entry.type, "other"),
-            start_bytes=entry.first * 512,
-            size_bytes=entry.count * 512,
+            start_bytes=entry.first * sector,
+            size_bytes=entry.count * sector,
             type=entry.type,
             guid="",
             name="",
@@ -149,7 +153,7 @@ def _read_msdos(fd: int) -> ImageTable | None:
         )
         for entry in found.entries
     ]
-    return ImageTable("msdos", found.signature, 512, _sorted(partitions))
+    return ImageTable("msdos", found.signature, sector, _sorted(partitions))
 
 
 def _sorted(partitions: Sequence[ImagePartition]) -> tuple[ImagePartition, ...]:

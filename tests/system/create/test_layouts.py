@@ -112,10 +112,13 @@ def test_an_msdos_table_has_an_active_root(place: Site, hypervisor: str, sector_
     check(file, MIB)
 
 
-@pytest.mark.parametrize("hypervisor", ["kvm", "xen-hvm"])
-def test_the_root_of_an_msdos_table_is_found_again_on_large_sectors(place: Site, hypervisor: str) -> None:
+@pytest.mark.parametrize(("hypervisor", "isolation"), [("kvm", "host"), ("xen-hvm", "host"), ("xen-hvm", "auto")])
+def test_the_root_of_an_msdos_table_is_found_again_on_large_sectors(
+    place: Site, hypervisor: str, isolation: str
+) -> None:
     """The table counts in the sectors that the instance sees, which may be smaller than the device's."""
-    place.write("defaults.yaml", "isolation: host\nnetwork: {renderer: none}\nhooks: {disable: [users, ssh]}\n")
+    defaults = f"isolation: {isolation}\nnetwork: {{renderer: none}}\nhooks: {{disable: [users, ssh]}}\n"
+    place.write("defaults.yaml", defaults)
     lay_out(place, f"{{table: msdos, firmware: [{'bios' if hypervisor == 'kvm' else ''}]}}")
     file = place.disk(512 * MIB)
     with attached(file, 4096) as disk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from pathlib import Path
 
@@ -102,3 +103,14 @@ def test_a_disk_that_ends_before_its_header_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(600))
     with pytest.raises(GptError, match="the GPT in sector 1 or its entries lie behind the disk's end"):
         read(path)
+
+
+def test_any_damage_is_noticed(disk: Path) -> None:
+    sound, chance = disk.read_bytes(), random.Random(1)
+    for _ in range(100):
+        data = bytearray(sound)
+        place = chance.choice([chance.randrange(512, 512 + HEADER.size), chance.randrange(1024, 1024 + 7 * 128)])
+        data[place] ^= chance.randrange(1, 256)
+        disk.write_bytes(data)
+        with pytest.raises(GptError):
+            read(disk)
