@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -54,6 +55,8 @@ def export_image(
         raise UsageError("standard output cannot have both the image and JSON; name a file")
     if to_stdout and kind == "qcow2":
         raise UsageError("qcow2 is not written from its beginning to its end: name a file")
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("standard output is a terminal: name a file, or lead it into a pipe")
     if not to_stdout:
         refuse_output(output.absolute(), force=force)  # before it is prepared, which takes long
     linux.private_mount_namespace()

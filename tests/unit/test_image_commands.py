@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import pty
 import re
 import struct
 import subprocess
@@ -33,6 +35,26 @@ def test_a_name_that_is_none_is_refused_in_a_line_that_can_be_read(command: Comm
     assert re.search(r"; there is almalinux-10, (\S+, ){14}\S+ and \d+ more\n$", said), said
     assert command.refusal("variant", "show", "xyz").startswith('osprovider: NAME: there is no variant "xyz" in ')
     assert "did you mean debian-12?" in command.refusal("image", "build", "debian12")
+
+
+def test_no_image_is_written_to_a_terminal(command: Command) -> None:
+    here, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [CHECKOUT / "tools" / "osprovider", "image", "export", "debian-12", "-", "--format", "raw"],
+            env=command.environment,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(here)
+        os.close(terminal)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "osprovider: standard output is a terminal: name a file, or lead it into a pipe\n",
+    )
 
 
 def test_a_cache_with_nothing_to_verify_is_said(command: Command) -> None:
