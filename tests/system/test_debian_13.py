@@ -9,6 +9,7 @@ Not for: what does not depend on the node's release, or whether instances boot.
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import re
 import shutil
@@ -68,10 +69,13 @@ FEATURES = {
     "btrfs": (["btrfs", "inspect-internal", "dump-super"], r"(?:compat|compat_ro|incompat)_flags\s.*"),
 }
 
-# What the release's own mkfs.ext4 has and Debian 12's has not.
-DUMPED = ("-O", "orphan_file,metadata_csum_seed")
+# What the release's own mkfs.ext4 has and Debian 12's has not, and small files in inodes that have room for all of
+# their extended attributes.
+DUMPED = ("-O", "orphan_file,metadata_csum_seed,inline_data", "-I", "512")
 DUMP = """\
-loop=$(losetup --read-only --show --find /srv/dumped.img) && {
+image=$1
+shift
+loop=$(losetup --read-only --show --find "/srv/$image.img") && {
     dump -0 -q "$@" "$loop"
     status=$?
     losetup --detach "$loop" && exit $status
@@ -244,7 +248,7 @@ def test_a_dump_of_its_own_becomes_an_image(
     node: Node, dumped: Mapping[bytes, Entry], tmp_path: Path, options: Sequence[str]
 ) -> None:
     name = "dump" + "".join(options)
-    node.container.run(["sh", "-c", DUMP, "sh", *options, "-f", f"/srv/{name}.own"])
+    node.container.run(["sh", "-c", DUMP, "sh", "dumped", *options, "-f", f"/srv/{name}.own"])
     site = node.container.root / "etc/ganeti/osprovider"
     (site / f"images/{name}.own.yaml").write_text(f"source: /srv/{name}.own\n")
     (site / f"variants/{name}.own.yaml").write_text(f"image: {name}.own\n{VARIANTS['dump'].text}")
@@ -253,6 +257,21 @@ def test_a_dump_of_its_own_becomes_an_image(
     assert f"{name}.own: this node's restore loses the capabilities of files, here of 1; " in built.stderr
     with root_of(node.create(f"{name}.own").disk) as root, mounted(root, tmp_path / "root") as tree:
         assert _comparable(tree / "srv") == dumped
+
+
+def test_a_dump_whose_attributes_its_restore_mixes_up_is_refused(node: Node, tmp_path: Path) -> None:
+    """It gives a directory's to another one."""
+    with scratch_filesystem(tmp_path / "mixed.img", tmp_path / "root", 32 * MIB) as root:
+        (root / "both").mkdir()
+        for name, size in (("user.small", 1), ("user.large", 300)):  # in its inode, and in a block
+            os.setxattr(root / "both", name, b"x" * size)
+    shutil.copy(tmp_path / "mixed.img", node.container.root / "srv/mixed.img")
+    node.container.run(["sh", "-c", DUMP, "sh", "mixed", "-f", "/srv/mixed.own"])
+    definition = node.container.root / "etc/ganeti/osprovider/images/mixed.own.yaml"
+    definition.write_text("source: /srv/mixed.own\n")
+    refused = node.container.run(["osprovider", "image", "build", "mixed.own"], check=False)
+    assert refused.returncode == 1
+    assert "has extended attributes in two places, which this node's restore mixes up: make a tar" in refused.stderr
 
 
 @pytest.mark.parametrize("name", FEATURES)

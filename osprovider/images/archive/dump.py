@@ -63,7 +63,9 @@ _LARGEST_WRITE = 1024  # records that dump(8) writes at a time
 _ENTRIES_AT = {0xEA020000: 32, 0xEA020001: 4}  # by magic: a block of its own, the rest of an inode
 _ENTRY = 16  # bytes, without the name
 _TRUSTED, _SECURITY = 4, 6
-_CAPABILITIES = re.compile(rb"\x0a\x06.{14}capability", re.DOTALL)  # such an entry
+# Such entries: capabilities, and (``system.data``) the end of a file that lies in its inode.
+_CAPABILITIES = re.compile(rb"\x0a\x06.{14}capability", re.DOTALL)
+_INLINE_DATA = re.compile(rb"\x04\x07.{14}data", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ class _Header:
     blocks: int
     is_directory: bool
     is_attributes: bool
+    of_directory: bool
     may_be_orphan_file: bool
 
 
@@ -193,6 +196,7 @@ class _Scanner:
         self._inode = 0  # of the file that is being read
         self._bytes = 0  # of it
         self._left = 0  # bytes of it, without the blocks that headers told of
+        self._attributes = (0, False)  # the last directory that had some, and whether these are any for restore(8)
 
     def header(self, record: bytes) -> _Header:
         """Read a header."""
@@ -224,6 +228,7 @@ class _Scanner:
             blocks=count,
             is_directory=is_directory and not has_attributes,
             is_attributes=is_file and has_attributes and words[_ATTRIBUTES_WORD] == _XATTR,
+            of_directory=is_directory,
             may_be_orphan_file=kind == _INODE and not has_attributes and words[_MODE_WORD] & 0xFFFF == _ORPHAN_MODE,
         )
 
@@ -267,7 +272,14 @@ class _Scanner:
         if header.is_attributes:
             attributes = reader.take(size)
             self.capable += _CAPABILITIES.search(attributes) is not None
-            reader.change(_restorable(attributes))
+            if not self._runs and _INLINE_DATA.search(attributes):
+                raise Refused(
+                    "files lie in their inodes (inline_data), which this node's restore cannot read: make a tar"
+                )
+            restorable, has_some = _restorable(attributes)
+            if header.of_directory:
+                self._check_attributes(header.inode, has_some=has_some)
+            reader.change(restorable)
         elif header.is_directory:
             # What dump(8) leaves behind a directory's end means nothing.
             self._check_directory(reader.take(size)[: header.left_bytes], header.inode)
@@ -279,6 +291,19 @@ class _Scanner:
         else:
             return size
         return 0
+
+    def _check_attributes(self, inode: int, *, has_some: bool) -> None:
+        """See that restore(8) loses none of a directory's attributes, part in its inode and part in a block.
+
+        It keeps the last part that comes, and since 0.4b49 all, but gives the last to another directory as well.
+        """
+        before, had_some = self._attributes
+        if inode == before and (has_some if self._runs else had_some):
+            raise Refused(
+                f"the directory of inode {inode} has extended attributes in two places, which this node's restore "
+                "mixes up: make a tar"
+            )
+        self._attributes = inode, has_some
 
     def _check_directory(self, directory: bytes, inode: int) -> None:
         """See that a directory's data has all of its names, and none that gets lost."""
@@ -313,8 +338,8 @@ def _filling(reader: PipeReader) -> bytes:
     return filling
 
 
-def _restorable(attributes: bytes) -> bytes:
-    """A file's extended attributes without those that take more privileges than an unpacker has.
+def _restorable(attributes: bytes) -> tuple[bytes, bool]:
+    """A file's extended attributes without those that take more privileges than an unpacker has; and has it others.
 
     restore(8) would give up all that come after one of these, capabilities among them.
     """
@@ -328,4 +353,4 @@ def _restorable(attributes: bytes) -> bytes:
             kept += attributes[position:end]
         position = end
     filled = kept.ljust(min(position, len(attributes)) - start, b"\0")
-    return attributes[:start] + filled + attributes[position:]
+    return attributes[:start] + filled + attributes[position:], bool(kept)

@@ -141,6 +141,39 @@ def test_attributes_that_take_more_privileges_do_not_cost_a_file_its_others(root
     assert os.listxattr(root / "only") == []
 
 
+def test_a_dump_of_files_in_their_inodes_is_refused(root: Path, tmp_path: Path) -> None:
+    # restore(8) makes zeros of them
+    with scratch_filesystem(tmp_path / "source.img", tmp_path / "source", _SIZE, "-O", "inline_data") as source:
+        (source / "file").write_text("x")
+    _dump(tmp_path / "source.img", tmp_path, {"dump": ()})
+    with pytest.raises(ImageError, match=r"byte \d+: files lie in their inodes \(inline_data\), which this node"):
+        _restore(tmp_path / "dump", root)
+
+
+def test_a_directory_with_attributes_in_two_places_is_refused(root: Path, tmp_path: Path) -> None:
+    # restore(8) keeps the last ones alone
+    def fill(source: Path) -> None:
+        (source / "both").mkdir()
+        os.setxattr(source / "both", "user.small", b"x")  # in its inode
+        os.setxattr(source / "both", "user.large", b"x" * 300)  # in a block
+
+    _make_dumps(tmp_path, "ext4", fill, {"dump": ()})
+    with pytest.raises(ImageError, match=r"byte \d+: the directory of inode \d+ has extended attributes in two places"):
+        _restore(tmp_path / "dump", root)
+
+
+def test_a_directory_with_attributes_in_one_place_keeps_them(root: Path, tmp_path: Path) -> None:
+    def fill(source: Path) -> None:
+        for name, attribute, size in (("block", "trusted.x", 1), ("block", "user.x", 300), ("inode", "user.x", 1)):
+            (source / name).mkdir(exist_ok=True)
+            os.setxattr(source / name, attribute, b"x" * size)
+
+    _make_dumps(tmp_path, "ext4", fill, {"dump": ()})
+    _restore(tmp_path / "dump", root)
+    assert (os.listxattr(root / "block"), os.listxattr(root / "inode")) == (["user.x"], ["user.x"])
+    assert len(os.getxattr(root / "block", "user.x")) == 300
+
+
 def test_what_dump_leaves_behind_the_end_of_a_directory_means_nothing(dumped: Path, root: Path, tmp_path: Path) -> None:
     # there may be pieces of any directory that it read before
     dump = bytearray((dumped / "plain").read_bytes())
