@@ -127,19 +127,9 @@ def _reap(pids: set[int]) -> None:
 
 def _descendants(ancestor: int) -> Iterable[str]:
     """Yield the living descendants of process `ancestor`."""
-    parents: dict[int, int] = {}
-    lines: dict[int, str] = {}
-    for directory in processes.directories():
+    for pid in processes.family(ancestor) - {ancestor}:
+        directory = Path(f"/proc/{pid}")
         with suppress(OSError):  # ended since it was listed
-            state, parent = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            pid = int(directory.name)
-            parents[pid] = int(parent)
-            if state not in "ZX":
-                lines[pid] = f"{pid} ({command})"
-    for pid, line in lines.items():
-        above = parents[pid]
-        while above not in {0, ancestor}:
-            above = parents.get(above, 0)
-        if above == ancestor:
-            yield line
+            if (directory / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                yield f"{pid} ({command})"

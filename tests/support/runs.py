@@ -25,6 +25,7 @@ from tests.support import processes
 
 __all__ = [
     "MARKER",
+    "backing_file",
     "die_with_parent",
     "enter",
     "locked",
@@ -137,11 +138,15 @@ def loop_devices() -> dict[str, str]:
     The file of a mount namespace that is gone is named from its mount's root: the path is for recognising, not for
     opening.
     """
-    found = {}
-    for attribute in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):  # detached since it was listed
-            found[attribute.parts[3]] = attribute.read_text(errors="surrogateescape").strip()
-    return found
+    devices = (path.name for path in Path("/sys/block").glob("loop*"))
+    return {device: file for device in devices if (file := backing_file(device))}
+
+
+def backing_file(device: str) -> str:
+    """Return the backing file of a loop device as `loop_devices` does; "" where the device is not in use."""
+    with suppress(OSError):  # detached since it was listed
+        return Path(f"/sys/block/{device}/loop/backing_file").read_text(errors="surrogateescape").strip()
+    return ""
 
 
 def mounts() -> list[tuple[str, str]]:

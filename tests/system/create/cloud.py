@@ -13,11 +13,11 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.runs import loop_devices
+from tests.support.runs import backing_file
 from tests.support.sparse import sparse_file
 from tests.support.watching import watching
 
@@ -274,8 +274,10 @@ def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
     seen: set[str] = set()
 
     def look() -> None:
-        ours = {device for device, file in loop_devices().items() if str(directory) in file}
-        seen.update(device for kind in ("ext4", "xfs") for device in ours if Path("/sys/fs", kind, device).exists())
+        for kind in ("ext4", "xfs"):
+            with suppress(FileNotFoundError):  # nothing of the kind was ever mounted
+                devices = (path.name for path in Path("/sys/fs", kind).iterdir())
+                seen.update(device for device in devices if str(directory) in backing_file(device))
 
     with watching(look, 0.002):
         yield seen
