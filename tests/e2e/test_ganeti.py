@@ -17,7 +17,7 @@ from tests.e2e.cluster import GATEWAY, NETWORK, Cluster, Node, cluster, instance
 from tests.e2e.console import recorded
 from tests.e2e.observation import Observation, observe_in_cluster
 from tests.e2e.tree import NodeTree
-from tests.support.qemu import TIMER
+from tests.support.qemu import EMULATED_ARGS
 from tests.support.runs import loop_devices, own_part
 from tests.support.ssh import make_key
 
@@ -230,7 +230,8 @@ def _configure(node: Node, public_key: str) -> None:
     )
     node.write(
         "/etc/ganeti/osprovider/defaults.yaml",
-        f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\nboot: {{kernel_args: [quiet, {TIMER}]}}\n',
+        f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\n'
+        f"boot: {{kernel_args: [quiet, {', '.join(EMULATED_ARGS)}]}}\n",
     )
 
 

@@ -27,7 +27,7 @@ from tests.support.image_files import (
     make_tar,
     template_image,
 )
-from tests.support.qemu import TIMER
+from tests.support.qemu import EMULATED_ARGS
 
 _DISK_SIZE = 3 << 30
 _IMAGES = "/srv/images"
@@ -75,7 +75,8 @@ def _configure(running: Cluster, images: Path, public_key: str) -> None:
     )
     node.write(
         f"{_CONFIG}/defaults.yaml",
-        f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\nboot: {{kernel_args: [quiet, {TIMER}]}}\n',
+        f'users:\n  root:\n    ssh_authorized_keys: ["{public_key}"]\n'
+        f"boot: {{kernel_args: [quiet, {', '.join(EMULATED_ARGS)}]}}\n",
     )
     for kind, name in _FILES.items():
         digest = hashlib.sha256((images / name).read_bytes()).hexdigest()
