@@ -55,16 +55,22 @@ _GUEST = _TMP / "guest"
 _OF_A_DRIVE = re.compile(r"\((?:device )?sd[a-z]\)")
 # libguestfs has a setting for the program that it calls, but none for a machine of less memory than that, and none for
 # what QEMU keeps, emulated, of what it translates: hundreds of MiB, unless told (its -accel), which is not slower. The
-# type of the machine is named together with the accelerator by libguestfs 1.54.
+# type of the machine is named together with the accelerator by libguestfs 1.54. And the processor, named after these,
+# says that it moves strings fast, by which Linux moves all memory: emulated, it moves each byte by itself.
 _EMULATOR = """\
 #!/bin/sh
 previous=
+slow=
 for word do
     shift
     case $previous$word in
-    -machine | -m) previous=$word; continue ;;
+    -machine | -cpu | -m) previous=$word; continue ;;
+    -machine*accel=tcg) slow=,-erms,-fsrm ;;
+    esac
+    case $previous$word in
     -machine*,accel=tcg) set -- "$@" -machine "${{word%,accel=tcg}}" -accel tcg,tb-size=32 ;;
     -machineaccel=tcg) set -- "$@" -accel tcg,tb-size=32 ;;
+    -cpu*) set -- "$@" -cpu "$word$slow" ;;
     -m[0-9]*) set -- "$@" -m {memory_mib} ;;
     *) set -- "$@" $previous "$word" ;;
     esac

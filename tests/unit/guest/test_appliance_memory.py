@@ -61,7 +61,9 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["-machine", "accel=tcg", "-m", "256"], "<-accel><tcg,tb-size=32><-m><88>"),
         (["-machine", "q35,accel=tcg", "-m", "256"], "<-machine><q35><-accel><tcg,tb-size=32><-m><88>"),
+        (["-machine", "accel=tcg", "-cpu", "max,a=b"], "<-accel><tcg,tb-size=32><-cpu><max,a=b,-erms,-fsrm>"),
         (["-machine", "accel=kvm:tcg", "-device", "?"], "<-machine><accel=kvm:tcg><-device><?>"),
+        (["-machine", "q35,accel=kvm:tcg", "-cpu", "max"], "<-machine><q35,accel=kvm:tcg><-cpu><max>"),
         (["-append", "a  b $c 'd'", "", "accel=tcg"], "<-append><a  b $c 'd'><><accel=tcg>"),
     ],
 )
