@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from osprovider.background import Task
 from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
@@ -26,6 +27,9 @@ from osprovider.manifest import Origin
 __all__ = ["take"]
 
 _TREES = ("tar", "dump")
+_USUAL_FOR_EACH_BYTE = 8
+"""Bytes of a file system for each of an archive: for files of 2 KiB, or the eighth of their size when compressed."""
+
 _MOST_FOR_EACH_BYTE = 32
 """Bytes of a file system for each of an archive that is not compressed: an empty file has a header of 512 there, and
 needs an inode here, of which there is one in 16 KiB. Directories, and blocks that are nearly empty, take less."""
@@ -55,9 +59,11 @@ def take(job: Job, obtained: Obtained, isolation: str) -> Made:
     kind = found["image" if "image" in paths else "root"]
     limit = parse_size(job.recipe.definition.max_size)
     if kind.container in _TREES:
+        ready = Task("get ready", partial(unpack.get_ready, for_dumps=kind.container == "dump"))
 
         def fill(guest: HostGuest, root: Path) -> Facts:
             with reporter.step(f"image {job.name}: unpack {kind}") as detail:
+                ready.result()
                 _unpack(paths, found, root, limit)
                 gone = detach(guest)
                 facts = look(job, guest)
@@ -66,7 +72,7 @@ def take(job: Job, obtained: Obtained, isolation: str) -> Made:
                 reporter.debug(f"image {job.name}: its /etc/fstab loses a file system that stayed behind: {line}")
             return facts
 
-        made = make_tree(job, min(job.free_bytes, _most_bytes(paths, found, limit)), fill)
+        made = make_tree(job, _sizes(paths, found, min(job.free_bytes, limit)), fill)
     else:
         made = _disk(job, main, kind, limit, isolation)
     pin = obtained.pin
@@ -76,11 +82,13 @@ def take(job: Job, obtained: Obtained, isolation: str) -> Made:
     return dataclasses.replace(made, origin=origin)
 
 
-def _most_bytes(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat], limit: int) -> int:
-    """What archives may unpack to. It is dear to make a file system small that was made much too large."""
+def _sizes(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat], limit: int) -> list[int]:
+    """What archives usually unpack to, and what they may unpack to; in bytes of a file system."""
+    size = sum(path.stat().st_size for path in paths.values())
+    usual, most = _ALWAYS + _USUAL_FOR_EACH_BYTE * size, _ALWAYS + _MOST_FOR_EACH_BYTE * size
     if any(_is_compressed(path, found[part]) for part, path in paths.items()):
-        return limit  # there is no telling
-    return min(limit, _ALWAYS + _MOST_FOR_EACH_BYTE * sum(path.stat().st_size for path in paths.values()))
+        most = limit  # there is no telling
+    return sorted({min(usual, limit), min(most, limit)})
 
 
 def _is_compressed(path: Path, kind: formats.ImageFormat) -> bool:

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,12 +44,17 @@ _LEAST_FREE = 512 << 20
 anything is unpacked into."""
 
 _NEARLY_FULL = 32 << 20
+_FEW_INODES = 16  # a program that fails for want of them may have given some back
 _MOST_METADATA = 64 << 20  # that a deployment holds in memory
 _BLOCK = 4096
 _LONG_RUN = 1 << 20  # bytes of zeros that are worth a hole
 _WRITE_OUT_SECONDS = 0.03
 # The first inode that is none of the file system's own; more groups than any has.
 _TOGETHER = {"inode_goal": "12", "mb_max_linear_groups": "2147483647"}
+
+
+class _TooSmallError(ImageError):
+    """What was to be put into a file system does not fit into it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,26 +205,27 @@ def look(job: Job, guest: HostGuest) -> Facts:
     return dataclasses.replace(inspect(guest), packages=packages.read(guest, job.scratch, job.name))
 
 
-def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts]) -> Made:
+def make_tree(job: Job, sizes: Sequence[int], fill: Callable[[HostGuest, Path], Facts]) -> Made:
     """Make a file system, have it filled, and make it as small as a template should be.
 
     Args:
         job: see there.
-        size_bytes: of the file system while it is filled.
+        sizes: of the file system while it is filled, in bytes: where the first is too small, all is done again in one
+            of the next. It is dear to make a file system small that was made much too large.
         fill: called with the tree and where it is mounted.
 
     Raises:
         ImageError: it does not fit, or ``fill`` failed.
     """
-    with ExitStack() as stack:
-        guest, root = stack.enter_context(filling(job, job.image, size_bytes))
-        with _written_out(root, job.image):
-            facts = fill(guest, root)
-        with reporter.step(f"image {job.name}: store"):
-            # Not every error of a write shows up at the unmounting; this says all since the mounting (syncfs(2)).
-            linux.syncfs(guest.root_fd)
-            _finish(root)
-        unmounting = Task("unmount", stack.pop_all().close)
+    try:
+        facts, unmounting = _filled(job, sizes[0], fill)
+    except _TooSmallError:
+        if len(sizes) == 1:
+            raise
+        reporter.info(f"image {job.name}: takes more than usual; once more, with room for {human_bytes(sizes[1])}")
+        job.image.unlink()
+        job.image.touch(mode=0o600)
+        return make_tree(job, sizes[1:], fill)
     try:
         with reporter.step(f"image {job.name}: check and shrink") as detail:
             unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
@@ -229,6 +235,19 @@ def make_tree(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts
     finally:
         unmounting.result()  # where something could not be stored, nobody asks what came of it
     return Made(facts, made.size_bytes, None, made, built_here=True, tools={})
+
+
+def _filled(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts]) -> tuple[Facts, Task[None]]:
+    """Make a file system and have it filled and stored; what was seen of it, and its unmounting."""
+    with ExitStack() as stack:
+        guest, root = stack.enter_context(filling(job, job.image, size_bytes))
+        with _written_out(root, job.image):
+            facts = fill(guest, root)
+        with reporter.step(f"image {job.name}: store"):
+            # Not every error of a write shows up at the unmounting; this says all since the mounting (syncfs(2)).
+            linux.syncfs(guest.root_fd)
+            _finish(root)
+        return facts, Task("unmount", stack.pop_all().close)
 
 
 @contextmanager
@@ -252,13 +271,15 @@ def filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest,
     filesystem.make(image, kind, uuid=job.filesystem_uuid, label="", size_bytes=size_bytes, without=without)
     linux.private_mount_namespace()
     root = job.scratch / "root"
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     with _mounted(image, kind, root) as guest:
         try:
             yield guest, root
         except (GuestError, ImageError, OSError) as error:
             if isinstance(error, OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
                 raise _full(job, size_bytes) from error
+            if os.statvfs(root).f_ffree <= _FEW_INODES:
+                raise _TooSmallError(str(error)) from error
             raise
 
 
@@ -336,7 +357,9 @@ def _full(job: Job, size_bytes: int) -> ImageError:
     """What to say where the file system that was to be filled is full."""
     if size_bytes >= job.free_bytes - _BLOCK:
         return _too_little_space(job, f"more than {human_bytes(job.free_bytes)}")
-    return ImageError(f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; raise its max_size")
+    return _TooSmallError(
+        f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; raise its max_size"
+    )
 
 
 def _too_little_space(job: Job, needed: str) -> NodeError:

@@ -10,6 +10,7 @@ Not for: decompressing (:mod:`osprovider.images.streams`), or what headers mean 
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import signal
@@ -29,7 +30,7 @@ from osprovider.log import human_bytes
 from osprovider.run import run, running
 from osprovider.sandbox import UNPACK_PRIVILEGES, confine, signal_of
 
-__all__ = ["require_root", "unpack_dump", "unpack_tar"]
+__all__ = ["get_ready", "require_root", "unpack_dump", "unpack_tar"]
 
 _INSIDE = "/root"
 _INFLATE_INSIDE = "/inflate.py"
@@ -67,6 +68,17 @@ _CPU_SECONDS = 3600
 _MEMORY = 1 << 30
 """Bytes that either may allocate. restore takes 8 for each inode of the file system that was dumped, which is 1 TiB of
 it in 500 MiB; tar keeps every directory until the end. Neither asks whether what it is told to keep makes sense."""
+
+
+def get_ready(*, for_dumps: bool) -> None:
+    """Find out now what unpacking has to know of this node: it takes programs, and can be done beside other work.
+
+    Raises:
+        NodeError: nothing can be unpacked here.
+    """
+    confine(["true"])
+    if for_dumps:
+        _restore_knows_runs()
 
 
 def unpack_tar(stream: Stream, root: Path, *, name: str) -> None:
@@ -132,6 +144,7 @@ def require_root(root: Path, name: str) -> None:
         )
 
 
+@functools.cache
 def _restore_knows_runs() -> bool:
     """Whether this node's restore(8) reads dumps of 0.4b49 and later. It has no option to say its version, and does."""
     version = re.match(rb"\S+ 0\.4b(\d+) ", run(["restore"], check=False).stderr)

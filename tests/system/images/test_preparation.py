@@ -82,10 +82,11 @@ def build(site: Site, *options: str) -> Outcome:
     return site.command("image", "build", "small", *options)
 
 
-def built(site: Site) -> None:
-    """Build, which has to succeed and to leave the template alone."""
+def built(site: Site, words: str = "") -> None:
+    """Build, which has to succeed, to say the words, and to leave the template alone."""
     outcome = build(site)
     assert outcome.status == 0, outcome.said
+    assert words in outcome.said
     assert [re.sub("^[0-9a-f]{64}", "KEY", name) for name in entries(site)] == ["KEY"]
     assert [path.suffix for path in (site.cache / "sources").iterdir()] == [".json"]
 
@@ -266,7 +267,20 @@ def test_a_tar_of_little_else_than_empty_files_has_room_for_them(site: Site) -> 
     subprocess.run(["tar", "-cf", path, "-C", tree, "."], check=True)
     shutil.rmtree(tree)
     configure(site, path)
-    built(site)
+    built(site, "image small: takes more than usual; once more, with room for ")
+
+
+def test_so_has_what_was_compressed_to_next_to_nothing(site: Site) -> None:
+    tree = site.directory / "tree"
+    small_system.lay_out(tree)
+    path = site.directory / "zeros.tar.zst"
+    with (tree / "zeros").open("wb") as file:
+        for _ in range(600):
+            file.write(bytes(MIB))
+    subprocess.run(["tar", "-I", "zstd -q -1", "-cf", path, "-C", tree, "."], check=True)
+    shutil.rmtree(tree)
+    configure(site, path)
+    built(site, "image small: takes more than usual; once more, with room for ")
 
 
 # -- old systems ------------------------------------------------------------------------------------------------------
