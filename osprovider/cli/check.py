@@ -28,8 +28,9 @@ _KINDS = {"variant": Variant, "image": Image, "subnet": Subnet, "instance": Inst
 def check(directories: Directories, json_wanted: bool) -> None:
     """Check the whole configuration, hooks included.
 
-    Defaults, variants, images, subnets, instance files and cache.yaml are read, and hooks and templates are looked over
-    without being run. Exit status 2 when there is a problem; each is said with its file, line and column.
+    Defaults, variants and the list of those that Ganeti offers, images, subnets, instance files and cache.yaml are
+    read, and hooks and templates are looked over without being run. Exit status 2 when there is a problem; each is said
+    with its file, line and column.
     """
     if not directories.config.is_dir():
         reporter.warning(f"there is no {directories.config}: nothing of the site's is checked, but what is shipped")

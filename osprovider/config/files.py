@@ -35,6 +35,7 @@ _KINDS: Final[tuple[Kind, ...]] = ("variants", "images", "subnets", "instances")
 _SUFFIX: Final = ".yaml"
 _DEFAULTS: Final = f"defaults{_SUFFIX}"
 _CACHE: Final = f"cache{_SUFFIX}"
+_OFFERED: Final = "variants.list"
 
 # What Ganeti takes for an instance's name (Hostname.GetNormalizedName in lib/netutils.py): no slash, no empty label.
 _INSTANCE = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -80,6 +81,22 @@ class ConfigurationFiles:
                 self._problem(self._directories.config / entry, message)
         if NO_IMAGE in (images := self.names("images")):
             self._problem(images[NO_IMAGE], f'is never read: "{NO_IMAGE}" means no image; give it another name')
+
+    def check_offered(self) -> None:
+        """Say which variants Ganeti offers that are not there; it has them from a list, one a line."""
+        path = self._directories.config / _OFFERED
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._problem(path, f"cannot be read: {reason_of(error)}; make it a file that root can read")
+            return
+        self.read.append(path)
+        for number, line in enumerate(lines, 1):
+            name = line.strip()
+            if name and not name.startswith("#"):
+                self._find("variants", name, Mark(str(path), number))
 
     def defaults(self) -> Node:
         """The tree of the site's defaults, empty where there are none."""

@@ -155,6 +155,7 @@ def check_all(directories: Directories) -> tuple[list[Problem], list[Path]]:
     """
     files = ConfigurationFiles(directories)
     files.check_names()
+    files.check_offered()
     defaults = files.defaults()
     files.cache()
     _ = files.subnets

@@ -411,6 +411,15 @@ def test_checking_all_names_files_that_are_never_read(site: Site) -> None:
     ]
 
 
+def test_checking_all_names_variants_that_ganeti_offers_and_that_are_not_there(site: Site) -> None:
+    site.write("site/variants.list", "# the site's\n\ndebian-12\n  web-1 \ndebain-12\n#debian-99\n")
+    site.write("site/variants/web-1.yaml", "image: none")
+    place = "in site/variants or share/variants; did you mean debian-12?"
+    assert site.check() == [f'site/variants.list:5: there is no variant "debain-12" {place}']
+    (site.directories.config / "variants.list").write_bytes(b"debian-12\n\xff\n")
+    assert site.check()[0].startswith("site/variants.list:2: there is no variant ")
+
+
 def test_the_shipped_configuration_has_no_problems(tmp_path: Path) -> None:
     checkout = Path(__file__).parents[3]
     directories = Directories(config=tmp_path, cache=tmp_path, run=tmp_path, shipped=checkout)
