@@ -124,8 +124,6 @@ def _refuse(
         checks.text(description)
     except ValueError as error:
         raise UsageError(f"--description: {error}") from error
-    if source is not None and "/" not in str(source) and not source.exists():
-        raise UsageError(f"there is no file {plain(str(source))}; for an instance: --instance {plain(str(source))}")
 
 
 @contextmanager
@@ -135,6 +133,8 @@ def _disk(
     """What to call the disk, and its path."""
     if instance is None:
         path = (source or Path()).absolute()
+        if "/" not in str(source) and not path.exists():
+            raise UsageError(f"there is no file {plain(path.name)}; for an instance: --instance {plain(path.name)}")
         yield plain(str(path)), path
         return
     from osprovider.ganeti.activation import active_disk
