@@ -19,7 +19,7 @@ from tests.support.watching import watching
 
 __all__ = ["Peak", "peak_of", "watched"]
 
-_EVERY_SECONDS = 0.01
+_EVERY_SECONDS = 0.02
 
 
 @dataclass(slots=True)

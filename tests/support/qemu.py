@@ -34,12 +34,16 @@ _SECURE_FLASH = "driver=cfi.pflash01,property=secure,value=on"
 
 _ports = count(2200)
 
-EMULATED_ARGS = ("no_timer_check", "mitigations=off", "nokaslr", "norandmaps", "apparmor=0", "audit=0")
+EMULATED_ARGS = (
+    *("no_timer_check", "tsc=reliable", "mitigations=off", "nokaslr", "norandmaps", "apparmor=0", "audit=0"),
+    *("cryptomgr.notests", "8250.nr_uarts=1", "module_blacklist=kvm"),
+)
 """What an emulated kernel is started with.
 
 Without the first it would panic now and then, where the machine is busy, over a timer that "doesn't work"
-(``check_timer`` in its arch/x86/kernel/apic/io_apic.c). The others spare a fifth of what a boot costs, for no processor
-is there to be defended from: retpolines, code that has to be translated again for each program's addresses, labels.
+(``check_timer`` in its arch/x86/kernel/apic/io_apic.c). The others spare a quarter of what a boot costs: no processor
+is there to be defended from, code has to be translated again for each program's addresses, and QEMU's processor has
+AMD's virtualisation, for which udev would load a large module.
 """
 
 KERNEL_ARGS = (*EMULATED_ARGS, "panic=-1")

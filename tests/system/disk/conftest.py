@@ -18,6 +18,13 @@ def scratch(run_directory: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture(scope="module")
+def shared(run_directory: Path) -> Iterator[Path]:
+    """Likewise a directory of a test file's: for what is made once, and not to be changed."""
+    with tempfile.TemporaryDirectory(dir=run_directory, prefix="disk-") as name:
+        yield Path(name)
+
+
 @pytest.fixture
 def run_dir(scratch: Path) -> Path:
     """Where claims put their locks."""

@@ -17,6 +17,7 @@ __all__ = [
     "MIB",
     "attached",
     "checkout",
+    "copied",
     "in_mount_namespace",
     "put_esp",
     "python",
@@ -36,6 +37,12 @@ def used_disk(path: Path, size: int = DISK_SIZE) -> Path:
         for _ in range(size // MIB):
             file.write(b"\xa5" * MIB)
     return path
+
+
+def copied(original: Path, target: Path) -> Path:
+    """Copy a file with its holes, and return the copy's path."""
+    subprocess.run(["cp", "--sparse=always", original, target], check=True)
+    return target
 
 
 def put_esp(path: Path, partition: PartitionPlan, sector_size: int, files: Mapping[str, bytes], volume_id: str) -> None:

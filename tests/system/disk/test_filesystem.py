@@ -17,7 +17,7 @@ from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
 from tests.support.sparse import sparse_file
 from tests.system.create.cloud import install_filesystem
-from tests.system.disk.support import MIB, used_disk
+from tests.system.disk.support import MIB, copied, used_disk
 
 UUID = "9f2bd3ca-6b6a-4c12-9b2c-0f6f5b0a7c11"
 TYPES = ["ext4", "ext3", "ext2"]
@@ -45,16 +45,17 @@ def type_(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def made(type_: str, scratch: Path) -> Path:
+def made(type_: str, shared: Path, scratch: Path) -> Path:
     """A file system of 1 GiB, to be shrunk, that holds 40 MiB of data, and has held 200 MiB more."""
-    path = scratch / "root.img"
-    without = filesystem.WITHOUT_JOURNAL
-    filesystem.make(path, type_, uuid=UUID, label="root", size_bytes=1024 * MIB, without=without)
-    kept, dropped = scratch / "kept", scratch / "dropped"
-    kept.write_bytes(os.urandom(40 * MIB))
-    dropped.write_bytes(os.urandom(200 * MIB))
-    debugfs(path, f"write {dropped} dropped", f"write {kept} kept", "mkdir etc", "rm dropped")
-    return path
+    original, kept = shared / f"{type_}.img", shared / f"{type_}.kept"
+    if not original.exists():
+        without = filesystem.WITHOUT_JOURNAL
+        filesystem.make(original, type_, uuid=UUID, label="root", size_bytes=1024 * MIB, without=without)
+        kept.write_bytes(os.urandom(40 * MIB))
+        (dropped := scratch / "dropped").write_bytes(os.urandom(200 * MIB))
+        debugfs(original, f"write {dropped} dropped", f"write {kept} kept", "mkdir etc", "rm dropped")
+    copied(kept, scratch / "kept")
+    return copied(original, scratch / "root.img")
 
 
 def contents(path: Path, scratch: Path) -> bytes:

@@ -20,7 +20,7 @@ from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.layout import PartitionPlan, Placement
 from osprovider.manifest import Template
 from tests.support.manifests import manifest
-from tests.system.disk.support import MIB, attached, used_disk
+from tests.system.disk.support import MIB, attached, copied, used_disk
 
 UUID = "9f2bd3ca-6b6a-4c12-9b2c-0f6f5b0a7c11"
 SIZE = 256 * MIB
@@ -32,12 +32,19 @@ def part(size: int = SIZE) -> PartitionPlan:
 
 
 @pytest.fixture(params=["ext4", "ext3", "ext2"])
-def made(request: pytest.FixtureRequest, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def made(request: pytest.FixtureRequest, shared: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file system with a block of attributes, long links, a large directory and a file in many pieces."""
     # So that two file systems in which the same was done are the same.
     environment = {"PATH": os.environ["PATH"], "E2FSPROGS_FAKE_TIME": "1700000000"}
     monkeypatch.setattr("osprovider.run.BASE_ENVIRONMENT", environment)
-    tree, path = scratch / "tree", scratch / "root.img"
+    original = shared / f"{request.param}.img"
+    if not original.exists():
+        lay_out(tree := scratch / "tree")
+        filesystem.make(original, request.param, uuid=UUID, label="root", size_bytes=SIZE, tree=tree)
+    return copied(original, scratch / "root.img")
+
+
+def lay_out(tree: Path) -> None:
     (tree / "many").mkdir(parents=True)
     for number in range(2000):
         (tree / "many" / f"{number:060}").touch()
@@ -50,8 +57,6 @@ def made(request: pytest.FixtureRequest, scratch: Path, monkeypatch: pytest.Monk
             pieces.seek(number * 12288)
             pieces.write(os.urandom(4096))
     (tree / "whole").write_bytes(os.urandom(16 * MIB))
-    filesystem.make(path, request.param, uuid=UUID, label="root", size_bytes=SIZE, tree=tree)
-    return path
 
 
 @contextmanager
