@@ -10,7 +10,7 @@ PYTHON_DIR  := $(PREFIX)/lib/python3/dist-packages
 DOC_DIR     := $(PREFIX)/share/doc/osprovider
 CONFIG_DIR  := /etc/ganeti/osprovider
 JOBS        ?= $(shell nproc)
-# A file's tests share what is dear to make. Files go out in their order: e2e, which takes longest, first.
+# A file's tests share what is dear to make. Files go out in their order (tests/conftest.py): what takes longest, first.
 SHARED_OUT  := --dist loadfile --no-loadscope-reorder
 # Where test-boot leaves what guests say.
 CONSOLES    := $(CURDIR)/build/boot

@@ -27,6 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stack.close)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the boot matrix, and go on with e2e: files that take long go out first.
+
+    The other way round all processes would begin by waiting for the nodes' tree, which one of them builds.
+    """
+    items.sort(key=lambda item: "boot" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def run_directory(pytestconfig: pytest.Config) -> Path:
     """The directory of the run, removed at its end."""
