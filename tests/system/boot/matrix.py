@@ -197,7 +197,7 @@ def make_site(directory: Path, prepared: Prepared) -> Site:
 
 def write_variant(site: Site, keys: Mapping[str, Any], image: str = _BOOTABLE.image) -> None:
     """Write the variant ``cell``, whose guests can be emulated and looked into, with further keys."""
-    boot = {"kernel_args": ["quiet", *KERNEL_ARGS], **keys.get("boot", {})}
+    boot = {"kernel_args": ["quiet", *KERNEL_ARGS], "timeout": 0, **keys.get("boot", {})}
     variant = {"image": image, "users": _USERS, **keys, "boot": boot}
     site.write("variants/cell.yaml", json.dumps(variant))  # which is YAML
 

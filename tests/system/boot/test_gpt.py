@@ -18,7 +18,7 @@ CELLS = [
     ),
     Cell(
         *("gpt", "ext4", "bios", "extlinux"),
-        variant={"boot": {"loader": "extlinux", "timeout": 0}},
+        variant={"boot": {"loader": "extlinux"}},
         answers=(("cat /proc/cmdline", "BOOT_IMAGE=/vmlinuz .*"),),
     ),
     Cell(

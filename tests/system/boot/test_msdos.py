@@ -19,7 +19,7 @@ CELLS = [
     Cell(
         *("msdos", "xfs", "bios", "boot-extlinux"),
         layout={"boot": {"size": "256MiB", "filesystem": "ext4"}},
-        variant={"boot": {"loader": "extlinux", "timeout": 0}},
+        variant={"boot": {"loader": "extlinux"}},
     ),
     Cell("msdos", "xfs", "bios"),
     Cell(
