@@ -78,13 +78,19 @@ for word do
 done
 exec {qemu} "$@"
 """
-# What its daemon reserves and never uses needs no memory; nor do drivers of devices that it does not have.
+# What its daemon reserves and never uses needs no memory; nor do drivers of devices that it does not have, nor views of
+# the kernel that nobody looks at: of its trace points, 9 MiB of Linux 6.1's, and of its allocators.
 _UNUSED_MODULES = (
     *("ata_piix", "libata", "sg", "virtio_blk", "virtio_mmio", "virtio_input", "virtio_balloon", "virtio_mem"),
-    *("virtio_net", "net_failover", "failover", "virtiofs", "fuse"),
-    *("virtio_pmem", "nd_virtio", "nd_pmem", "nd_btt", "nfit", "libnvdimm"),
+    *("virtio_net", "net_failover", "failover", "virtiofs", "fuse", "virtio_crypto", "crypto_engine", "virtio_iommu"),
+    *("virtio_pmem", "nd_virtio", "nd_pmem", "nd_btt", "nfit", "libnvdimm", "virtio_vdpa", "vdpa", "virtio_dma_buf"),
+    *("virtio_snd", "snd_pcm", "snd_timer", "snd", "soundcore"),
 )
-_KERNEL_ARGUMENTS = f"sysctl.vm.overcommit_memory=1 module_blacklist={','.join(_UNUSED_MODULES)}"
+_UNUSED_VIEWS = ("tracer_init_tracefs", "slab_sysfs_init")
+_KERNEL_ARGUMENTS = (
+    f"sysctl.vm.overcommit_memory=1 module_blacklist={','.join(_UNUSED_MODULES)} "
+    f"initcall_blacklist={','.join(_UNUSED_VIEWS)}"
+)
 _OUT_OF_MEMORY = "Out of memory: "  # Linux's mm/oom_kill.c
 _BUSY_SECONDS = 3.0
 # Nobody else changes the file system, so that names may be kept for ever. Attributes may not: FUSE takes the names of a
