@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-__all__ = ["LIBGUESTFS_MIB", "Drive", "Order"]
+__all__ = ["HELD_MIB", "LIBGUESTFS_MIB", "Drive", "Order"]
 
 LIBGUESTFS_MIB = 256
 """The least memory that libguestfs gives its machine (its lib/launch.c)."""
+HELD_MIB = 92
+"""The most memory of its machine that QEMU holds itself; a larger one's is a file."""
 
 
 class Drive(NamedTuple):

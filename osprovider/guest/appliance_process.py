@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from osprovider import linux
 from osprovider.descriptors import path_of
 from osprovider.guest import volume_id
-from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
+from osprovider.guest.appliance_order import HELD_MIB, LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.appliance_system import make_system
 from osprovider.linux import MountFlag
 
@@ -71,7 +71,7 @@ for word do
     -machine*,accel=tcg) set -- "$@" -machine "${{word%,accel=tcg}}" -accel tcg,tb-size=32 ;;
     -machineaccel=tcg) set -- "$@" -accel tcg,tb-size=32 ;;
     -cpu*) set -- "$@" -cpu "$word$slow" ;;
-    -m[0-9]*) set -- "$@" -m {memory_mib} ;;
+    -m[0-9]*) set -- "$@" {memory} ;;
     *) set -- "$@" $previous "$word" ;;
     esac
     previous=
@@ -214,7 +214,7 @@ def _launch(handle: guestfs.GuestFS, order: Order, swap: _Swap) -> None:
     handle.set_path(str(_TMP))
     handle.set_network(False)
     handle.set_memsize(max(order.memory_mib, LIBGUESTFS_MIB))
-    handle.set_hv(str(_emulator(Path(handle.get_hv()), order.memory_mib)))
+    handle.set_hv(str(_emulator(Path(handle.get_hv()), _memory(order.memory_mib))))
     handle.set_append(_KERNEL_ARGUMENTS)
     handle.set_recovery_proc(False)  # the PID namespace ends QEMU more surely
     for option, value in _QEMU_OPTIONS.items():
@@ -234,10 +234,29 @@ def _launch(handle: guestfs.GuestFS, order: Order, swap: _Swap) -> None:
     handle.debug("sh", [f"swapon UUID={swap.uuid}"])
 
 
-def _emulator(qemu: Path, memory_mib: int) -> Path:
+def _memory(mib: int) -> str:
+    """QEMU's words for the machine's memory, in shell; a large one is a file without a name in the cache.
+
+    That is page cache, which the node's kernel stores there where it runs short of memory.
+    """
+    if mib <= HELD_MIB:
+        return f"-m {mib}"
+    import tempfile
+
+    with tempfile.TemporaryFile(dir=_CACHE) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, mib << 20)  # a full file system would end QEMU later
+        except OSError as error:
+            raise RuntimeError(f"its cache has no room for {mib} MiB of memory: {error.strerror}") from error
+        fd = os.dup(file.fileno())  # for as long as this process lives
+    backend = f"memory-backend-file,id=memory,share=on,size={mib}M,mem-path=/proc/{os.getpid()}/fd/{fd}"
+    return f"-m {mib} -object {backend} -machine memory-backend=memory"
+
+
+def _emulator(qemu: Path, memory: str) -> Path:
     """A program that is QEMU, with a machine of this memory, and a limit to what it keeps of translated code."""
     program = _TMP / "qemu"
-    program.write_text(_EMULATOR.format(qemu=qemu, memory_mib=memory_mib))
+    program.write_text(_EMULATOR.format(qemu=qemu, memory=memory))
     program.chmod(0o700)
     # libguestfs remembers what QEMU can do until its program has another time.
     os.utime(program, ns=(0, qemu.stat().st_mtime_ns))

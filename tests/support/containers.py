@@ -93,6 +93,7 @@ class Container:
         check: bool = True,
         stdin: str = "",
         environment: Mapping[str, str] = _ENVIRONMENT,
+        within: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` in the container as root.
 
@@ -102,12 +103,13 @@ class Container:
             check: raise where the exit code is not 0; the error's notes hold what the program said.
             stdin: what it reads.
             environment: all the variables that it sees.
+            within: words before all others, which put it into a control group of this machine's.
 
         Raises:
             subprocess.CalledProcessError, subprocess.TimeoutExpired: it failed, or took too long.
         """
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
-        return _run([*_MORTAL, *enter, *_MORTAL, *_with(environment), *argv], timeout, check, stdin)
+        return _run([*within, *_MORTAL, *enter, *_MORTAL, *_with(environment), *argv], timeout, check, stdin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from tests.support.trees import Entry, populate, read_tree, scratch_filesystem
 from tests.system.create.cloud import BIOS_BOOT, ESP, MIB, ROOT
 from tests.system.create.published import Installed, verify_gpt
 from tests.system.create.site import Outcome, Site, root_of, sfdisk
+from tools.memory_limit import memory_limit
 
 DEFINITION = "/usr/share/ganeti/os/osprovider"
 
@@ -102,13 +103,14 @@ class Node:
     container: Container
     srv: Path
 
-    def create(self, name: str) -> Installed:
-        """Install an instance of a variant."""
+    def create(self, name: str, *, within: Sequence[str] = ()) -> Installed:
+        """Install an instance of a variant; as `Container.run`."""
         self.container.run(["truncate", "--size=1G", f"/srv/{name}.raw"])
         # Its UUID, from which others come, is its own: no kernel has two file systems of one UUID at once.
         made_up = synthesize(f"{name}.example.org", name, disks=[{"path": f"/srv/{name}.raw"}], nics=[{}])
         environment = made_up | {"INSTANCE_UUID": str(uuid.uuid4())}
-        done = self.container.run([f"{DEFINITION}/create"], environment=environment, check=False)
+        create = [f"{DEFINITION}/create"]
+        done = self.container.run(create, environment=environment, check=False, within=within, timeout=600)
         assert done.returncode == 0, done.stderr
         disk = self.srv / f"{name}.raw"
         return Installed(disk, Outcome(0, done.stderr), sfdisk(disk), self.srv.parents[1])
@@ -196,6 +198,15 @@ def test_an_image_is_prepared_and_an_instance_of_it_is_sound(node: Node, name: s
     for number, part in parts.items():
         if part["type"] == ESP:
             assert (installed.partition(number).tree / "EFI/BOOT/BOOTX64.EFI").stat().st_size > 0
+
+
+def test_a_disk_image_is_prepared_and_installed_with_200_mib_of_memory(node: Node) -> None:
+    """Page cache and all, emulated; the appliance of this release's kernel is the largest part."""
+    with memory_limit(200) as limited:
+        prepared = node.container.run(["osprovider", "image", "build", "--force", "disk"], within=limited, timeout=600)
+        said = prepared.stderr + node.create("disk", within=limited).outcome.said
+    assert said.count("start the libguestfs appliance") == 2
+    assert "warning: " not in said
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from osprovider.guest import appliance_memory, appliance_process
 from osprovider.guest.appliance_memory import memory_mib, swap_file
+from osprovider.guest.appliance_process import _memory
 from osprovider.guest.mounting import Volume
 from tests.support.sparse import sparse_file
 
@@ -53,7 +55,7 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     qemu.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
     qemu.chmod(0o700)
     os.utime(qemu, ns=(0, 1_700_000_000_123_456_789))
-    return appliance_process._emulator(qemu, 88)
+    return appliance_process._emulator(qemu, "-m 88")
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,20 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_emulator_keeps_little_and_passes_on_all_else(words: list[str], passed: str, emulator: Path) -> None:
     done = subprocess.run([emulator, *words], check=True, capture_output=True, text=True)
     assert done.stdout == passed
+
+
+def test_only_a_large_machine_has_its_memory_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appliance_process, "_CACHE", tmp_path)
+    assert _memory(92) == "-m 92"
+    found = re.fullmatch(r"-m 93 -object \S+,mem-path=/proc/\d+/fd/(\d+) -machine memory-backend=memory", _memory(93))
+    assert found
+    file = int(found[1])
+    try:
+        status = os.fstat(file)
+    finally:
+        os.close(file)
+    assert (status.st_nlink, status.st_size) == (0, 93 << 20)
+    assert status.st_blocks * 512 >= 93 << 20
 
 
 def test_the_emulator_is_as_old_as_qemu(emulator: Path) -> None:
