@@ -178,6 +178,9 @@ class Sources:
             if is_remote(source):
                 before = self._cache.pin(image)
                 found = self._fetch(name, image, before)
+                if before is None:  # nothing to keep to, and whoever waits here would fetch it as well
+                    self._cache.save_pin(image, found)
+                    before = found
             else:
                 before = found = self._read(name, image, local_files(name, Path(source))).pin
         yield found

@@ -69,6 +69,13 @@ def test_a_flipped_bit_of_a_pin_is_not_believed(sources: Sources, image: Image, 
     assert obtain(sources, image).pin == first.pin
 
 
+def test_who_waited_for_the_first_pull_fetches_nothing(sources: Sources, image: Image, server: Server) -> None:
+    """While the first one prepares its image, others may have the source."""
+    with sources.pulled("web", image) as found, sources.pulled("web", image) as same:
+        assert same == found == sources.pinned("web", image)
+    assert [request.headers.get("if-none-match") for request in server.requests] == [None, '"1"']
+
+
 def test_news_are_asked_for_only_by_a_pull(
     sources: Sources, image: Image, server: Server, directories: Directories
 ) -> None:
