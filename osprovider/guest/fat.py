@@ -35,6 +35,7 @@ _MEMORY = 256 << 20
 _SECONDS = 60
 _NEARLY_FULL = 64 << 10
 _TREE = "/tree"
+_NOISE = "Could not get geometry of device (Inappropriate ioctl for device)"  # of any block device but a floppy
 _SPECIAL = frozenset("*?[]\\:")  # what mtools would not take for a part of a name
 
 _State = tuple[int, int, int]
@@ -116,4 +117,7 @@ def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | 
     try:
         run(boxed, env=_ENVIRONMENT, stdin=stdin)
     except ToolError as error:
-        raise GuestError(f"{device}: its vfat cannot be used: {program}: {error.last_line}") from error
+        said = (error.tail.replace(_NOISE, "").splitlines() or ["it said nothing"])[0].strip()  # what follows is less
+        raise GuestError(
+            f"{device}: its vfat cannot be used: {program}: {said}; have fsck.vfat look at it, or set isolation to auto"
+        ) from error
