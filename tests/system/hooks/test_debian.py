@@ -132,7 +132,8 @@ def test_keys_log_in_although_all_passwords_are_locked(
         "for kind in ed25519 ecdsa rsa; do\n"
         "  echo localhost $(cut -d' ' -f1,2 /etc/ssh/ssh_host_${kind}_key.pub)\n"
         "done >/run/known\n"
-        "options='-o BatchMode=yes -o ConnectionAttempts=60 -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/run/known'\n"
+        "options='-o BatchMode=yes -o ConnectionAttempts=60'\n"
+        'options="$options -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/run/known"\n'
         'log_in() { ssh -i /run/key $options "$@"; }\n'
         "log_in root@localhost id -un\n"
         "log_in -o HostKeyAlgorithms=rsa-sha2-512 admin@localhost sudo -n id -un\n"
