@@ -69,9 +69,7 @@ def refuse_unbootable(request: Request, variant: Variant, manifest: Manifest | N
         _refuse_extlinux(variant, manifest, has_firmware=has_firmware(request))
 
 
-def boots(
-    request: Request, variant: Variant, firmware: Sequence[str], loader: str | None, *, is_known: bool = True
-) -> str:
+def boots(request: Request, variant: Variant, firmware: Sequence[str], loader: str | None, *, is_known: bool) -> str:
     """How an instance boots, in the words that follow "it boots".
 
     Args:

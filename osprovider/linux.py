@@ -201,13 +201,13 @@ def memory_filesystem(size_bytes: int) -> int:
         os.close(context)
 
 
-def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve: Resolve) -> int:
+def openat2(directory_fd: int, path: str, flags: int, *, resolve: Resolve) -> int:
     """Open ``path`` in a way that can keep its resolution inside ``directory_fd``.
 
     Returns:
         a file descriptor, close-on-exec.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, int(resolve))
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, int(resolve))
     return _syscall(_SYS_OPENAT2, directory_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
 
 

@@ -97,7 +97,6 @@ def run_lines(
     *,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
-    cwd: Path | None = None,
 ) -> None:
     """Run a program that takes long, and hand each line that it prints, on either stream, to ``on_line``.
 
@@ -105,7 +104,6 @@ def run_lines(
         argv: as for :func:`run`.
         env: likewise.
         stdin: likewise; the program need not read it.
-        cwd: likewise.
         on_line: called with each line as it comes, without its end.
 
     Raises:
@@ -113,7 +111,7 @@ def run_lines(
     """
     tail: deque[str] = deque(maxlen=20)
     stderr = subprocess.STDOUT
-    with _program(argv, env=env, cwd=cwd, stdin=_reads(stdin), stderr=stderr) as process, _feeding(process, stdin):
+    with _program(argv, env=env, stdin=_reads(stdin), stderr=stderr) as process, _feeding(process, stdin):
         for raw in process.stdout or ():
             line = raw.decode(errors="replace").rstrip()
             tail.append(line)
@@ -138,9 +136,7 @@ def running(
     Raises:
         ToolError: it could not be started.
     """
-    with _program(
-        argv, env=None, cwd=None, stdin=stdin, stderr=stderr, stdout=stdout, pipe_bytes=_PIPE_BYTES
-    ) as process:
+    with _program(argv, env=None, stdin=stdin, stderr=stderr, stdout=stdout, pipe_bytes=_PIPE_BYTES) as process:
         yield process
 
 
@@ -178,10 +174,10 @@ def _program(
     argv: Sequence[str | Path],
     *,
     env: Mapping[str, str] | None,
-    cwd: Path | None,
     stdin: int,
     stderr: int,
     stdout: int = subprocess.PIPE,
+    cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
     pipe_bytes: int = -1,
 ) -> Iterator[subprocess.Popen[bytes]]:

@@ -42,7 +42,7 @@ _State = tuple[int, int, int]
 
 
 @contextmanager
-def unpacked(device: Path, tree: Path, *, read_only: bool = False) -> Iterator[None]:
+def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
     """Have a FAT's files in a directory as long as the body runs; what it changed is put back.
 
     Args:

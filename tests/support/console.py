@@ -15,6 +15,7 @@ __all__ = ["ConsoleLog"]
 
 # ECMA-48 control sequences, with which firmware and GRUB paint their screens.
 _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-B]|[=>78cM])")
+_LINES_OF_TAIL = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,9 @@ class ConsoleLog:
         raw = self.path.read_bytes().decode(errors="replace") if self.path.exists() else ""
         return _CONTROL.sub("", raw).replace("\r", "")
 
-    def tail(self, lines: int = 25) -> str:
-        """Return the last `lines` lines that are not blank."""
-        return "\n".join([line for line in self.text().splitlines() if line.strip()][-lines:])
+    def tail(self) -> str:
+        """Return the last lines that are not blank."""
+        return "\n".join([line for line in self.text().splitlines() if line.strip()][-_LINES_OF_TAIL:])
 
     def wait_for(
         self, pattern: str, timeout: float, *, after: int = 0, is_alive: Callable[[], bool] = lambda: True

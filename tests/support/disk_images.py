@@ -121,12 +121,12 @@ def patch(path: Path, offset: int, data: bytes) -> Path:
     return path
 
 
-def flip(path: Path, offset: int, change: Callable[[int], int] = lambda byte: byte ^ 0x10) -> Path:
-    """Change one byte of a file."""
+def flip(path: Path, offset: int) -> Path:
+    """Change one bit of a file."""
     with path.open("rb") as file:
         file.seek(offset)
         byte = file.read(1)[0]
-    return patch(path, offset, bytes([change(byte)]))
+    return patch(path, offset, bytes([byte ^ 0x10]))
 
 
 def variants_of(raw: Path) -> Images:

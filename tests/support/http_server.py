@@ -229,11 +229,11 @@ def ignore_range(handler: Handler, page: Page) -> None:
     handler.wfile.write(page.content)
 
 
-def wrong_range(start: int, *, of: bytes | None = None) -> Misdeed:
-    """Send the rest from `start` on, wherever it was to begin; `of` other content than the page's."""
+def wrong_range(start: int) -> Misdeed:
+    """Send the rest from `start` on, wherever it was to begin."""
 
     def do(handler: Handler, page: Page) -> None:
-        _send_part(handler, page if of is None else Page(of, page.etag), start)
+        _send_part(handler, page, start)
 
     return do
 

@@ -37,10 +37,10 @@ _CORE_SECTOR_OFFSET = 0x5C
 _REST_SECTOR_OFFSET = 0x1F4
 
 
-def template_image(cache: Path, image: str = "debian-12") -> Path:
-    """Return the prepared file system of `image` in a cache, the newest of them."""
+def template_image(cache: Path) -> Path:
+    """Return the prepared file system of the image debian-12 in a cache, the newest of them."""
     manifests = {path: json.loads(path.read_text()) for path in cache.glob("templates/*/manifest.json")}
-    found = [(manifest["created"], path) for path, manifest in manifests.items() if manifest["image"] == image]
+    found = [(manifest["created"], path) for path, manifest in manifests.items() if manifest["image"] == "debian-12"]
     return max(found)[1].with_name("template.img")
 
 

@@ -11,6 +11,7 @@ __all__ = ["Shell", "log_in"]
 
 _PROMPT = r"^root@.*# "
 _SECONDS_TO_LOG_IN = 120
+_SECONDS_TO_ANSWER = 180
 
 
 class Shell:
@@ -20,17 +21,17 @@ class Shell:
         self._guest = guest
         self._asked = 0
 
-    def ask(self, command: str, timeout: float = 180) -> str:
+    def ask(self, command: str) -> str:
         """Run a command line, which has to succeed, and return what it says, without the white space around it.
 
         Raises:
             AssertionError: it failed.
-            TimeoutError: after `timeout` seconds, or when QEMU has ended.
+            TimeoutError: after three minutes, or when QEMU has ended.
         """
         self._asked += 1
         before = len(self._guest.console.text())
         self._guest.type(f"{command}; printf '\\n<{self._asked} %s>\\n' $?")
-        end = self._guest.wait_for_console(rf"^<{self._asked} \d+>$", timeout, after=before)
+        end = self._guest.wait_for_console(rf"^<{self._asked} \d+>$", _SECONDS_TO_ANSWER, after=before)
         said = self._guest.console.text()[before:].partition(end)[0].strip()
         assert end == f"<{self._asked} 0>", f"{command}: {said}"
         return said

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,29 +37,21 @@ class Peak:
     processes: dict[str, int] = field(default_factory=dict)
 
 
-def peak_of(
-    argv: Sequence[str | Path], env: Mapping[str, str], *, without: Callable[[str], bool] = lambda _: False
-) -> tuple[Peak, subprocess.CompletedProcess[str]]:
-    """Run a program to its end.
-
-    Args:
-        argv: the program and its arguments.
-        env: its environment.
-        without: tells by its command line whether a process does not count, with all that it starts.
-    """
+def peak_of(argv: Sequence[str | Path], env: Mapping[str, str]) -> tuple[Peak, subprocess.CompletedProcess[str]]:
+    """Run a program to its end."""
     process = subprocess.Popen(argv, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with watched(process.pid, without) as peak:
+    with watched(process.pid) as peak:
         stdout, stderr = process.communicate()
     return peak, subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
 
 @contextmanager
-def watched(pid: int, without: Callable[[str], bool]) -> Iterator[Peak]:
+def watched(pid: int) -> Iterator[Peak]:
     """Watch a process and its descendants while the body runs."""
     peak = Peak()
 
     def look() -> None:
-        found = list(_sizes(pid, without))
+        found = list(_sizes(pid))
         total = sum(size for _, size, _ in found)
         peak.anonymous_bytes = max(peak.anonymous_bytes, sum(anonymous for _, _, anonymous in found))
         if total > peak.bytes:
@@ -69,15 +61,13 @@ def watched(pid: int, without: Callable[[str], bool]) -> Iterator[Peak]:
         yield peak
 
 
-def _sizes(pid: int, without: Callable[[str], bool]) -> Iterator[tuple[str, int, int]]:
+def _sizes(pid: int) -> Iterator[tuple[str, int, int]]:
     directory = Path(f"/proc/{pid}")
     with suppress(OSError):  # it may end at any moment
         command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        if without(command):
-            return
         for file in (directory / "task").glob("*/children"):
             for child in file.read_text().split():
-                yield from _sizes(int(child), without)
+                yield from _sizes(int(child))
         rollup = (directory / "smaps_rollup").read_text()
         sizes = {name: int(size) * 1024 for name, size in re.findall(r"(?m)^(Pss\w*): +(\d+) kB$", rollup)}
         if sizes:

@@ -150,9 +150,9 @@ class Guest:
             error.add_note(f"{self._state()}; the console ends with:\n{self.console.tail()}")
             raise
 
-    def ssh(self, argv: Sequence[str], *, timeout: float = 180, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def ssh(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run `argv` in the guest; see `SshTarget.run`."""
-        return self.shell.run(argv, timeout=timeout, check=check)
+        return self.shell.run(argv)
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait until the guest has switched itself off.
@@ -178,9 +178,7 @@ def boot(
     firmware: Firmware = Firmware.BIOS,
     kernel: ExternalKernel | None = None,
     network: UserNetwork | None = None,
-    disk_format: str = "raw",
     sector_size: int = 512,
-    memory: int = 512,
     keep_disk: bool = True,
 ) -> Iterator[Guest]:
     """Boot `disk` and give the guest; on leaving, QEMU is ended.
@@ -195,9 +193,7 @@ def boot(
         firmware: BIOS or UEFI.
         kernel: in place of what the disk has.
         network: addresses of the network; without them and a key, the guest has none.
-        disk_format: ``raw`` or ``qcow2``; never guessed.
         sector_size: logical and physical sectors of the virtual disk, in bytes.
-        memory: MiB.
         keep_disk: leave the file as it is; what the guest writes is forgotten. The image may be booted twice at once.
     """
     console = directory / "console.log"
@@ -211,10 +207,10 @@ def boot(
         *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
         *["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
         *["-machine", f"q35,smm={smm}", "-accel", "tcg"],
-        *["-m", f"{memory}M", "-smp", "1"],
+        *["-m", "512M", "-smp", "1"],
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
-        *_disk_options([disk, *further_disks], f"format={disk_format},snapshot={snapshot},cache=unsafe", sector_size),
+        *_disk_options([disk, *further_disks], f"format=raw,snapshot={snapshot},cache=unsafe", sector_size),
         *(_network_options(network, address, port) if network else []),
         *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
         *(_secure_options(directory) if firmware is Firmware.SECURE else []),

@@ -20,26 +20,25 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGE = "debian-12"
 
 
-def shared_cache(directory: Path, name: str = "cache", image: str = IMAGE, definition: str | None = None) -> Path:
+def shared_cache(directory: Path, image: str = IMAGE, definition: str | None = None) -> Path:
     """Return a cache directory of osprovider's with the template of an image, built by the first process to ask.
 
     It has the run's appliance as well.
 
     Args:
         directory: the run's.
-        name: of the cache in it.
         image: which one.
         definition: of an image that is not shipped, in YAML.
     """
-    cache = directory / name
-    with locked(directory / f"{name}.lock"):
-        if not (ready := directory / f"{name}.ready").exists():
+    cache = directory / "cache"
+    with locked(directory / "cache.lock"):
+        if not (ready := directory / "cache.ready").exists():
             with_appliance(cache, directory)
             environment = {
                 "PATH": os.environ["PATH"],
-                "OSPROVIDER_CONFIG_DIR": str(config := directory / f"{name}-config"),
+                "OSPROVIDER_CONFIG_DIR": str(config := directory / "cache-config"),
                 "OSPROVIDER_CACHE_DIR": str(cache),
-                "OSPROVIDER_RUN_DIR": str(directory / f"{name}-run"),
+                "OSPROVIDER_RUN_DIR": str(directory / "cache-run"),
             }
             if definition is not None:
                 (config / "images").mkdir(parents=True, exist_ok=True)

@@ -190,11 +190,6 @@ class Sources:
             if before is not None and before.digest != found.digest:
                 self._cache.discard(self._cache.path(before.digest))
 
-    def pull(self, name: str, image: Image) -> Pin:
-        """As :meth:`pulled`, with nothing to do before the node keeps to it."""
-        with self.pulled(name, image) as pin:
-            return pin
-
     # -- files of this node -------------------------------------------------------------------------------------------
 
     def _local(self, name: str, image: Image, wanted: Pin | None) -> Obtained:

@@ -233,7 +233,7 @@ def test_file_systems_of_terabytes_take_as_little_memory(tmp_path: Path, directo
         subprocess.run([*command, path], check=True)
     root = Volume(ext4, "ext4", uuid=str(uuid4()))
     with (
-        watched(os.getpid(), lambda _: False) as peak,
+        watched(os.getpid()) as peak,
         appliance([root, Volume(xfs, "xfs", mount="/srv", uuid=str(uuid4()), grow=True)], directories) as guest,
     ):
         guest.write("/etc/hostname", "web1\n")

@@ -67,7 +67,8 @@ def _main(text: str) -> int:
     try:
         with terminable():
             if job.how == "pull":
-                sys.stdout.write(sources.pull("web", image).digest)
+                with sources.pulled("web", image) as pin:
+                    sys.stdout.write(pin.digest)
             else:
                 with sources.obtain("web", image) as obtained:
                     sys.stdout.write(obtained.pin.digest)

@@ -51,10 +51,10 @@ def test_a_rename_elsewhere_on_the_machine_is_waited_out(guest: HostGuest, monke
     real = linux.openat2
     failures = [BlockingIOError(), BlockingIOError()]
 
-    def sometimes(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve: linux.Resolve) -> int:
+    def sometimes(directory_fd: int, path: str, flags: int, *, resolve: linux.Resolve) -> int:
         if failures:
             raise failures.pop()
-        return real(directory_fd, path, flags, mode=mode, resolve=resolve)
+        return real(directory_fd, path, flags, resolve=resolve)
 
     monkeypatch.setattr(linux, "openat2", sometimes)
     assert guest.read_text("/etc/../etc/hostname") == "web1\n"

@@ -9,11 +9,12 @@ import pytest
 
 from osprovider.config.model import Image
 from osprovider.errors import ImageError
+from osprovider.images.sources.cache import Pin
 from osprovider.images.sources.fetch import Limits
 from osprovider.images.sources.obtain import Obtained, Sources
 from osprovider.paths import Directories
 
-__all__ = ["CHANGED", "CONTENT", "QUICK", "SHA256", "SHA512", "assert_kept", "kept", "obtain", "refusal"]
+__all__ = ["CHANGED", "CONTENT", "QUICK", "SHA256", "SHA512", "assert_kept", "kept", "obtain", "pull", "refusal"]
 
 CONTENT = random.Random(1).randbytes(1 << 20)
 CHANGED = CONTENT[::-1]
@@ -29,6 +30,12 @@ def obtain(sources: Sources, image: Image) -> Obtained:
         return obtained
 
 
+def pull(sources: Sources, image: Image) -> Pin:
+    """Have the node keep to what the source is now."""
+    with sources.pulled("web", image) as pin:
+        return pin
+
+
 def refusal(sources: Sources, image: Image) -> str:
     """Why it is not to be had, by either way."""
     messages = []
@@ -36,7 +43,7 @@ def refusal(sources: Sources, image: Image) -> str:
         pass
     messages.append(str(caught.value))
     with pytest.raises(ImageError) as caught:
-        sources.pull("web", image)
+        pull(sources, image)
     messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert messages[0].isprintable()

@@ -14,7 +14,17 @@ from osprovider.errors import ImageError
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import Page, Server, cut, endless, lie, redirect, status
-from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, SHA512, assert_kept, kept, obtain, refusal
+from tests.unit.images.sources.obtaining import (
+    CHANGED,
+    CONTENT,
+    SHA256,
+    SHA512,
+    assert_kept,
+    kept,
+    obtain,
+    pull,
+    refusal,
+)
 
 
 @pytest.mark.parametrize("checksum", [f"sha256:{SHA256}", f"sha512:{SHA512}"])
@@ -27,8 +37,8 @@ def test_with_the_checksum_in_the_definition_there_is_nothing_to_ask(
     sources: Sources, image: Image, server: Server
 ) -> None:
     checked = dataclasses.replace(image, checksums=f"sha512:{SHA512}")
-    before = sources.pull("web", checked)
-    assert sources.pull("web", checked) == before
+    before = pull(sources, checked)
+    assert pull(sources, checked) == before
     assert len(server.requests) == 1
 
 
@@ -58,12 +68,12 @@ def test_a_list_says_whether_there_are_news(
 ) -> None:
     server.pages["/images/SHA256SUMS"] = Page(f"{SHA256}  image.qcow2\n".encode())
     checked = dataclasses.replace(image, checksums="SHA256SUMS")
-    sources.pull("web", checked)
-    sources.pull("web", checked)
+    pull(sources, checked)
+    pull(sources, checked)
     assert len(server.asked("/images/image.qcow2")) == 1
     server.pages["/images/SHA256SUMS"] = Page(f"{hashlib.sha256(CHANGED).hexdigest()}  image.qcow2\n".encode())
     server.pages["/images/image.qcow2"] = Page(CHANGED, etag='"2"')
-    sources.pull("web", checked)
+    pull(sources, checked)
     assert_kept(directories, CHANGED)
 
 
@@ -95,7 +105,7 @@ def test_nothing_is_kept_of_what_does_not_verify_after_it_was_interrupted(
     server.pages["/images/image.qcow2"] = Page(CHANGED, misdeeds=[cut(1000), cut(0)])
     checked = dataclasses.replace(image, checksums=f"sha256:{SHA256}")
     with pytest.raises(ImageError, match="the connection ended after 1000 of"):
-        sources.pull("web", checked)
+        pull(sources, checked)
     assert [Path(name).suffix for name in kept(directories)] == [".part", ".json"]
     assert "has sha256" in refusal(sources, checked)
     assert server.requests[2].headers["range"] == "bytes=1000-"
@@ -147,10 +157,10 @@ def test_what_was_there_stays_where_the_new_does_not_verify(
 ) -> None:
     server.pages["/images/SHA256SUMS"] = Page(f"{SHA256}  image.qcow2\n".encode())
     checked = dataclasses.replace(image, checksums="SHA256SUMS")
-    before = sources.pull("web", checked)
+    before = pull(sources, checked)
     server.pages["/images/SHA256SUMS"] = Page(f"{'0' * 64}  image.qcow2\n".encode())
     with pytest.raises(ImageError, match="has sha256"):
-        sources.pull("web", checked)
+        pull(sources, checked)
     assert obtain(sources, checked).pin == before
     assert_kept(directories, CONTENT)
 
@@ -165,7 +175,7 @@ def test_what_may_be_secret_is_neither_said_nor_recorded(
     messages = []
     for _ in range(2):
         with pytest.raises(ImageError) as caught:
-            sources.pull("web", image)
+            pull(sources, image)
         messages.append(str(caught.value))
     assert [message.split(": ")[0] for message in messages] == [f"{server.url}/list", f"{server.url}/image"]
     pin = obtain(sources, image).pin

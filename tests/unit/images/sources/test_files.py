@@ -15,7 +15,7 @@ from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import Handler, Page, Server, ignore_range
 from tests.support.sparse import sparse_file
-from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, assert_kept, kept, obtain, refusal
+from tests.unit.images.sources.obtaining import CHANGED, CONTENT, SHA256, assert_kept, kept, obtain, pull, refusal
 
 
 def test_a_file_is_read_where_it_is(sources: Sources, local: Image, directories: Directories) -> None:
@@ -27,11 +27,11 @@ def test_a_file_is_read_where_it_is(sources: Sources, local: Image, directories:
 
 
 def test_a_disk_that_is_full_is_said(sources: Sources, local: Image, directories: Directories) -> None:
-    sources.pull("debian", local)
+    pull(sources, local)
     (pin,) = (directories.cache / "sources").glob("*.json")
     pin.with_suffix(".new").symlink_to("/dev/full")
     with pytest.raises(ImageError, match=rf"{pin}: cannot be written: no space left on device; the cache directory"):
-        sources.pull("debian", local)
+        pull(sources, local)
     assert [path.name for path in pin.parent.iterdir()] == [pin.name]
 
 
@@ -169,7 +169,7 @@ def test_a_list_of_this_node_is_held_to(sources: Sources, local: Image, tmp_path
     assert obtain(sources, checked).pin.verified == "SHA256SUMS"
     path.write_text(f"{'0' * 64}  image.qcow2\n")
     with pytest.raises(ImageError, match=r"image\.qcow2: has sha256 "):
-        sources.pull("web", checked)
+        pull(sources, checked)
 
 
 def test_a_list_of_a_server_is_held_to_for_a_file_of_this_node(sources: Sources, local: Image, server: Server) -> None:

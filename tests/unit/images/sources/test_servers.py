@@ -18,7 +18,7 @@ from osprovider.images.sources.fetch import Fetcher
 from osprovider.images.sources.obtain import Sources
 from osprovider.paths import Directories
 from tests.support.http_server import Page, Server, proxying
-from tests.unit.images.sources.obtaining import CHANGED, CONTENT, QUICK, SHA256, assert_kept, obtain
+from tests.unit.images.sources.obtaining import CHANGED, CONTENT, QUICK, SHA256, assert_kept, obtain, pull
 
 
 def test_an_image_is_fetched_and_pinned(
@@ -79,13 +79,13 @@ def test_who_waited_for_the_first_pull_fetches_nothing(sources: Sources, image: 
 def test_news_are_asked_for_only_by_a_pull(
     sources: Sources, image: Image, server: Server, directories: Directories
 ) -> None:
-    before = sources.pull("web", image)
-    assert sources.pull("web", image) == before
+    before = pull(sources, image)
+    assert pull(sources, image) == before
     assert server.requests[-1].headers["if-none-match"] == '"1"'
     server.pages["/images/image.qcow2"] = Page(CHANGED, etag='"2"')
     assert obtain(sources, image).pin == before
     assert len(server.requests) == 2
-    after = sources.pull("web", image)
+    after = pull(sources, image)
     assert after.digest == f"sha256:{hashlib.sha256(CHANGED).hexdigest()}"
     assert obtain(sources, image).pin == after
     assert_kept(directories, CHANGED)
@@ -94,8 +94,8 @@ def test_news_are_asked_for_only_by_a_pull(
 def test_news_are_asked_for_by_date_where_there_is_no_tag(sources: Sources, image: Image, server: Server) -> None:
     date = "Sat, 21 Nov 2026 00:00:00 GMT"
     server.pages["/images/image.qcow2"] = Page(CONTENT, etag=None, last_modified=date)
-    before = sources.pull("web", image)
-    assert sources.pull("web", image) == before
+    before = pull(sources, image)
+    assert pull(sources, image) == before
     assert server.requests[-1].headers["if-modified-since"] == date
 
 
@@ -105,7 +105,7 @@ def test_what_is_in_use_survives_its_replacement(
     with sources.obtain("web", image) as obtained:
         server.pages["/images/image.qcow2"] = Page(CHANGED, etag='"2"')
         other = Sources(directories, fetcher=Fetcher(limits=QUICK))
-        other.pull("web", image)
+        pull(other, image)
         assert obtained.paths["image"].read_bytes() == CONTENT
         assert not SourceCache(directories).discard(obtained.paths["image"])
     assert_kept(directories, CONTENT, CHANGED)
@@ -225,7 +225,7 @@ def test_a_cache_that_cannot_be_written_is_said(image: Image, tmp_path: Path) ->
     (tmp_path / "cache").write_bytes(b"a file")
     directories = Directories(tmp_path / "etc", tmp_path / "cache", tmp_path / "run", tmp_path / "share")
     with pytest.raises(ImageError, match="the cache directory has to be writable"):
-        Sources(directories, fetcher=Fetcher(limits=QUICK)).pull("web", image)
+        pull(Sources(directories, fetcher=Fetcher(limits=QUICK)), image)
 
 
 def test_pins_are_json_that_says_what_there_is(sources: Sources, image: Image, directories: Directories) -> None:
