@@ -101,8 +101,12 @@ def _put_back(device: Path, tree: Path, before: Mapping[str, _State | None]) -> 
         _mtools(device, tree, "mdeltree", *(f"::/{path}" for path in tops))
     if made:
         _mtools(device, tree, "mmd", *(f"::/{path}" for path in made))
-    for path in written:  # its owner is perhaps not the one that mcopy has there
-        _mtools(device, tree, "mcopy", "-o", "-", f"::/{path}", stdin=(tree / path).read_bytes())
+    for path in written:
+        content = (tree / path).read_bytes()  # its owner is perhaps not the one that mcopy has there
+        _mtools(device, tree, "mcopy", "-o", "-", f"::/{path}", stdin=content)
+        # That does not fail where the FAT takes only a part of it.
+        if _mtools(device, tree, "mcopy", f"::/{path}", "-") != content:
+            raise _refusal(path, f"{device} took only a part of it; make the partition larger, or put less there")
 
 
 def _refusal(path: str, why: str) -> GuestError:
@@ -110,12 +114,12 @@ def _refusal(path: str, why: str) -> GuestError:
     return GuestError(f"{shown} cannot be put into the EFI system partition: {why}")
 
 
-def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | None = None) -> None:
-    """Run one of mtools' programs on a FAT, with the tree at hand."""
+def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | None = None) -> bytes:
+    """Run one of mtools' programs on a FAT, with the tree at hand; what it printed."""
     argv: list[str | Path] = [program, "-i", device, *words]
     boxed = confine(argv, write={tree: _TREE}, devices=[device], memory_bytes=_MEMORY, cpu_seconds=_SECONDS)
     try:
-        run(boxed, env=_ENVIRONMENT, stdin=stdin)
+        return run(boxed, env=_ENVIRONMENT, stdin=stdin).stdout
     except ToolError as error:
         said = (error.tail.replace(_NOISE, "").splitlines() or ["it said nothing"])[0].strip()  # what follows is less
         raise GuestError(

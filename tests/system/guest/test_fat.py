@@ -170,6 +170,13 @@ def test_more_files_than_memory_are_refused(tmp_path: Path, image: Path, use: Ca
         use(lambda guest: guest.glob("/*"))
 
 
+@pytest.mark.parametrize("name", ["EFI/new", "EFI/debian/grub.cfg"])
+def test_what_it_has_no_room_for_is_told(use: Callable[..., object], name: str) -> None:
+    with pytest.raises(GuestError, match=rf"^{name} cannot be put .*: /dev/loop\d+ took only a part of it; make"):
+        use(lambda guest: guest.write(f"{ESP}/{name}", bytes(45 * MIB)))
+    use(lambda guest: guest.write(f"{ESP}/{name}", bytes(35 * MIB)))
+
+
 def test_a_damaged_one_is_named(image: Path, use: Callable[..., object]) -> None:
     with image.open("r+b") as file:
         file.seek(11)
