@@ -10,6 +10,7 @@ Not for: making one (:mod:`osprovider.disk.esp`), or what the appliance mounts.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,10 @@ _SECONDS = 60
 _NEARLY_FULL = 64 << 10
 _TREE = "/tree"
 _NOISE = "Could not get geometry of device (Inappropriate ioctl for device)"  # of any block device but a floppy
-_SPECIAL = frozenset("*?[]\\:")  # what mtools would not take for a part of a name
+# What mtools takes as it is. About others it asks, it takes them for a pattern, or writes what is similar (w for ŵ); where
+# a name ends with a dot, it does not end.
+_NAME = re.compile(r"[A-Za-z0-9 !#$%&'()+,.;=@^_`{}~-]*[A-Za-z0-9!#$%&'()+,;=@^_`{}~-]")
+_DOS_DEVICE = re.compile("con|prn|aux|nul|(com|lpt)[1-9]", re.IGNORECASE)
 
 _State = tuple[int, int, int]
 
@@ -90,17 +94,17 @@ def _put_back(device: Path, tree: Path, before: Mapping[str, _State | None]) -> 
     """Have a FAT's files be those of the tree again."""
     after = _states(tree)
     gone = {path for path, state in before.items() if path not in after or (after[path] is None) != (state is None)}
-    known = {path.casefold() for path in before.keys() - gone}  # a FAT has one name in any case
+    known = {path.lower() for path in before.keys() - gone}  # a FAT has one name in any case
     tops = [path for path in gone if not any(str(parent) in gone for parent in Path(path).parents)]
-    made = [path for path, state in after.items() if state is None and path.casefold() not in known]
+    made = {path.lower(): path for path, state in after.items() if state is None and path.lower() not in known}
     written = [path for path, state in after.items() if state is not None and state != before.get(path)]
-    for path in (*tops, *made, *written):
-        if _SPECIAL & set(path):
-            raise _refusal(path, "choose a name of plain letters")
+    for path in (*tops, *made.values(), *written):
+        if not all(_NAME.fullmatch(name) and not _DOS_DEVICE.fullmatch(name) for name in path.split("/")):
+            raise _refusal(path, "choose a name of plain letters, and none of a device of DOS")
     if tops:
         _mtools(device, tree, "mdeltree", *(f"::/{path}" for path in tops))
     if made:
-        _mtools(device, tree, "mmd", *(f"::/{path}" for path in made))
+        _mtools(device, tree, "mmd", *(f"::/{path}" for path in made.values()))
     for path in written:
         content = (tree / path).read_bytes()  # its owner is perhaps not the one that mcopy has there
         _mtools(device, tree, "mcopy", "-o", "-", f"::/{path}", stdin=content)

@@ -86,7 +86,7 @@ def test_what_changes_is_put_back_and_all_else_stays_as_it_is(image: Path, use: 
     def change(guest: HostGuest) -> None:
         guest.write(f"{ESP}/EFI/debian/grub.cfg", "search.fs_uuid new root\n")
         guest.write(f"{ESP}/EFI/fedora/deep/grub.cfg", "made\n", mode=0o600, owner=(1, 2))
-        guest.write(f"{ESP}/EFI/Größe neu.txt", "neu\n")
+        guest.write(f"{ESP}/EFI/new (1) + a~.b-c_d.txt", "new\n")
         guest.remove(f"{ESP}/loader/random-seed")
         guest.remove(f"{ESP}/EFI/debian/old")
         guest.mkdir(f"{ESP}/efi/empty")
@@ -99,7 +99,7 @@ def test_what_changes_is_put_back_and_all_else_stays_as_it_is(image: Path, use: 
         "EFI/debian/grub.cfg": "search.fs_uuid new root\n",
         "EFI/fedora/deep/grub.cfg": "made\n",
         "EFI/Grüße, lange Namen.txt": before["EFI/Grüße, lange Namen.txt"],
-        "EFI/Größe neu.txt": "neu\n",
+        "EFI/new (1) + a~.b-c_d.txt": "new\n",
     }
     directories = subprocess.run(["mdir", "-b", "-i", image, "::/EFI"], check=True, capture_output=True, text=True)
     assert "::/EFI/empty/" in directories.stdout
@@ -145,10 +145,33 @@ def test_an_empty_one_and_what_fails_leave_it_as_it_was(image: Path, use: Callab
     assert listed(image) == {}
 
 
-@pytest.mark.parametrize("name", ["EFI/[x]", "EFI/a:b", "x*/y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("EFI/[x]", "EFI/a:b", "x*/y", "EFI/a\\b", 'EFI/"x"', "EFI/a\nb"),
+        *("EFI/dot.", "EFI/space ", "EFI/Con", "com1/x"),
+        *("EFI/ŵ", "EFI/\N{GRINNING FACE}", "EFI/\udcff"),
+    ],
+)
 def test_names_that_mtools_would_misread_are_refused(use: Callable[..., object], name: str) -> None:
     with pytest.raises(GuestError, match="cannot be put into the EFI system partition: choose a name of plain letters"):
         use(lambda guest: guest.write(f"{ESP}/{name}", "x"))
+
+
+def test_names_of_two_cases_are_one_and_others_are_not(image: Path, use: Callable[..., object]) -> None:
+    subprocess.run(["mmd", "-i", image, "::/Große"], check=True)
+
+    def change(guest: HostGuest) -> None:
+        guest.write(f"{ESP}/EFI/DEBIAN/GRUB.CFG", "other case\n")
+        guest.write(f"{ESP}/grosse/x", "in a directory of its own\n")
+        guest.mkdir(f"{ESP}/new")
+        guest.write(f"{ESP}/New/y", "made once\n")
+
+    use(change)
+    after = listed(image)
+    assert after["EFI/debian/GRUB.CFG"] == "other case\n"
+    assert after["grosse/x"] == "in a directory of its own\n"
+    assert [text for path, text in after.items() if path.lower() == "new/y"] == ["made once\n"]
 
 
 def test_a_link_is_refused(image: Path, use: Callable[..., object]) -> None:
