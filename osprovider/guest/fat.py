@@ -3,7 +3,7 @@
 Not every kernel knows vfat, and an EFI system partition that somebody else made is read by a program in the sandbox as
 well. What changes in one are a few small files.
 As the kernel has it, a FAT keeps no owners, modes or links; whoever gives a file some there is not told.
-Sources: mtools(1), mcopy(1).
+Sources: mtools(1), mcopy(1); Microsoft's FAT specification 1.03 ("FAT Type Determination").
 Not for: making one (:mod:`osprovider.disk.esp`), or what the appliance mounts.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +37,14 @@ _MEMORY = 256 << 20
 _SECONDS = 60
 _NEARLY_FULL = 64 << 10
 _TREE = "/tree"
+_LEAST_FAT32 = 65525  # clusters
 _NOISE = "Could not get geometry of device (Inappropriate ioctl for device)"  # of any block device but a floppy
-# What mtools takes as it is. About others it asks, it takes them for a pattern, or writes what is similar (w for ŵ); where
-# a name ends with a dot, it does not end.
+# What mtools takes as it is. About others it asks, or takes them for a pattern, or writes what is similar (w for ŵ);
+# where a name ends with a dot, it does not end.
 _NAME = re.compile(r"[A-Za-z0-9 !#$%&'()+,.;=@^_`{}~-]*[A-Za-z0-9!#$%&'()+,;=@^_`{}~-]")
 _DOS_DEVICE = re.compile("con|prn|aux|nul|(com|lpt)[1-9]", re.IGNORECASE)
+
+_BOOT_SECTOR = struct.Struct("<13x B H B 2x H x H 8x I I")  # BPB_SecPerClus to BPB_FATSz32, without what is not needed
 
 _State = tuple[int, int, int]
 
@@ -57,6 +61,7 @@ def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
     Raises:
         GuestError: it is damaged, its files are more than that, or they cannot be put back.
     """
+    _refuse_small_fat32(device)
     try:
         _mtools(device, tree, "mcopy", "-s", "-n", "-m", "::/", _TREE)
     except GuestError as error:
@@ -71,6 +76,19 @@ def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
     yield
     if not read_only:
         _put_back(device, tree, before)
+
+
+def _refuse_small_fat32(device: Path) -> None:
+    """Of a FAT32 that is smaller than a FAT32 may be, mtools sees no files: it takes it for a FAT16. Linux does not."""
+    with device.open("rb") as file:
+        head = file.read(_BOOT_SECTOR.size)
+    cluster, reserved, fats, few, fat16, many, fat32 = _BOOT_SECTOR.unpack(head)
+    data_sectors = (few or many) - reserved - fats * fat32
+    if not fat16 and cluster and data_sectors // cluster < _LEAST_FAT32:
+        raise GuestError(
+            f"{device}: its vfat cannot be used: a FAT32 of less than {_LEAST_FAT32} clusters: make it a FAT16, or "
+            "set isolation to auto"
+        )
 
 
 def _states(tree: Path) -> dict[str, _State | None]:
@@ -125,7 +143,8 @@ def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | 
     try:
         return run(boxed, env=_ENVIRONMENT, stdin=stdin).stdout
     except ToolError as error:
-        said = (error.tail.replace(_NOISE, "").splitlines() or ["it said nothing"])[0].strip()  # what follows is less
+        lines = error.tail.replace(_NOISE, "").strip().splitlines() or ["it said nothing"]
         raise GuestError(
-            f"{device}: its vfat cannot be used: {program}: {said}; have fsck.vfat look at it, or set isolation to auto"
+            f"{device}: its vfat cannot be used: {program}: {lines[0].strip()}; have fsck.vfat look at it, or set "
+            "isolation to auto"  # the other lines say less
         ) from error

@@ -200,6 +200,21 @@ def test_what_it_has_no_room_for_is_told(use: Callable[..., object], name: str) 
     use(lambda guest: guest.write(f"{ESP}/{name}", bytes(35 * MIB)))
 
 
+def test_a_fat32_that_mtools_takes_for_a_fat16_is_refused(image: Path, use: Callable[..., object]) -> None:
+    sparse_file(image, 100 * MIB)
+    subprocess.run(["mkfs.vfat", "-F", "32", "-s", "8", image], check=True, capture_output=True)
+    with pytest.raises(GuestError, match=r"^/dev/loop\d+: its vfat .*: a FAT32 of less than 65525 clusters: make it a"):
+        use(lambda guest: guest.glob("/*"))
+
+
+@pytest.mark.parametrize("words", [["-F", "12", "-s", "64"], ["-F", "16"], ["-F", "32", "-S", "4096", "-s", "1"]])
+def test_every_kind_of_fat_is_taken(image: Path, use: Callable[..., object], words: list[str]) -> None:
+    sparse_file(image, 300 * MIB if "4096" in words else 100 * MIB)
+    subprocess.run(["mkfs.vfat", *words, image], check=True, capture_output=True)
+    use(lambda guest: guest.write(f"{ESP}/EFI/x", "x\n"))
+    assert listed(image) == {"EFI/x": "x\n"}
+
+
 def test_a_damaged_one_is_named(image: Path, use: Callable[..., object]) -> None:
     with image.open("r+b") as file:
         file.seek(11)
