@@ -62,8 +62,8 @@ def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
         GuestError: it is damaged, its files are more than that, or they cannot be put back.
     """
     _refuse_small_fat32(device)
-    try:
-        _mtools(device, tree, "mcopy", "-s", "-n", "-m", "::/", _TREE)
+    try:  # -Q: one file that does not fit is enough, or a million would each be told of
+        _mtools(device, tree, "mcopy", "-s", "-n", "-Q", "-m", "::/", _TREE)
     except GuestError as error:
         free = os.statvfs(tree)
         if free.f_bavail * free.f_frsize < _NEARLY_FULL or not free.f_favail:
@@ -143,7 +143,7 @@ def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | 
     try:
         return run(boxed, env=_ENVIRONMENT, stdin=stdin).stdout
     except ToolError as error:
-        lines = error.tail.replace(_NOISE, "").strip().splitlines() or ["it said nothing"]
+        lines = error.tail.replace(_NOISE, "").strip().splitlines() or [f"exit status {error.status}"]
         raise GuestError(
             f"{device}: its vfat cannot be used: {program}: {lines[0].strip()}; have fsck.vfat look at it, or set "
             "isolation to auto"  # the other lines say less

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -72,6 +74,20 @@ def use(image: Path, tmp_path: Path) -> Callable[..., object]:
         return in_namespace(inside)
 
     return using
+
+
+def have_empty_files(image: Path, count: int) -> None:
+    """Give an empty FAT32 of clusters of a sector so many of them in its root, which begins with the first cluster."""
+    with image.open("r+b") as file:
+        reserved, fats = struct.unpack_from("<HB", file.read(512), 14)
+        file.seek(36)
+        fat_sectors = struct.unpack("<I", file.read(4))[0]
+        clusters = count * 32 // 512
+        for number in range(fats):
+            file.seek((reserved + number * fat_sectors) * 512 + 8)
+            file.write(struct.pack(f"<{clusters}I", *range(3, clusters + 2), 0x0FFFFFFF))
+        file.seek((reserved + fats * fat_sectors) * 512)
+        file.writelines(b"%08d   \x20" % each + bytes(20) for each in range(count))
 
 
 def listed(image: Path) -> dict[str, str]:
@@ -198,6 +214,25 @@ def test_what_it_has_no_room_for_is_told(use: Callable[..., object], name: str) 
     with pytest.raises(GuestError, match=rf"^{name} cannot be put .*: /dev/loop\d+ took only a part of it; make"):
         use(lambda guest: guest.write(f"{ESP}/{name}", bytes(45 * MIB)))
     use(lambda guest: guest.write(f"{ESP}/{name}", bytes(35 * MIB)))
+
+
+def test_the_first_file_that_is_too_much_ends_it(tmp_path: Path, image: Path) -> None:
+    """What mcopy says of each further one would be kept in memory."""
+    sparse_file(image, 100 * MIB)
+    subprocess.run(["mkfs.vfat", "-F", "32", "-s", "1", image], check=True, capture_output=True)
+    have_empty_files(image, 400_000)
+
+    def memory_taken() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with (
+            pytest.raises(GuestError, match="its vfat has too many files"),
+            loop_device(image) as esp,
+            mounted_together([Volume(esp, "vfat")], tmp_path / "run", read_only=True),
+        ):
+            pass
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+    assert in_namespace(memory_taken) < 8 << 10
 
 
 def test_a_fat32_that_mtools_takes_for_a_fat16_is_refused(image: Path, use: Callable[..., object]) -> None:
