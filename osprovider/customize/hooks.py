@@ -265,7 +265,7 @@ def _mistakes_in_program(path: Path, content: bytes) -> Iterator[Problem]:
     interpreter, *words = re.split("[ \t]+", line.removeprefix("#!").strip(" \t"))
     if content.startswith(b"\x7fELF"):
         return
-    if not line.startswith("#!") or not interpreter:
+    if not line.startswith("#!") or not interpreter.startswith("/"):
         complaint = "names no interpreter: begin with #!/bin/sh or the like, or define run(guest, context)"
         yield Problem(str(path), 1, 1, complaint)
         return

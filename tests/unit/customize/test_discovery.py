@@ -126,6 +126,7 @@ def test_without_the_directories_there_are_no_hooks(tmp_path: Path) -> None:
         ("#!/usr/bin/env sh\n", None),
         ("#!/bin/sh -e\n", None),
         ("#!\n", ":1:1: names no interpreter: begin with #!/bin/sh or the like, or define run(guest, context)"),
+        ("#!sh\n", ":1:1: names no interpreter: "),
         ("def rum(guest, context):\n    pass\n", ":1:1: names no interpreter: "),
         ("\x7fELF", None),
         ("def run(guest, context, *others):\n    pass\n", None),
