@@ -18,8 +18,9 @@ from osprovider.errors import ImageError, reason_of
 
 __all__ = ["Identity", "digests_of", "identities", "local_files", "regular"]
 
-Identity = tuple[str, int, int, int, int]
-"""Path, device, inode, size in bytes, and time of modification in ns."""
+Identity = tuple[str, int, int, int, int, int]
+"""Path, device, inode, size in bytes, and times of modification and of change in ns: whoever may write the file can set
+the one back, and not the other."""
 
 _CHUNK = 1 << 20
 _PLAIN_SUFFIXES = (".tar.gz", ".img", ".raw", ".qcow2", ".tar", ".tgz")
@@ -81,7 +82,8 @@ def identities(paths: Mapping[str, Path]) -> tuple[Identity, ...]:
             raise ImageError(
                 f"{path}: cannot be looked at: {reason_of(error)}; correct source, or put it there"
             ) from error
-        found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        times = status.st_mtime_ns, status.st_ctime_ns
+        found.append((str(path), status.st_dev, status.st_ino, status.st_size, *times))
     return tuple(found)
 
 
