@@ -61,7 +61,6 @@ def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
     Raises:
         GuestError: it is damaged, its files are more than that, or they cannot be put back.
     """
-    _refuse_small_fat32(device)
     try:  # -Q: one file that does not fit is enough, or a million would each be told of
         _mtools(device, tree, "mcopy", "-s", "-n", "-Q", "-m", "::/", _TREE)
     except GuestError as error:
@@ -73,21 +72,26 @@ def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
             ) from error
         raise
     before = _states(tree)
+    if not before:
+        _refuse_small_fat32(device)
     yield
     if not read_only:
         _put_back(device, tree, before)
 
 
 def _refuse_small_fat32(device: Path) -> None:
-    """Of a FAT32 that is smaller than a FAT32 may be, mtools sees no files: it takes it for a FAT16. Linux does not."""
+    """Refuse a FAT32 that is smaller than a FAT32 may be, which Linux takes as it is.
+
+    To the mtools of Debian 12 it is a FAT16 without any files; that of Debian 13 sees them.
+    """
     with device.open("rb") as file:
         head = file.read(_BOOT_SECTOR.size)
     cluster, reserved, fats, few, fat16, many, fat32 = _BOOT_SECTOR.unpack(head)
     data_sectors = (few or many) - reserved - fats * fat32
     if not fat16 and cluster and data_sectors // cluster < _LEAST_FAT32:
         raise GuestError(
-            f"{device}: its vfat cannot be used: a FAT32 of less than {_LEAST_FAT32} clusters: make it a FAT16, or "
-            "set isolation to auto"
+            f"{device}: its vfat cannot be used: a FAT32 of less than {_LEAST_FAT32} clusters, in which mtools sees no "
+            "files: make it a FAT16, or set isolation to auto"
         )
 
 
