@@ -3,7 +3,7 @@
 A file that was fetched is named by the digest of its content, once that is verified, and kept while it is needed. A
 **pin** is what a definition's source was when it was last obtained.
 Not for: obtaining a source (:mod:`osprovider.images.sources.obtain`), or when what was fetched goes
-(:mod:`osprovider.images.room`).
+(:mod:`osprovider.images.pruning`).
 """
 
 from __future__ import annotations

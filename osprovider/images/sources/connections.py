@@ -32,7 +32,7 @@ class EndingAdapter(HTTPAdapter):
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[None]:
-        """Have all connections end at a time of :func:`time.monotonic`, for as long as the body runs."""
+        """Have all connections end at a time of ``time.monotonic``, for as long as the body runs."""
         self._has_ended = False
         timer = threading.Timer(max(deadline - time.monotonic(), 0), self._end)
         timer.daemon = True
