@@ -13,7 +13,6 @@ What copying costs is measured by :mod:`tools.bench_disks`, what images of each 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -21,15 +20,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from osprovider import linux
-from osprovider.ganeti.synthesis import synthesize
 from tools import bench_disks, bench_images
+from tools.site import CHECKOUT, CREATE, DISK_MIB, Site
 from tools.timing import Run, asked_runs, new_file, spread, timed, working_directory
 
 __all__ = ["main"]
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
 _PEER = Path("/usr/share/ganeti/os/debootstrap")
-_DISK_MIB = 3072
 _PEER_PACKAGES = "acpi-support-base,kbd,udev,linux-image-amd64"  # its settings file's; console-tools is now kbd
 
 _KPARTX = """#!/bin/bash
@@ -55,26 +52,15 @@ def main() -> int:
     # The peer knows only its fixed directory of settings; ours is laid over it where nobody else sees it.
     linux.private_mount_namespace()
     with working_directory() as directory:
-        ours = _our_environment(directory)
-        build = [str(_CHECKOUT / "tools" / "osprovider"), "image", "build", "debian-12", "--json"]
-        built = json.loads(subprocess.run(build, env=ours, check=True, stdout=subprocess.PIPE).stdout)
-        with _peer_environment(directory, Path(built[0]["directory"]) / "template.img") as peer:
-            _measure(directory, runs, ours, peer)
+        site = Site(directory)
+        site.config.mkdir()
+        with _peer_environment(directory, site.debian_template()) as peer:
+            _measure(site, runs, peer)
     print()
     bench_disks.measure(runs)
     print()
     bench_images.measure(runs)
     return 0
-
-
-def _our_environment(directory: Path) -> dict[str, str]:
-    (directory / "etc").mkdir()
-    return {
-        "PATH": os.environ["PATH"],
-        "OSPROVIDER_CONFIG_DIR": str(directory / "etc"),
-        "OSPROVIDER_CACHE_DIR": str(_CHECKOUT / "build" / "demo" / "cache"),
-        "OSPROVIDER_RUN_DIR": str(directory / "run"),
-    }
 
 
 @contextlib.contextmanager
@@ -84,7 +70,7 @@ def _peer_environment(directory: Path, template: Path) -> Iterator[dict[str, str
     Its own cache is made by its first create and kept for the next run of the benchmark.
     """
     bin_directory, settings, same = (directory / each for each in ("bin", "peer-etc", "peer-cache"))
-    own = _CHECKOUT / "build" / "bench" / "peer-cache"
+    own = CHECKOUT / "build" / "bench" / "peer-cache"
     for each in (bin_directory, settings / "variants", settings / "hooks", same, own):
         each.mkdir(parents=True, exist_ok=True)
     kpartx = bin_directory / "kpartx"
@@ -111,24 +97,19 @@ def _peer_environment(directory: Path, template: Path) -> Iterator[dict[str, str
         linux.umount(target)
 
 
-def _measure(directory: Path, runs: int, ours: Mapping[str, str], peer: Mapping[str, str]) -> None:
-    disk = directory / "disk0.raw"
-    ganeti = synthesize(
-        "bench.example.org",
-        "debian-12",
-        disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
-        nics=[{"mac": "aa:00:00:00:00:01"}],
-    )
-    debootstrap = {"OS_NAME": "debootstrap", "OSP_FILESYSTEM": "ext4"}
+def _measure(site: Site, runs: int, peer: Mapping[str, str]) -> None:
+    disk = site.directory / "disk0.raw"
+    ours = site.instance("bench.example.org", "debian-12", disk)
+    theirs = {**ours, **peer, "OS_NAME": "debootstrap", "OSP_FILESYSTEM": "ext4"}
     sides = {
-        "osprovider, synced": (_CHECKOUT / "scripts", {**ganeti, **ours}),
-        "instance-debootstrap, its own cache": (_PEER, {**ganeti, **peer, **debootstrap, "OS_VARIANT": "own"}),
-        "instance-debootstrap, our tree": (_PEER, {**ganeti, **peer, **debootstrap, "OS_VARIANT": "same"}),
+        "osprovider, synced": (CREATE.parent, ours),
+        "instance-debootstrap, its own cache": (_PEER, {**theirs, "OS_VARIANT": "own"}),
+        "instance-debootstrap, our tree": (_PEER, {**theirs, "OS_VARIANT": "same"}),
     }
     taken: dict[str, list[Run]] = {side: [] for side in sides}
     for number in range(runs + 1):
         for side, (scripts, environment) in sides.items():
-            new_file(disk, _DISK_MIB << 20)
+            new_file(disk, DISK_MIB << 20)
             run = timed(["./create"], environment, scripts)
             if number:  # the first is the warm-up, and fills the peer's cache
                 taken[side].append(run)
@@ -136,8 +117,8 @@ def _measure(directory: Path, runs: int, ours: Mapping[str, str], peer: Mapping[
         peak = max(run.peak_kib for run in done) / 1024
         print(f"{side:<36} {spread([run.seconds for run in done])} s, at most {peak:.0f} MiB resident")
     own, *others = taken.values()
-    for side, theirs in zip(list(taken)[1:], others, strict=True):
-        ratios = [their.seconds / our.seconds for our, their in zip(own, theirs, strict=True)]
+    for side, other in zip(list(taken)[1:], others, strict=True):
+        ratios = [their.seconds / our.seconds for our, their in zip(own, other, strict=True)]
         print(f"ratio to {side}: {spread(ratios)} ({runs} runs)")
 
 

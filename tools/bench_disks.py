@@ -6,7 +6,6 @@ device that writes past the page cache, as the nodes' own block devices do.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -20,9 +19,9 @@ from typing import TYPE_CHECKING
 from osprovider.disk.copy import copy_extents
 from osprovider.disk.raw import sync
 from osprovider.disk.scan import scan_extents
-from osprovider.ganeti.synthesis import synthesize
 from osprovider.layout import Placement
 from osprovider.manifest import Extent
+from tools.site import CREATE, DISK_MIB, Site
 from tools.timing import Run, asked_runs, new_file, settle, spread, timed, working_directory
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "measure"]
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
-_COMMAND = str(_CHECKOUT / "tools" / "osprovider")
 _GIB = 1 << 30
 _LAYOUTS = {
     "gpt": "layout: {}",
@@ -54,7 +51,9 @@ def measure(runs: int) -> None:
         runs: how often each is run; the medians are printed.
     """
     with working_directory() as directory:
-        template = _template(directory)
+        site = Site(directory)
+        (site.config / "variants").mkdir(parents=True)
+        template = site.debian_template()
         _compare(
             runs,
             ("template to a new file", lambda: _copy(template, new_file(directory / "disk", 3 * _GIB))),
@@ -74,7 +73,7 @@ def measure(runs: int) -> None:
             ("1 GiB of data in 1 GiB", lambda: _copy(data, new_file(directory / "disk", _GIB))),
         )
         for kind, layout in _LAYOUTS.items():
-            print(_beyond_the_copy(directory, kind, layout, runs), flush=True)
+            print(_beyond_the_copy(site, kind, layout, runs), flush=True)
 
 
 def _compare(runs: int, own: tuple[str, Callable[[], float]], other: tuple[str, Callable[[], float]]) -> None:
@@ -85,23 +84,6 @@ def _compare(runs: int, own: tuple[str, Callable[[], float]], other: tuple[str, 
     ratio = statistics.median(ours / their for ours, their in taken)
     seconds = [spread(list(each)) for each in zip(*taken, strict=True)]
     print(f"{name}: {seconds[0]} s; {peer}: {seconds[1]} s; of its time {ratio:.2f}", flush=True)
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "OSPROVIDER_CONFIG_DIR": str(directory / "etc"),
-        "OSPROVIDER_CACHE_DIR": str(_CHECKOUT / "build" / "demo" / "cache"),
-        "OSPROVIDER_RUN_DIR": str(directory / "run"),
-    }
-
-
-def _template(directory: Path) -> Path:
-    """The Debian template, built where it is missing."""
-    (directory / "etc/variants").mkdir(parents=True)
-    build = [_COMMAND, "image", "build", "debian-12", "--json"]
-    built = json.loads(subprocess.run(build, env=_environment(directory), check=True, stdout=subprocess.PIPE).stdout)
-    return Path(built[0]["directory"]) / "template.img"
 
 
 def _random(path: Path, data_bytes: int, size_bytes: int) -> Path:
@@ -158,25 +140,19 @@ def _shell(command: str, *words: Path) -> float:
     return timed(["sh", "-c", command, "sh", *words], {"PATH": os.environ["PATH"]}).seconds
 
 
-def _beyond_the_copy(directory: Path, kind: str, layout: str, runs: int) -> str:
+def _beyond_the_copy(site: Site, kind: str, layout: str, runs: int) -> str:
     """What growth, UUIDs, boot loader, sync and table take of a create."""
-    (directory / "etc/variants/bench.yaml").write_text(f"image: debian-12\n{layout}\n")
-    done = [_create(directory) for _ in range(runs)]
+    (site.config / "variants/bench.yaml").write_text(f"image: debian-12\n{layout}\n")
+    done = [_create(site) for _ in range(runs)]
     steps = [sum(run.of(step) for step in _STEPS) for run in done]
     return (
         f"create, {kind}: {spread([run.seconds for run in done])} s; growth, UUID, loader and table {spread(steps)} s"
     )
 
 
-def _create(directory: Path) -> Run:
-    disk = new_file(directory / "disk", 3 * _GIB)
-    ganeti = synthesize(
-        "bench.example.org",
-        "bench",
-        disks=[{"path": str(disk), "size_mib": 3 * 1024, "backend_type": "file:loop"}],
-        nics=[{"mac": "aa:00:00:00:00:01"}],
-    )
-    return timed([_CHECKOUT / "scripts" / "create"], {**ganeti, **_environment(directory)})
+def _create(site: Site) -> Run:
+    disk = new_file(site.directory / "disk", DISK_MIB << 20)
+    return timed([CREATE], site.instance("bench.example.org", "bench", disk))
 
 
 if __name__ == "__main__":

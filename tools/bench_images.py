@@ -14,7 +14,6 @@ In the end each is prepared, and an instance created, by processes that together
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -25,16 +24,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.ganeti.synthesis import synthesize
 from tests.support.image_files import make_cloud_disk, make_dump, make_qcow2, make_system, make_tar
 from tools.memory_limit import memory_limit
+from tools.site import COMMAND, CREATE, DISK_MIB, Site
 from tools.timing import Run, asked_runs, new_file, timed, working_directory
 
 __all__ = ["main", "measure"]
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
-_COMMAND = str(_CHECKOUT / "tools" / "osprovider")
-_DISK_MIB = 3072
 _LIMIT_MIB = 200
 _PEERS = {
     "dump": "restore -r",
@@ -70,7 +66,7 @@ def measure(runs: int) -> None:
         runs: how often each is run; the medians are printed.
     """
     with working_directory() as directory:
-        bench = _Bench(directory)
+        bench = _Bench(Site(directory, directory / "cache"))
         print(f"{'':<26}{'first':>9}{'second':>9}{'the copy':>9}{'prepared':>10}{'unpacked':>10}  beside")
         sources = bench.make_sources()
         for kind, path in sources.items():
@@ -90,47 +86,36 @@ def measure(runs: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """A site of the benchmark's own below ``directory``."""
+    """A site of the benchmark's own, with images in every format."""
 
-    directory: Path
+    site: Site
 
     def make_sources(self) -> dict[str, Path]:
         """The same system in every format."""
-        demo = {**self.environment(), "OSPROVIDER_CACHE_DIR": str(_CHECKOUT / "build" / "demo" / "cache")}
-        (self.directory / "etc/images").mkdir(parents=True)
-        (self.directory / "etc/variants").mkdir()
-        build = [_COMMAND, "image", "build", "debian-12", "--json"]
-        built = json.loads(subprocess.run(build, env=demo, check=True, stdout=subprocess.PIPE).stdout)
-        template = Path(built[0]["directory"]) / "template.img"
-        files = {kind: self.directory / f"system-x86_64-{number}" for number, kind in enumerate(_PEERS)}
+        directory = self.site.directory
+        (self.site.config / "images").mkdir(parents=True)
+        (self.site.config / "variants").mkdir()
+        template = Site(directory).debian_template()
+        files = {kind: directory / f"system-x86_64-{number}" for number, kind in enumerate(_PEERS)}
         make_dump(template, files["dump"])
         make_dump(template, files["dump -z"], "-z6")
         make_tar(template, files["tar"])
         make_tar(template, files["tar.gz"], "gzip")
-        system = self.directory / "system.img"
+        system = directory / "system.img"
         make_cloud_disk(system, make_system(template, system), files["raw"])
         make_qcow2(files["raw"], files["qcow2, compressed"], compressed=True)
         make_qcow2(files["raw"], files["qcow2"], compressed=False)
         return files
 
-    def environment(self) -> dict[str, str]:
-        """Where our directories are."""
-        return {
-            "PATH": os.environ["PATH"],
-            "OSPROVIDER_CONFIG_DIR": str(self.directory / "etc"),
-            "OSPROVIDER_CACHE_DIR": str(self.directory / "cache"),
-            "OSPROVIDER_RUN_DIR": str(self.directory / "run"),
-        }
-
     def define(self, kind: str, path: Path) -> None:
         """Write the definition, and a variant."""
         name = path.name
-        (self.directory / f"etc/images/{name}.yaml").write_text(f"source: {path}\n")
-        (self.directory / f"etc/variants/{name}.yaml").write_text(f"description: {kind}\nimage: {name}\n")
+        (self.site.config / f"images/{name}.yaml").write_text(f"source: {path}\n")
+        (self.site.config / f"variants/{name}.yaml").write_text(f"description: {kind}\nimage: {name}\n")
 
     def open_in(self, isolation: str) -> None:
         """Have guests opened so from now on."""
-        (self.directory / "etc/defaults.yaml").write_text(f"isolation: {isolation}\n")
+        (self.site.config / "defaults.yaml").write_text(f"isolation: {isolation}\n")
 
     def line(self, kind: str, path: Path, runs: int, isolation: str) -> str:
         """Measure one format."""
@@ -144,7 +129,7 @@ class _Bench:
             taken["second"].append(done.seconds)
             taken["copy"].append(done.of(f"copy image {name} "))
             self.forget()
-            done = timed([_COMMAND, "image", "build", name], self.environment())
+            done = timed([COMMAND, "image", "build", name], self.site.environment())
             taken["prepared"].append(done.seconds)
             taken["unpacked"].append(sum(done.of(f"image {name}: {step}") for step in _STEPS[_PEERS[kind]]))
             taken["peer"].append(self.peer(kind, path))
@@ -165,30 +150,23 @@ class _Bench:
     def limited_line(self, kind: str, path: Path, limited: list[str]) -> str:
         """Prepare one format and create from it with little memory."""
         self.forget()
-        prepared = timed([*limited, _COMMAND, "image", "build", path.name], self.environment())
+        prepared = timed([*limited, COMMAND, "image", "build", path.name], self.site.environment())
         second = self.create(path.name, limited)
         return f"{kind:<26} prepared {prepared.seconds:.2f} s, then a create {second.seconds:.2f} s"
 
     def forget(self) -> None:
         """Have the image prepared anew. The appliance stays, which is the node's."""
         for part in ("templates", "sources"):
-            shutil.rmtree(self.directory / "cache" / part, ignore_errors=True)
+            shutil.rmtree(self.site.cache / part, ignore_errors=True)
 
     def create(self, name: str, limited: Sequence[str] = ()) -> Run:
         """Install an instance on a new file."""
-        disk = self.directory / "disk0.raw"
-        new_file(disk, _DISK_MIB << 20)
-        ganeti = synthesize(
-            "bench.example.org",
-            name,
-            disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
-            nics=[{"mac": "aa:00:00:00:00:01"}],
-        )
-        return timed([*limited, str(_CHECKOUT / "scripts" / "create")], {**ganeti, **self.environment()})
+        disk = new_file(self.site.directory / "disk0.raw", DISK_MIB << 20)
+        return timed([*limited, CREATE], self.site.instance("bench.example.org", name, disk))
 
     def peer(self, kind: str, path: Path) -> float:
         """Have the tool that does nothing else do its part; in seconds."""
-        target = self.directory / "peer.img"
+        target = self.site.directory / "peer.img"
         new_file(target, 4 << 30)
         environment = {"PATH": os.environ["PATH"]}
         if _PEERS[kind] == "qemu-img convert":

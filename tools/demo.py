@@ -5,55 +5,40 @@ Everything lies in ``build/demo``; the disk stays there, and so does the image, 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from osprovider.ganeti.synthesis import synthesize
 from osprovider.log import reporter
 from tests.support.qemu import UserNetwork, boot
 from tests.support.ssh import make_key
+from tools.site import COMMAND, CREATE, DEMO, DISK_MIB, Site
 
 __all__ = ["main"]
 
 _INSTANCE = "demo.example.org"
-_DISK_MIB = 3072
 _BOOT_SECONDS = 600
-_CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
     """Run the demonstration; returns the exit status."""
-    directory = _CHECKOUT / "build" / "demo"
-    directory.mkdir(parents=True, exist_ok=True)
-    key, disk, network = directory / "key", directory / "disk0.raw", UserNetwork()
+    site, network = Site(DEMO), UserNetwork()
+    key, disk = DEMO / "key", DEMO / "disk0.raw"
+    DEMO.mkdir(parents=True, exist_ok=True)
     if not key.exists():
         make_key(key)
-    config = _write_configuration(directory / "etc", key, network)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "LC_ALL": "C.UTF-8",
-        "OSPROVIDER_CONFIG_DIR": str(config),
-        "OSPROVIDER_CACHE_DIR": str(directory / "cache"),
-        "OSPROVIDER_RUN_DIR": str(directory / "run"),
-    }
+    _configure(site, key, network)
     started = time.monotonic()
     try:
-        subprocess.run([_CHECKOUT / "tools" / "osprovider", "image", "build", "debian-12"], env=environment, check=True)
+        subprocess.run([COMMAND, "image", "build", "debian-12"], env=site.environment(), check=True)
         built = time.monotonic()
         disk.unlink(missing_ok=True)
         with disk.open("wb") as file:
-            file.truncate(_DISK_MIB << 20)
-        request = synthesize(
-            _INSTANCE,
-            "debian-12",
-            disks=[{"path": str(disk), "size_mib": _DISK_MIB, "backend_type": "file:loop"}],
-            nics=[{"mac": network.mac, "ip": network.address, "mode": "bridged", "link": "demo0"}],
-        )
-        subprocess.run([_CHECKOUT / "scripts" / "create"], env={**environment, **request}, check=True)
+            file.truncate(DISK_MIB << 20)
+        nic = {"mac": network.mac, "ip": network.address, "mode": "bridged", "link": "demo0"}
+        subprocess.run([CREATE], env=site.instance(_INSTANCE, "debian-12", disk, **nic), check=True)
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     created = time.monotonic()
@@ -74,15 +59,14 @@ def main() -> int:
     return 0
 
 
-def _write_configuration(config: Path, key: Path, network: UserNetwork) -> Path:
-    """The site's files: who may log in, and the network that the instance is in."""
-    (config / "subnets").mkdir(parents=True, exist_ok=True)
+def _configure(site: Site, key: Path, network: UserNetwork) -> None:
+    """Write the site's files: who may log in, and the network that the instance is in."""
+    (site.config / "subnets").mkdir(parents=True, exist_ok=True)
     public = key.with_name(f"{key.name}.pub").read_text().strip()
-    (config / "defaults.yaml").write_text(f"users:\n  root:\n    ssh_authorized_keys: ['{public}']\n")
-    (config / "subnets" / "demo.yaml").write_text(
+    (site.config / "defaults.yaml").write_text(f"users:\n  root:\n    ssh_authorized_keys: ['{public}']\n")
+    (site.config / "subnets" / "demo.yaml").write_text(
         f"networks: [{network.subnet}]\ngateways: [{network.gateway}]\nmatch: {{link: demo0}}\n"
     )
-    return config
 
 
 def _boot(disk: Path, scratch: Path, key: Path, network: UserNetwork) -> str:
