@@ -28,8 +28,10 @@ from osprovider.layout import (
     Placement,
     Role,
     TablePlan,
+    TableType,
+    derived_disk_id,
+    derived_filesystem_uuid,
     derived_uuid,
-    derived_volume_id,
     msdos_partition_uuid,
     root_limit_bytes,
     size_refusal,
@@ -79,15 +81,14 @@ def adopt(disk: InstanceDisk, layout: Layout, image: ImageTable, size_bytes: int
     needed = max(size_bytes, _end_of_last(image) + backup)
     if facts.size_bytes < needed:
         raise too_small(disk, needed)
-    disk_id = derived_uuid(disk.instance_uuid, "disk 0")
-    if image.type == "msdos":
-        disk_id = disk_id[:8]
+    kind: TableType = "msdos" if image.type == "msdos" else "gpt"
+    disk_id = derived_disk_id(disk.instance_uuid, kind)
     growth = _growth(facts, layout, image)
     table = TablePlan(
         guid=disk_id,
         sector_size=facts.sector_size,
         partitions=tuple(_adopted(part, growth, image, disk_id, disk.instance_uuid) for part in image.partitions),
-        type="msdos" if image.type == "msdos" else "gpt",
+        type=kind,
         placements=_placements(facts, image, growth, size_bytes),
     )
     _refuse_too_large(image, table, disk)
@@ -235,8 +236,7 @@ def _adopted(
     found = part.filesystem
     new_uuid = None
     if found is not None and found.uuid and found.type in _KNOWN:
-        make = derived_volume_id if found.type == "vfat" else derived_uuid
-        new_uuid = make(instance_uuid, f"{what} file system")
+        new_uuid = derived_filesystem_uuid(instance_uuid, what, found.type)
     return PartitionPlan(
         number=part.number,
         role=cast("Role", part.role),

@@ -21,7 +21,7 @@ from osprovider.config.model import DataDisk, Variant
 from osprovider.errors import DeviceError, RequestError
 from osprovider.ganeti.hypervisor import CONTAINERS
 from osprovider.ganeti.request import Disk, Request
-from osprovider.layout import MIB, derived_uuid, size_refusal
+from osprovider.layout import MIB, derived_filesystem_uuid, size_refusal
 
 __all__ = ["DiskPlan", "Signature", "plan_disks", "settle"]
 
@@ -114,8 +114,7 @@ def plan_disks(request: Request, variant: Variant) -> tuple[DiskPlan, ...]:
                 "take one of them out of the variant"
             )
         said[disk.index] = setting
-        uuid = derived_uuid(instance.uuid, f"disk {disk.index} file system")
-        plans[disk.index] = _planned(disk, spec, setting, uuid=uuid, keep=keep)
+        plans[disk.index] = _planned(disk, spec, setting, instance.uuid, keep=keep)
         if not keep:
             _refuse_size(plans[disk.index])
     _refuse_clashes([(setting, spec.mount) for setting, _, spec in wanted if spec.mount is not None])
@@ -187,19 +186,20 @@ def _find(disks: Sequence[Disk], name: str, setting: str) -> Disk:
     return found
 
 
-def _planned(disk: Disk, spec: DataDisk | None, setting: str, *, uuid: str, keep: bool) -> DiskPlan:
+def _planned(disk: Disk, spec: DataDisk | None, setting: str, instance_uuid: str, *, keep: bool) -> DiskPlan:
     if spec is not None and spec.label is not None and len(spec.label.encode()) > _LONGEST_LABEL[spec.filesystem]:
         raise RequestError(
             f"{setting}.label: {spec.label} has {len(spec.label.encode())} bytes, and {spec.filesystem} takes "
             f"{_LONGEST_LABEL[spec.filesystem]} at most: shorten it"
         )
+    filesystem = spec.filesystem if spec else "swap"
     return DiskPlan(
         index=disk.index,
         path=str(disk.path),
         size_bytes=disk.size_mib << 20 if disk.size_mib else None,
         use="data" if spec else "swap",
-        filesystem=spec.filesystem if spec else "swap",
-        uuid=uuid,
+        filesystem=filesystem,
+        uuid=derived_filesystem_uuid(instance_uuid, f"disk {disk.index}", filesystem),
         label=(spec.label or "") if spec else "",
         mount=spec.mount if spec else None,
         options=spec.options if spec else (),

@@ -25,8 +25,9 @@ from osprovider.layout import (
     Role,
     TablePlan,
     bios_refusal,
+    derived_disk_id,
+    derived_filesystem_uuid,
     derived_uuid,
-    derived_volume_id,
     esp_size_bytes,
     msdos_partition_uuid,
     root_limit_bytes,
@@ -82,28 +83,35 @@ def lay_out(
     filesystem = filesystem or layout.filesystem
     if layout.table == "none":
         return _undivided(disk, layout, firmware, root_bytes, filesystem, swap_bytes)
+    table = TablePlan(derived_disk_id(disk.instance_uuid, layout.table), facts.sector_size, (), layout.table)
     wanted = _wanted(facts, layout, firmware, swap_bytes)
-    numbers = _numbers(len(wanted) + 1, layout.table, root_number)
-    disk_id = derived_uuid(disk.instance_uuid, "disk 0")
-    table = TablePlan(disk_id if layout.table == "gpt" else disk_id[:8], facts.sector_size, (), layout.table)
+    *numbers, number = _numbers(len(wanted) + 1, layout.table, root_number)
     step = max(facts.alignment_bytes, MIB)
-    position = step
-    partitions = []
-    for number, (role, size, kind) in zip(numbers, wanted, strict=False):
-        partitions.append(_partition(disk, table, number, role, position, size, kind))
-        position += _rounded_up(size, step)
+    front, start = _in_a_row(disk, table, wanted, numbers, step)
     end = (facts.size_bytes - MIB) // step * step
-    least = position + max(root_bytes, MIB)
-    if least > end:
-        of_it = _beside_root(partitions) if root_bytes else f"{_beside_root(partitions)} beside its own files"
-        raise too_small(disk, _rounded_up(least, step) + MIB, of_it)
-    size = _root_size_bytes(facts, layout, end - position, root_bytes, step)
+    _refuse_too_small(disk, front, _rounded_up(start + max(root_bytes, MIB), step), end, is_known=bool(root_bytes))
+    size = _root_size_bytes(facts, layout, end - start, root_bytes, step)
     _refuse_too_large(filesystem, size, disk)
-    partitions.append(_partition(disk, table, numbers[-1], "root", position, size, filesystem))
+    partitions = [*front, _partition(disk, table, number, "root", start, size, filesystem)]
     if layout.table == "msdos":
-        _refuse_beyond_msdos(disk, position + size)
+        _refuse_beyond_msdos(disk, start + size)
         _mark_active(partitions)
     return dataclasses.replace(table, partitions=tuple(partitions))
+
+
+def _in_a_row(
+    disk: InstanceDisk,
+    table: TablePlan,
+    wanted: Sequence[tuple[Role, int, str | None]],
+    numbers: Sequence[int],
+    step: int,
+) -> tuple[list[PartitionPlan], int]:
+    """Partitions one behind the other from the disk's start on, and where the next one would begin."""
+    position, partitions = step, []
+    for number, (role, size, filesystem) in zip(numbers, wanted, strict=True):
+        partitions.append(_partition(disk, table, number, role, position, size, filesystem))
+        position += _rounded_up(size, step)
+    return partitions, position
 
 
 def _undivided(
@@ -136,10 +144,22 @@ def _refuse_too_large(filesystem: str, size_bytes: int, disk: InstanceDisk) -> N
         )
 
 
-def _beside_root(partitions: Sequence[PartitionPlan]) -> str:
-    """What of a disk's size is for partitions that the variant asks for, as the middle of a line."""
-    chosen = sum(part.size_bytes for part in partitions if part.role in ("boot", "swap"))
-    return f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
+def _refuse_too_small(
+    disk: InstanceDisk, front: Sequence[PartitionPlan], least_end: int, end: int, *, is_known: bool
+) -> None:
+    """Refuse a disk that ends before the least root behind other partitions does.
+
+    Args:
+        disk: see there.
+        front: the partitions in front of the root, some of which the variant has asked for.
+        least_end: where the root ends at the least, in bytes.
+        end: where it may end.
+        is_known: what the root needs is in that.
+    """
+    if least_end > end:
+        chosen = sum(part.size_bytes for part in front if part.role in ("boot", "swap"))
+        of_it = f", {chosen // MIB} MiB of it for /boot and swap" if chosen else ""
+        raise too_small(disk, least_end + MIB, of_it if is_known else f"{of_it} beside its own files")
 
 
 def _refuse_beyond_msdos(disk: InstanceDisk, end_bytes: int) -> None:
@@ -203,8 +223,7 @@ def _partition(
     instance_uuid, what = disk.instance_uuid, f"disk 0 {role}"
     new_uuid = None
     if filesystem is not None:
-        make = derived_volume_id if filesystem == "vfat" else derived_uuid
-        new_uuid = make(instance_uuid, f"{what} file system")
+        new_uuid = derived_filesystem_uuid(instance_uuid, what, filesystem)
     guids = {"gpt": derived_uuid(instance_uuid, what), "msdos": msdos_partition_uuid(table.guid, number), "none": ""}
     return PartitionPlan(
         number=number,

@@ -34,8 +34,9 @@ __all__ = [
     "TableType",
     "bios_refusal",
     "copy_rounds",
+    "derived_disk_id",
+    "derived_filesystem_uuid",
     "derived_uuid",
-    "derived_volume_id",
     "esp_size_bytes",
     "least_filled_bytes",
     "less_than_said",
@@ -211,10 +212,16 @@ def derived_uuid(instance_uuid: str, what: str) -> str:
     return str(uuid.uuid5(uuid.UUID(instance_uuid), f"osprovider {what}"))
 
 
-def derived_volume_id(instance_uuid: str, what: str) -> str:
-    """Likewise a FAT's volume ID, as blkid(8) writes it (``1234-ABCD``)."""
-    digits = derived_uuid(instance_uuid, what)[:8].upper()
-    return f"{digits[:4]}-{digits[4:]}"
+def derived_disk_id(instance_uuid: str, table: TableType) -> str:
+    """What disk 0 is known by in its table: a GPT's GUID, an msdos table's signature; nothing where there is none."""
+    guid = derived_uuid(instance_uuid, "disk 0")
+    return {"gpt": guid, "msdos": guid[:8], "none": ""}[table]
+
+
+def derived_filesystem_uuid(instance_uuid: str, what: str, filesystem: str) -> str:
+    """The UUID of the file system on ``what``, as blkid(8) writes it: of a FAT its volume ID (``1234-ABCD``)."""
+    new = derived_uuid(instance_uuid, f"{what} file system")
+    return f"{new[:4]}-{new[4:8]}".upper() if filesystem == "vfat" else new
 
 
 def msdos_partition_uuid(signature: str, number: int) -> str:
