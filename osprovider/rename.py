@@ -7,8 +7,10 @@ The system has run since it was installed, so its file system is somebody else's
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from osprovider import linux
 from osprovider.config.load import load
@@ -22,9 +24,10 @@ from osprovider.disk.raw import sync
 from osprovider.errors import DeviceError, ImageError, NodeError
 from osprovider.ganeti.hypervisor import guest_sector_size
 from osprovider.ganeti.request import Request
+from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.images.diskimage.contents import find_partitions
-from osprovider.layout import PartitionPlan, msdos_partition_uuid
+from osprovider.layout import msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition
 from osprovider.opening import guest_of, isolation_of_others
@@ -59,30 +62,23 @@ def rename(request: Request, directories: Directories) -> None:
     if isolation == "appliance":
         refuse_programs(hooks)
     with claim(disk_0_path(request), directories.run) as device:
-        sector_size = guest_sector_size(request, device.facts.sector_size)
-        system = _find(device, directories, isolation, sector_size)
-        root = system.root
-        size, guid = device.facts.size_bytes, system.guid or None
-        disk = ContextDisk(0, device.path, size, system.sector_size, guid, system.partitions)
+        system = _find(device, directories, isolation, guest_sector_size(request, device.facts.sector_size))
         context = Context(
             event="rename",
             instance=instance,
             hostname=plan.hostname,
             variant=settings.variant,
             nics=plan.nics,
-            disks=(disk,),
+            disks=(system.disk,),
             old_name=request.old_name,
             environment=request.environment,
             templates=directories.templates,
         )
         with (
             HookRunner(hooks, context, directories.run) as runner,
-            loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop,
-            guest_of(
-                [Volume(loop, filesystem.type_of(loop), subvolumes=system.subvolumes)], isolation, directories
-            ) as guest,
+            _opened(device, system, isolation, directories) as (guest, root_device),
         ):
-            runner.run_all(guest, root_device=loop, target=guest.mountpoint)
+            runner.run_all(guest, root_device=root_device, target=guest.mountpoint)
         with reporter.step(f"sync {device.path}"):
             sync(device.fd)
     reporter.info(f"{plan.instance} is renamed: {time.monotonic() - began:.2f} s")
@@ -93,18 +89,14 @@ class _System:
     """Where a system is on its disk.
 
     Attributes:
-        guid: the disk's, or an msdos table's signature; empty where there is no table.
-        sector_size: in bytes.
-        partitions: of the disk; without a table one of number 0.
-        root: the one with the root.
+        disk: as hooks are told of it; without a table it has one partition, of number 0.
+        root: the partition with the root.
         subvolumes: see :class:`osprovider.guest.mounting.Volume`.
     """
 
-    guid: str
-    sector_size: int
-    partitions: tuple[ContextPartition, ...]
+    disk: ContextDisk
     root: ContextPartition
-    subvolumes: tuple[tuple[str, str], ...] = ()
+    subvolumes: tuple[tuple[str, str], ...]
 
 
 def _find(device: Device, directories: Directories, isolation: str, sector_size: int) -> _System:
@@ -117,24 +109,30 @@ def _find(device: Device, directories: Directories, isolation: str, sector_size:
         raise
     except ImageError as error:  # it is an instance's here
         raise DeviceError(str(error).removeprefix("image ")) from error
-    root = next(part for part in parts if part.role == "root")
-    subvolumes = root.filesystem.subvolumes if root.filesystem else ()
-    guid, sector_size = (table.id, table.sector_size) if table else ("", device.facts.sector_size)
-    return replace(_system(guid, sector_size, parts), subvolumes=subvolumes)
-
-
-def _system(guid: str, sector_size: int, parts: Sequence[PartitionPlan | ImagePartition]) -> _System:
-    partitions = tuple(
-        ContextPartition(
-            part.number,
-            part.role,
-            part.start_bytes,
-            part.size_bytes,
-            part.guid or (msdos_partition_uuid(guid, part.number) if guid else ""),
-            None,
-            None,
-        )
-        for part in parts
+    guid, sectors = (table.id or None, table.sector_size) if table else (None, device.facts.sector_size)
+    partitions = tuple(_partition(part, guid) for part in parts)
+    index = next(index for index, part in enumerate(parts) if part.role == "root")
+    held = parts[index].filesystem
+    return _System(
+        disk=ContextDisk(0, device.path, device.facts.size_bytes, sectors, guid, partitions),
+        root=partitions[index],
+        subvolumes=held.subvolumes if held else (),
     )
-    root = next(part for part in partitions if part.role == "root")
-    return _System(guid, sector_size, partitions, root)
+
+
+def _partition(part: ImagePartition, disk_id: str | None) -> ContextPartition:
+    """A partition as hooks are told of it; a PARTUUID it has in any table."""
+    guid = part.guid or (msdos_partition_uuid(disk_id, part.number) if disk_id else "")
+    return ContextPartition(part.number, part.role, part.start_bytes, part.size_bytes, guid, None, None)
+
+
+@contextmanager
+def _opened(
+    device: Device, system: _System, isolation: str, directories: Directories
+) -> Iterator[tuple[HostGuest, Path]]:
+    """The guest with its root's file system, and the loop device that this is on."""
+    root = system.root
+    with loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop:
+        volume = Volume(loop, filesystem.type_of(loop), subvolumes=system.subvolumes)
+        with guest_of([volume], isolation, directories) as guest:
+            yield guest, loop

@@ -46,7 +46,11 @@ def root_number(request: Request, table: TableType) -> int | None:
                 "set layout.table to none"
             )
         return None
-    path = dict(instance.hypervisor_parameters).get("root_path", "")
+    return _named_number(dict(instance.hypervisor_parameters).get("root_path", ""), table)
+
+
+def _named_number(path: str, table: TableType) -> int | None:
+    """The number of the partition that ``root_path`` names; None where it names no partition of a disk."""
     found = _DISK.fullmatch(path)
     if found is None:
         return None

@@ -53,23 +53,9 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
         )
         return
     current = current_keys(directories, store, [name] if definition and infos else [])
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
     lines = [*_defined(name, definition)]
     for info in infos:
-        lines += [
-            "",
-            *_described(info, is_current=info.manifest.key in current),
-            "",
-            *draw(parts_of(info.manifest), width),
-        ]
-        if packages_wanted:
-            lines += [
-                "",
-                *(
-                    f"  {each.name} {each.version} {each.architecture}"
-                    for each in packages.load(info.directory, info.manifest)
-                ),
-            ]
+        lines += _template(info, is_current=info.manifest.key in current, packages_wanted=packages_wanted)
     if not infos:
         lines += ["", f"not prepared on this node: osprovider image build {name}"]
     if past:
@@ -120,6 +106,16 @@ def _defined(name: str, definition: Image | None) -> Iterator[str]:
 def _beside(definition: Image, where: str) -> str:
     """Where a list or a signature is, without a query: one that is beside a URL is the end of another."""
     return shown(where).partition("?")[0] if "://" in str(definition.source) else shown(where)
+
+
+def _template(info: TemplateInfo, *, is_current: bool, packages_wanted: bool) -> Iterator[str]:
+    """A template's description, its picture, and its packages where they are wanted."""
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    yield from ("", *_described(info, is_current=is_current), "", *draw(parts_of(info.manifest), width))
+    if packages_wanted:
+        yield ""
+        for each in packages.load(info.directory, info.manifest):
+            yield f"  {each.name} {each.version} {each.architecture}"
 
 
 def _described(info: TemplateInfo, *, is_current: bool) -> Iterator[str]:

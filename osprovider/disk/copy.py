@@ -139,10 +139,7 @@ def verify_extents(
             if zlib.crc32(data) != piece.crc32:
                 wrong = piece.offset + _first_difference(source_fd, piece, data)
                 ((_start, _length, place),) = _placed(wrong, 1, placements)
-                raise DeviceError(
-                    f"{name_of(fd)}: byte {place} is not read back as it was written: the disk, or what it lies on, "
-                    "loses data; replace it"
-                )
+                raise _lost(fd, place)
             advance(count)
 
         gaps = _checkable_gaps(fd, placements, extents)
@@ -256,6 +253,14 @@ def _read_back(fd: int, data: memoryview, offset: int) -> None:
 
         position = first_failing(read, offset, len(data))
         raise failure(fd, f"cannot be read back at byte {position}", error) from error
+
+
+def _lost(fd: int, place: int) -> DeviceError:
+    """What to say of a disk that has something else at a byte than what was written there."""
+    return DeviceError(
+        f"{name_of(fd)}: byte {place} is not read back as it was written: the disk, or what it lies on, loses data; "
+        "replace it"
+    )
 
 
 def _first_difference(source_fd: int, piece: Extent, data: memoryview) -> int:

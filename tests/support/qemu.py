@@ -23,15 +23,6 @@ from tests.support.ssh import SshTarget
 
 __all__ = ["EMULATED_ARGS", "KERNEL_ARGS", "ExternalKernel", "Firmware", "Guest", "UserNetwork", "boot"]
 
-# Debian's package ovmf. The variables are written to and therefore copied.
-_OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-_OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
-# With Microsoft's keys, which shim is signed by. The variables are safe in System Management Mode only.
-_SECURE_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
-_SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
-_SECURE_FLASH = "driver=cfi.pflash01,property=secure,value=on"
-
-
 _ports = count(2200)
 
 EMULATED_ARGS = (
@@ -56,6 +47,19 @@ class Firmware(StrEnum):
     BIOS = "bios"  # SeaBIOS, QEMU's own
     UEFI = "uefi"  # OVMF, without Secure Boot
     SECURE = "secure"  # OVMF, with Secure Boot
+
+
+# Debian's package ovmf: code, and variables, which are written to and therefore copied.
+_OVMF = Path("/usr/share/OVMF")
+_FLASH = {
+    Firmware.UEFI: ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
+    Firmware.SECURE: (
+        "OVMF_CODE_4M.secboot.fd",
+        "OVMF_VARS_4M.ms.fd",
+    ),  # with Microsoft's keys, which shim is signed by
+}
+# Variables that are only written in System Management Mode.
+_SECURE_MACHINE = ["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +203,18 @@ def boot(
     console = directory / "console.log"
     errors = directory / "qemu.log"
     snapshot = "on" if keep_disk else "off"
-    smm = "on" if firmware is Firmware.SECURE else "off"
     network = network or (UserNetwork() if key else None)
     address, port = _own_place() if key else ("", 0)
     command = [
         # Nothing of a run that is killed goes on.
         *["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"],
         *["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
-        *["-machine", f"q35,smm={smm}", "-accel", "tcg"],
-        *["-m", "512M", "-smp", "1"],
+        *_firmware_options(firmware, directory),
+        *["-accel", "tcg", "-m", "512M", "-smp", "1"],
         # What is typed comes from standard input, and what the guest says goes to standard output.
         *["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
         *_disk_options([disk, *further_disks], f"format=raw,snapshot={snapshot},cache=unsafe", sector_size),
         *(_network_options(network, address, port) if network else []),
-        *(_uefi_options(directory) if firmware is Firmware.UEFI else []),
-        *(_secure_options(directory) if firmware is Firmware.SECURE else []),
         *(_kernel_options(kernel) if kernel else []),
     ]
     with console.open("wb") as said, errors.open("wb") as log:
@@ -247,23 +248,17 @@ def _kernel_options(kernel: ExternalKernel) -> list[str]:
     return ["-kernel", str(kernel.kernel), "-initrd", str(kernel.initrd), "-append", kernel.arguments]
 
 
-def _uefi_options(directory: Path) -> list[str]:
-    """Return the options that put OVMF in place, its variables a copy in `directory`."""
-    return _flash(_OVMF_CODE, _OVMF_VARIABLES, directory)
-
-
-def _secure_options(directory: Path) -> list[str]:
-    """Return the options that put OVMF with Secure Boot in place."""
-    return ["-global", _SECURE_FLASH, *_flash(_SECURE_CODE, _SECURE_VARIABLES, directory)]
-
-
-def _flash(code: Path, template: Path, directory: Path) -> list[str]:
-    variables = directory / "efi-variables.fd"
-    shutil.copyfile(template, variables)
-    flash = "if=pflash,format=raw"
+def _firmware_options(firmware: Firmware, directory: Path) -> list[str]:
+    """Return the options of a machine with this firmware; OVMF's variables become a copy in `directory`."""
+    machine = _SECURE_MACHINE if firmware is Firmware.SECURE else ["-machine", "q35,smm=off"]
+    if firmware not in _FLASH:
+        return machine
+    code, variables = (_OVMF / name for name in _FLASH[firmware])
+    own = shutil.copyfile(variables, directory / "efi-variables.fd")
     return [
-        *["-drive", f"{flash},unit=0,readonly=on,file={code}"],
-        *["-drive", f"{flash},unit=1,file={_escaped(variables)}"],
+        *machine,
+        *["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"],
+        *["-drive", f"if=pflash,format=raw,unit=1,file={_escaped(own)}"],
     ]
 
 
