@@ -341,7 +341,7 @@ def size_refusal(filesystem: str, size_bytes: int, block_size: int = 4096) -> st
     """What to say where a file system cannot have this many bytes, with blocks of that size; None where it can."""
     if filesystem not in _OF_32_BITS or size_bytes // block_size < 1 << 32:
         return None
-    return f"has {size_bytes >> 40} TiB, and {filesystem} takes less than {(block_size << 32) >> 40}"
+    return f"has {size_bytes >> 40} TiB, and {filesystem} takes less than {(block_size << 32) >> 40} TiB"
 
 
 def too_small(disk: InstanceDisk, needed: int, of_it: str = "") -> DeviceError:

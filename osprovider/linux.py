@@ -1,8 +1,7 @@
 """System calls that Python 3.11's ``os`` lacks, through libc or ioctl(2); each raises ``OSError`` as ``os`` would.
 
 Sources: unshare(2), mount(2), umount2(2), openat2(2), rename(2), fallocate(2), sync_file_range(2), syncfs(2),
-ioctl_ficlone(2);
-<linux/falloc.h>, <linux/fs.h>, <linux/openat2.h>.
+ioctl_ficlone(2); <linux/falloc.h>, <linux/fs.h>, <linux/openat2.h>.
 Not for: policy; callers decide what to mount or to punch.
 """
 
@@ -134,8 +133,8 @@ def _syscall(number: int, *arguments: object, path: str | None = None) -> int:
 def private_mount_namespace() -> None:
     """Give this thread, and what it starts, a mount namespace of its own.
 
-    What is mounted in it is gone with its last process, however that ends. Mounts of the host go on arriving, so that
-    the namespace never keeps something busy that the host unmounts.
+    What is mounted in it is gone with its last process, however that ends. Mounts of the node go on arriving, so that
+    the namespace never keeps something busy that the node unmounts.
     """
     _check(_libc.unshare(_CLONE_NEWNS))
     mount(None, "/", None, MountFlag.REC | MountFlag.SLAVE)

@@ -201,7 +201,7 @@ class Manifest:
         packages: how many there are; their list lies beside the manifest.
         packages_crc32: of that list (zlib's).
         extents: what has to be copied, sorted by offset, without overlap.
-        built_here: our own mkfs made its file system, so that the host may mount it.
+        built_here: our own mkfs made its file system, so that the node may mount it.
         tools: versions of what made it, by name (``mmdebstrap: 1.3.5``).
         definition: what was built, as JSON-ready data.
         origin: where it came from; None for what was built here from packages.

@@ -193,7 +193,7 @@ def _hostname(configured: str, fqdn: str) -> str:
 
 
 def _isolation(configured: str, manifest: Manifest | None) -> str:
-    """By itself the host's kernel only mounts what our own mkfs made."""
+    """By itself the node's kernel only mounts what our own mkfs made."""
     if configured != "auto":
         return configured
     return "host" if manifest is None or manifest.built_here else "appliance"

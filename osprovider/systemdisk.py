@@ -193,12 +193,12 @@ def _swap_bytes(request: Request, layout: Layout) -> int:
 
 
 def _swap_file_bytes(layout: Layout) -> int:
-    """How large the file for swap is; 0 for none."""
+    """How large the swap file is; 0 for none."""
     return parse_size(layout.swap.size or "") if layout.swap.kind == "file" else 0
 
 
 def _refuse_swap_file(layout: Layout, manifest: Manifest | None, table: TablePlan, disk: str) -> None:
-    """Refuse a file for swap that has no place on the root, or that the guest could not swap to."""
+    """Refuse a swap file that has no place on the root, or that the guest could not swap to."""
     root, size = table.find("root"), _swap_file_bytes(layout)
     if manifest is None or root is None or not size:
         return

@@ -132,7 +132,7 @@ def _described(info: TemplateInfo, *, is_current: bool) -> Iterator[str]:
     if manifest.digest is not None:
         yield _entry("digest", manifest.digest)
     yield _entry("made with", ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())))
-    yield _entry("opened on", "this machine" if manifest.built_here else "a libguestfs appliance: others made it")
+    yield _entry("opened", "on the node" if manifest.built_here else "in the appliance: others made it")
     yield from _system(manifest)
 
 

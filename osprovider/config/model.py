@@ -197,7 +197,7 @@ class Variant:
     hooks: Hooks = field(default_factory=Hooks)
     isolation: Literal["auto", "host", "appliance"] = field(
         default="auto",
-        metadata={"help": "where the guest's file system is mounted; auto: on the host only what it made itself"},
+        metadata={"help": "where the guest's file system is mounted; auto: on the node only what it made itself"},
     )
     wipe: Literal["auto", "zero", "discard", "none"] = field(
         default="auto", metadata={"help": "what happens to what was on the disk; auto: zeroed where that is cheap"}

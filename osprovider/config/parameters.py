@@ -96,7 +96,7 @@ PARAMETERS: Mapping[str, Parameter] = {
             "hooks_disable", "hooks that do not run, separated by commas or white space", ("hooks", "disable"), _words
         ),
         Parameter("isolation", "where the guest is mounted: auto, host or appliance", ("isolation",)),
-        Parameter("wipe", "what happens to the disk's old content: auto, zero, discard or none", ("wipe",)),
+        Parameter("wipe", "what happens to the disk's old contents: auto, zero, discard or none", ("wipe",)),
         Parameter(
             "data_disks",
             "what a reinstall does with swap and data disks: keep what they hold, or renew",

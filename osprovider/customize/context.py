@@ -52,7 +52,16 @@ class ContextPartition:
 
 @dataclass(frozen=True, slots=True)
 class ContextDisk:
-    """A disk of the instance. ``guid`` is the GPT's, None where osprovider did not make the table."""
+    """A disk of the instance.
+
+    Attributes:
+        index: Ganeti's.
+        path: the device or file; None for a disk that only userspace reaches.
+        size_bytes: None where Ganeti does not say.
+        sector_size: that its table counts in, in bytes.
+        guid: the GPT's GUID, or an msdos table's signature; None where there is no table.
+        partitions: those of disk 0; of another disk what fills it, where the variant names it.
+    """
 
     index: int
     path: Path | None

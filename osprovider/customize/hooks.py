@@ -202,7 +202,7 @@ def select(directories: Directories, settings: model.Hooks, event: str) -> tuple
 
 
 def refuse_programs(hooks: Iterable[Hook]) -> None:
-    """Refuse to run programs where the guest is not mounted on the host, but in the appliance.
+    """Refuse to run programs where the guest is not mounted on the node, but in the appliance.
 
     Raises:
         HookError: one of the hooks is a program.
@@ -211,7 +211,7 @@ def refuse_programs(hooks: Iterable[Hook]) -> None:
         if hook.kind == "executable":
             raise HookError(
                 f"hook {hook.path} is a program, which would change the guest below TARGET, but this guest is not"
-                " mounted on the host: write it in Python with run(guest, context), or disable it"
+                " mounted on the node: write it in Python with run(guest, context), or disable it"
             )
 
 

@@ -84,10 +84,10 @@ class HookRunner:
 
         Args:
             guest: what they change.
-            root_device: the block device that holds the guest's root, on the host.
-            target: where the guest's root is mounted on the host; None in the appliance, where no
+            root_device: the block device that holds the guest's root, on the node.
+            target: where the guest's root is mounted on the node; None in the appliance, where no
                 executables are among them.
-            boot_device: the block device that holds the guest's ``/boot``, on the host; None where the root does.
+            boot_device: the block device that holds the guest's ``/boot``, on the node; None where the root does.
 
         Raises:
             HookError: one failed.

@@ -1,6 +1,6 @@
 """Swap and data disks: claimed, looked at, and made.
 
-What lies on them may be anybody's: this machine's kernel mounts none of it, and wipefs(8) reads it where it can do no
+What lies on them may be anybody's: the node's kernel mounts none of it, and wipefs(8) reads it where it can do no
 harm. All disks are claimed and looked at before the first byte is written to any.
 Sources: wipefs(8), mkswap(8).
 Not for: deciding (:mod:`osprovider.datadisks`), nor a guest's fstab (the hook ``fstab``).

@@ -46,7 +46,7 @@ def clear_signatures(device: Device) -> None:
 
 
 def clear_ends(device: Device, part: PartitionPlan) -> None:
-    """Zero a partition's first and last MiB, beyond what a mkfs does there: nothing tells of its old content then.
+    """Zero a partition's first and last MiB, beyond what a mkfs does there: nothing tells of its old contents then.
 
     Raises:
         DeviceError: the disk cannot be written.

@@ -1,1 +1,1 @@
-"""The guest's file system: one protocol, two backends: mounted on the host, or in the libguestfs appliance."""
+"""The guest's file system: one protocol, two backends: mounted on the node, or in the libguestfs appliance."""

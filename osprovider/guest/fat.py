@@ -1,4 +1,4 @@
-"""A FAT's files on this machine, which the kernel does not mount: mtools takes them out, and puts back what changed.
+"""A FAT's files on the node, which the kernel does not mount: mtools takes them out, and puts back what changed.
 
 Not every kernel knows vfat, and an EFI system partition that somebody else made is read by a program in the sandbox as
 well. What changes in one are a few small files.

@@ -1,4 +1,4 @@
-"""The guest protocol on a directory of this machine.
+"""The guest protocol on a directory of the node.
 
 What a guest's owner laid is never trusted: paths are resolved inside the root (:mod:`osprovider.guest.resolve`), and
 only regular files are ever opened; a FIFO cannot block us and a device node is not touched.

@@ -1,6 +1,6 @@
 """A guest's file systems: where each lies, what it is to become, where the guest has it; and mounting them here.
 
-Not for: deciding which file system may be mounted on the host, that is the plan's; the appliance's way
+Not for: deciding which file system may be mounted on the node, that is the plan's; the appliance's way
 (:mod:`osprovider.guest.appliance`); files in them (:mod:`osprovider.guest.host`).
 """
 

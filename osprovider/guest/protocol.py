@@ -85,7 +85,7 @@ class Guest(Protocol):
         """
 
     def copy_in(self, source: Path, path: str) -> None:
-        """Copy the host's directory ``source``, all that is in it (dot files too), over the guest's directory ``path``.
+        """Copy the node's directory ``source``, all that is in it (dot files too), over the guest's directory ``path``.
 
         Modes are kept, owners become root, symbolic links stay links. Directories that the guest has stay as they are,
         also where they are links to directories; files and links take the place of the guest's files and links.

@@ -51,14 +51,14 @@ def open_inside(root_fd: int, path: str, flags: int) -> int:
         try:
             fd = linux.openat2(root_fd, path, flags, resolve=_CROSSING if root_fd in _JOINED else _INSIDE)
         except BlockingIOError:
-            # EAGAIN: a rename or mount, anywhere on this machine, crossed a ``..`` of ours; see openat2(2).
+            # EAGAIN: a rename or mount, anywhere on the node, crossed a ``..`` of ours; see openat2(2).
             continue
         if root_fd in _JOINED and _mount_id(fd) not in _JOINED[root_fd]:
             os.close(fd)
             break
         return fd
     else:
-        raise OSError(errno.EAGAIN, "this machine renames files faster than a path can be followed", path)
+        raise OSError(errno.EAGAIN, "the node renames files faster than a path can be followed", path)
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
 
 

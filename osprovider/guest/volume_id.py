@@ -1,6 +1,6 @@
 """Where a FAT has its volume ID, which blkid(8) calls its UUID.
 
-The appliance's process shares it with the host's way, and imports next to nothing.
+The appliance's process shares it with the node's way, and imports next to nothing.
 Source: Microsoft's FAT specification 1.03 ("BPB", "FAT32 ... backup boot sector").
 """
 

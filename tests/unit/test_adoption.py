@@ -211,7 +211,9 @@ def test_a_root_does_not_grow_beyond_what_its_file_system_can() -> None:
     old = dataclasses.replace(image.partitions[-1], filesystem=dataclasses.replace(HELD, type="ext3", block_size=1024))
     image = dataclasses.replace(image, partitions=(*image.partitions[:-1], old))
     adopted(image, 4 << 40)
-    with pytest.raises(DeviceError, match=r"disk 0 \(/dev/x\): its root has 5 TiB, and ext3 takes less than 4: set a"):
+    with pytest.raises(
+        DeviceError, match=r"disk 0 \(/dev/x\): its root has 5 TiB, and ext3 takes less than 4 TiB: set a"
+    ):
         adopted(image, 6 << 40)
     assert adopted(image, 6 << 40, root_size="3TiB").find("root")
 

@@ -127,7 +127,7 @@ def test_a_variant_without_other_disks_leaves_all_alone() -> None:
         (
             [disk(0), disk(1, size_mib=16 << 20)],
             variant(_1=DataDisk("ext3")),
-            r"disk 1 \(/dev/drbd1\) is too large: it has 16 TiB, and ext3 takes less than 16: make it ext4, xfs or",
+            r"disk 1 \(/dev/drbd1\) is too large: it has 16 TiB, and ext3 takes less than 16 TiB: make it ext4, xfs or",
         ),
         ([disk(0), disk(1, size_mib=15)], variant(_1=DataDisk("ext2")), "has 15 MiB, and ext2 needs 16 MiB"),
     ],

@@ -67,7 +67,7 @@ def test_a_disk_too_small_for_any_image_is_refused_before_one_is_known() -> None
 def test_a_root_larger_than_its_file_system_can_be_is_refused(table: Literal["gpt", "none"], known: int) -> None:
     large, largest = disk(20 << 40), disk(16 << 40)
     with pytest.raises(
-        DeviceError, match=r"disk 0 \(/dev/x\): its root has (19|20) TiB, and ext3 takes less than 16: set"
+        DeviceError, match=r"disk 0 \(/dev/x\): its root has (19|20) TiB, and ext3 takes less than 16 TiB: set"
     ):
         lay_out(large, Layout(table=table, filesystem="ext3"), (), known)
     for may in (Layout(table=table), Layout(table=table, filesystem="ext3", root_size="15TiB")):

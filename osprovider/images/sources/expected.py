@@ -70,7 +70,7 @@ def find_expected(image: Image, file: str, keys: Path, fetch: Callable[[str], by
     Args:
         image: its definition.
         file: what lists call it.
-        keys: the directory of the key rings.
+        keys: the directory of the keyrings.
         fetch: fetches a small file by its URL.
 
     Raises:

@@ -97,7 +97,7 @@ class Sources:
     """The sources of this node's images.
 
     Args:
-        directories: ``config`` holds key rings in ``keys/``, ``cache`` what was fetched, ``run`` the locks.
+        directories: ``config`` holds keyrings in ``keys/``, ``cache`` what was fetched, ``run`` the locks.
         proxy: an HTTP proxy's URL.
         fetcher: fetches, in place of one with that proxy.
     """

@@ -177,7 +177,7 @@ def _judge(status: str, keyring: Path, where: str) -> str:
 
 
 def dearmoured(keys: bytes, path: Path) -> bytes:
-    """A key ring as gpgv(1) takes it, which reads no armour (RFC 9580, 6.2).
+    """A keyring as gpgv(1) takes it, which reads no armour (RFC 9580, 6.2).
 
     Args:
         keys: the ring, armoured or not.
