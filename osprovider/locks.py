@@ -10,44 +10,46 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from osprovider.errors import OsproviderError, reason_of
+from osprovider.log import reporter
 
 __all__ = ["attempt", "exclusive", "shared"]
 
 
 @contextmanager
-def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(path: Path, doing: str | None = None) -> Iterator[None]:
     """Hold the lock alone.
 
     Args:
         path: the lock file; made, with its directories, where it is missing.
-        on_wait: called once, before we start waiting, when somebody else holds it.
+        doing: what another one does that holds it (``prepares image web``), which is said before we wait for that;
+            nothing is when None.
 
     Raises:
         OsproviderError: the lock file can't be made.
     """
     with _opened(path) as fd:
-        _wait(fd, fcntl.LOCK_EX, on_wait)
+        _take(fd, fcntl.LOCK_EX, doing)
         yield
 
 
 @contextmanager
-def shared(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def shared(path: Path, doing: str | None = None) -> Iterator[None]:
     """Hold the lock together with others that share it.
 
     Args:
         path: as for :func:`exclusive`.
-        on_wait: likewise.
+        doing: likewise.
 
     Raises:
         OsproviderError: the lock file can't be made.
     """
     with _opened(path) as fd:
-        _wait(fd, fcntl.LOCK_SH, on_wait)
+        _take(fd, fcntl.LOCK_SH, doing)
         yield
 
 
@@ -92,10 +94,10 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _wait(fd: int, how: int, on_wait: Callable[[], None] | None) -> None:
+def _take(fd: int, how: int, doing: str | None) -> None:
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        if on_wait:
-            on_wait()
+        if doing is not None:
+            reporter.info(f"waiting for another osprovider that {doing}")
         fcntl.flock(fd, how)

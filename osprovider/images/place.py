@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,15 +170,15 @@ class Place:
 
     def in_use(self, called: str = "a template") -> AbstractContextManager[None]:
         """Nobody removes or replaces the template within; ``called`` is what whoever waits for that is told."""
-        return locks.shared(self._lock("use"), _waiting(f"replaces {called}"))
+        return locks.shared(self._lock("use"), f"replaces {called}")
 
     def preparing(self, image: str) -> AbstractContextManager[None]:
         """Nobody else makes the template within, nor evicts it; ``image`` is the definition's name."""
-        return locks.exclusive(self._lock("prepare"), _waiting(f"prepares image {image}"))
+        return locks.exclusive(self._lock("prepare"), f"prepares image {image}")
 
     def _unused(self, called: str) -> AbstractContextManager[None]:
         """Nobody uses the template within; ``called`` as above."""
-        return locks.exclusive(self._lock("use"), _waiting(f"uses {called}"))
+        return locks.exclusive(self._lock("use"), f"uses {called}")
 
     def _lock(self, what: str) -> Path:
         return self.directories.run / "locks" / f"template-{self.key}.{what}"
@@ -320,7 +320,3 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _waiting(doing: str) -> Callable[[], None]:
-    return lambda: reporter.info(f"waiting for another osprovider that {doing}")

@@ -24,7 +24,6 @@ from osprovider import locks
 from osprovider.config.model import Image
 from osprovider.errors import ImageError, reason_of
 from osprovider.images.sources.localfiles import Identity
-from osprovider.log import reporter
 from osprovider.paths import Directories
 
 __all__ = ["Download", "Pin", "SourceCache"]
@@ -93,9 +92,7 @@ class SourceCache:
 
     def obtaining(self, image: Image, doing: str) -> AbstractContextManager[None]:
         """Nobody else obtains the definition's source within; ``doing`` is what whoever waits for that is told."""
-        return locks.exclusive(
-            self._lock(_key(image)), lambda: reporter.info(f"waiting for another osprovider that {doing}")
-        )
+        return locks.exclusive(self._lock(_key(image)), doing)
 
     def pin(self, image: Image) -> Pin | None:
         """What the definition's source was; None where it was never obtained."""

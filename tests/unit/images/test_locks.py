@@ -13,6 +13,9 @@ import pytest
 
 from osprovider.errors import OsproviderError
 from osprovider.locks import attempt, exclusive, shared
+from osprovider.log import reporter
+
+WAITS = "waiting for another osprovider that tests"
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -28,7 +31,8 @@ class Other:
 
     @staticmethod
     def _run(lock: Callable[..., Iterator[None]], path: Path, pipe: Connection) -> None:
-        with lock(path, lambda: pipe.send("waits")):  # type: ignore[attr-defined]
+        reporter.info = pipe.send  # type: ignore[assignment, method-assign] # in this process alone
+        with lock(path, "tests"):  # type: ignore[attr-defined]
             pipe.send("holds")
             pipe.recv()
         pipe.send("gave back")
@@ -71,7 +75,7 @@ def test_a_lock_held_alone_keeps_others_out_until_it_is_given_back(other: Callab
     first = other(exclusive, tmp_path / "lock")
     assert first.says() == "holds"
     second = other(exclusive, tmp_path / "lock")
-    assert second.says() == "waits"
+    assert second.says() == WAITS
     assert second.is_silent()
     first.release()
     assert second.says() == "holds"
@@ -88,7 +92,7 @@ def test_a_shared_lock_is_held_by_many_and_keeps_out_who_wants_it_alone(
     sharers = [other(shared, tmp_path / "lock") for _ in range(3)]
     assert [each.says() for each in sharers] == ["holds"] * 3
     alone = other(exclusive, tmp_path / "lock")
-    assert alone.says() == "waits"
+    assert alone.says() == WAITS
     for each in sharers:
         assert alone.is_silent()
         each.release()
@@ -99,7 +103,7 @@ def test_a_lock_dies_with_its_process(other: Callable[..., Other], tmp_path: Pat
     first = other(exclusive, tmp_path / "lock")
     assert first.says() == "holds"
     second = other(exclusive, tmp_path / "lock")
-    assert second.says() == "waits"
+    assert second.says() == WAITS
     os.kill(first.process.pid or 0, signal.SIGKILL)
     assert second.says() == "holds"
 
@@ -112,7 +116,7 @@ def test_an_attempt_does_not_wait(other: Callable[..., Other], tmp_path: Path) -
     first.release()
     with attempt(tmp_path / "lock") as got_it:
         assert got_it
-        assert other(shared, tmp_path / "lock").says() == "waits"
+        assert other(shared, tmp_path / "lock").says() == WAITS
 
 
 def test_the_lock_file_stays_so_that_all_lock_the_same(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from osprovider.images.sources.cache import Pin, SourceCache
 from osprovider.images.store import Store
 from osprovider.manifest import MANIFEST_FORMAT, Manifest
 from osprovider.paths import Directories
+from tests.support.disk_images import flip
 from tests.unit.images.test_store import _FORK, IMAGE, VARIANT, Builder, builder, directories, entries, open_once, store
 
 __all__ = ["builder", "directories", "store"]  # the fixtures
@@ -296,13 +297,6 @@ def test_what_another_version_left_is_no_damage(store: Store, directories: Direc
     assert key in entries(directories)
     assert store.verify("another") == ()
     assert [each.outdated is not None for each in store.verify("left")] == [True]
-
-
-def flip(path: Path, offset: int) -> None:
-    """Change one bit."""
-    with path.open("r+b") as file:
-        byte = os.pread(file.fileno(), 1, offset)[0]
-        os.pwrite(file.fileno(), bytes([byte ^ 1]), offset)
 
 
 def test_a_whole_template_is_found_whole(store: Store, builder: Builder, directories: Directories) -> None:
