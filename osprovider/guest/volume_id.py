@@ -27,7 +27,7 @@ def places(boot_sector: bytes) -> tuple[int, ...]:
     Raises:
         ValueError: there is none.
     """
-    is_fat32 = boot_sector[82:87] == b"FAT32"
+    is_fat32 = boot_sector[22:24] == b"\0\0"  # BPB_FATSz16, by which blkid(8) and Linux tell it
     if boot_sector[510:512] != _SIGNATURE or boot_sector[66 if is_fat32 else 38] not in _HAS_ID:
         raise ValueError("its vfat has no volume ID where one was found before")
     sector_size, backup = struct.unpack_from("<H", boot_sector, 11)[0], struct.unpack_from("<H", boot_sector, 50)[0]
