@@ -18,6 +18,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.loops import attached
 from tests.support.sparse import sparse_file
 
 __all__ = ["Published", "make_cloud_disk", "make_dump", "make_qcow2", "make_system", "make_tar", "template_image"]
@@ -53,12 +54,8 @@ def make_tar(system: Path, path: Path, *compressor: str) -> None:
 
 def make_dump(system: Path, path: Path, *options: str) -> None:
     """Dump the file system `system` at level 0 into `path`; `options` as dump(8) has them, such as ``-z1``."""
-    words = ["losetup", "--read-only", "--show", "--find", str(system)]
-    device = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-    try:
+    with attached(system, "--read-only") as device:
         subprocess.run(["dump", "-0", "-q", *options, "-f", path, device], check=True, capture_output=True)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def make_qcow2(raw: Path, path: Path, *, compressed: bool) -> None:

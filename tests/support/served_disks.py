@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.loops import attached
+
 __all__ = ["device_on", "failing", "forgetful", "served"]
 
 _SECONDS_TO_START = 60
@@ -113,13 +115,11 @@ def device_on(disk: Path) -> Iterator[Path]:
     Args:
         disk: the file: a served disk, or one whose file system fills up.
     """
-    words = ["losetup", "--find", "--show", str(disk)]
-    device = Path(subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip())
-    largest = Path("/sys/block", device.name, "queue/max_sectors_kb")
-    before = largest.read_text()
-    try:
-        largest.write_text(str(os.sysconf("SC_PAGE_SIZE") // 1024))
-        yield device
-    finally:
-        largest.write_text(before)  # it outlives the attachment
-        subprocess.run(["losetup", "--detach", device], check=True)
+    with attached(disk) as device:
+        largest = Path("/sys/block", device.name, "queue/max_sectors_kb")
+        before = largest.read_text()
+        try:
+            largest.write_text(str(os.sysconf("SC_PAGE_SIZE") // 1024))
+            yield device
+        finally:
+            largest.write_text(before)  # it outlives the attachment

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.loops import attached
 from tests.support.runs import backing_file
 from tests.support.sparse import sparse_file
 from tests.support.watching import watching
@@ -163,10 +164,9 @@ def make_disk(path: Path, parts: Iterable[Part], *, label: str = "gpt", disk_id:
 
 def _sfdisk(path: Path, script: list[str], sector: int) -> None:
     """Debian 12's sfdisk has no option for the sector size of a file, and takes a device's."""
-    attach = f"losetup --show --find --sector-size {sector} {path}"
-    shell = f"trap 'losetup --detach $loop' EXIT; loop=$({attach}); sed s,{path},${{loop}}p, | sfdisk --quiet $loop"
-    text = "\n".join(script) + "\n"
-    subprocess.run(["bash", "-ec", shell], input=text, text=True, check=True, capture_output=True, env=_ENVIRONMENT)
+    with attached(path, "--sector-size", str(sector)) as loop:
+        text = "\n".join(script).replace(str(path), f"{loop}p") + "\n"
+        subprocess.run(["sfdisk", "--quiet", loop], input=text, text=True, check=True, capture_output=True)
 
 
 def _fill(disk: Path, offset: int, part: Part) -> None:
@@ -257,9 +257,8 @@ def read_partition(disk: Path, start_bytes: int, size_bytes: int, tree: Path) ->
         subprocess.run(["mcopy", "-s", "-n", "-i", f"{disk}@@{start_bytes}", "::/", tree], check=True)
     elif tags["TYPE"] != "swap":
         check = {"xfs": "xfs_repair -n", "btrfs": "btrfs check --readonly"}.get(tags["TYPE"], "e2fsck -fn")
-        range_ = f"--offset {start_bytes} --sizelimit {size_bytes} {disk}"
-        shell = f"trap 'losetup --detach $loop' EXIT; loop=$(losetup --show --find {range_}); {check} $loop"
-        checked = subprocess.run(["bash", "-ec", shell], check=False, capture_output=True, text=True, env=_ENVIRONMENT)
+        with attached(disk, "--offset", str(start_bytes), "--sizelimit", str(size_bytes)) as loop:
+            checked = subprocess.run([*check.split(), loop], check=False, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         options = f"loop,offset={start_bytes},sizelimit={size_bytes},ro{',nouuid' if tags['TYPE'] == 'xfs' else ''}"
         said = install_filesystem(disk, f"cp -a root/. {tree}; stat --file-system --format '%S %b' root", options)

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4, uuid5
 from osprovider.ganeti.request import Script
 from osprovider.ganeti.synthesis import synthesize
 from osprovider.manifest import Manifest
+from tests.support import loops
 from tests.support.sparse import sparse_file
 from tests.support.template import CHECKOUT, copy_cache
 
@@ -224,12 +225,8 @@ def debugfs(disk: Path, command: str) -> str:
 @contextmanager
 def attached(path: Path, sector_size: int = 512) -> Iterator[Path]:
     """A loop device on a file, as a block device for an instance."""
-    words = ["losetup", "--show", "--find", "--sector-size", str(sector_size), str(path)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+    with loops.attached(path, "--sector-size", str(sector_size)) as device:
+        yield device
 
 
 @contextmanager
@@ -237,10 +234,6 @@ def root_of(disk: Path) -> Iterator[Path]:
     """A loop device on the root partition, the last one, for reading."""
     table = sfdisk(disk)
     root, sector = table["partitions"][-1], table.get("sectorsize", 512)
-    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(root["start"] * sector)]
-    words += ["--sizelimit", str(root["size"] * sector), str(disk)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+    place = ["--offset", str(root["start"] * sector), "--sizelimit", str(root["size"] * sector)]
+    with loops.attached(disk, "--read-only", *place) as device:
+        yield device

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.layout import derived_uuid
+from tests.support import loops
 from tests.system.create.site import Site, attached, debugfs, sfdisk
 
 GIB = 1 << 30
@@ -51,13 +52,8 @@ def test_a_plain_file_gets_table_system_and_boot_code(site: Site) -> None:
     root = table["partitions"][-1]
     blocks = int(re.findall(r"Block count:\s+(\d+)", debugfs(disk, "stats -h"))[0])
     assert root["size"] * 512 - 4096 * 8 <= blocks * 4096 <= root["size"] * 512
-    with attached(disk) as device:
-        loop = ["losetup", "--show", "--find", "--offset", str(root["start"] * 512), str(device)]
-        partition = subprocess.run(loop, capture_output=True, text=True, check=True).stdout.strip()
-        try:
-            subprocess.run(["e2fsck", "-fn", partition], check=True, capture_output=True)
-        finally:
-            subprocess.run(["losetup", "--detach", partition], check=True)
+    with attached(disk) as device, loops.attached(device, "--offset", str(root["start"] * 512)) as partition:
+        subprocess.run(["e2fsck", "-fn", partition], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import loops
 from tests.support.served_disks import device_on, failing, forgetful
 from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
 
@@ -45,21 +46,10 @@ def _create_with_room(site: Site, size: int, *, as_device: bool) -> tuple[Outcom
         assert looks_installed is (outcome.status == 0), outcome.said
         if looks_installed:
             root = sfdisk(disk)["partitions"][-1]["start"] * 512
-            with _range(disk, root) as device:
+            with loops.attached(disk, "--read-only", "--offset", str(root)) as device:
                 subprocess.run(["e2fsck", "-fn", device], check=True, capture_output=True)
             assert debugfs(disk, "cat /etc/hostname") == "web1.example.org\n"
         return outcome, str(disk), file.stat().st_blocks * 512
-
-
-@contextmanager
-def _range(disk: Path, offset: int) -> Iterator[str]:
-    """A loop device from ``offset`` of a disk on."""
-    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(offset), str(disk)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        yield device
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 @pytest.mark.parametrize("as_device", [False, True], ids=["file", "device"])
@@ -143,12 +133,8 @@ def test_nothing_is_read_back_where_nobody_asks(site: Site) -> None:
 
 def test_a_device_that_is_read_only_is_refused(site: Site) -> None:
     file = site.disk(3 * GIB)
-    words = ["losetup", "--show", "--find", "--read-only", str(file)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        outcome = site.create(Path(device))
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+    with loops.attached(file, "--read-only") as device:
+        outcome = site.create(device)
     assert outcome.status == 1
     assert outcome.last_line.endswith(f"{device}: is read-only: make it writable (blockdev --setrw {device})")
     site.created(file)

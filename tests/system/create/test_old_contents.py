@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from osprovider.manifest import Manifest
+from tests.support import loops
 from tests.support.old_contents import assert_holes_are_zero, fill
 from tests.system.create.site import Site, attached, sfdisk
 
@@ -21,13 +22,9 @@ GIB = 1 << 30
 def _partition(disk: Path, number: int) -> Iterator[Path]:
     """A loop device on a partition, by its number in the table."""
     part = sfdisk(disk)["partitions"][number - 1]
-    words = ["losetup", "--show", "--find", "--read-only", "--offset", str(part["start"] * 512)]
-    words += ["--sizelimit", str(part["size"] * 512), str(disk)]
-    device = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+    place = ["--offset", str(part["start"] * 512), "--sizelimit", str(part["size"] * 512)]
+    with loops.attached(disk, "--read-only", *place) as device:
+        yield device
 
 
 def _signatures(path: Path) -> set[str]:

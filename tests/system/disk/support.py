@@ -11,6 +11,7 @@ from pathlib import Path
 
 from osprovider.disk.esp import make_esp, write_esp
 from osprovider.layout import PartitionPlan
+from tests.support import loops
 
 __all__ = [
     "DISK_SIZE",
@@ -55,12 +56,8 @@ def put_esp(path: Path, partition: PartitionPlan, sector_size: int, files: Mappi
 @contextmanager
 def attached(path: Path, *options: str, sector_size: int = 512) -> Iterator[Path]:
     """A loop device that losetup(8) makes, as an operator would."""
-    argv = ["losetup", "--find", "--show", "--sector-size", str(sector_size), *options, str(path)]
-    device = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+    with loops.attached(path, "--sector-size", str(sector_size), *options) as device:
+        yield device
 
 
 def python(code: str, *arguments: str | Path) -> list[str]:
