@@ -111,6 +111,20 @@ class Site:
             "OSPROVIDER_RUN_DIR": str(self.run),
         }
 
+    @contextmanager
+    def waiting(self, name: str = "web1.example.org") -> Iterator[None]:
+        """Have no ``create`` of an instance come to its end while the body runs: it waits in a hook of the site's."""
+        path = self.config / "hooks/waiting"
+        self.write(
+            "hooks/waiting",
+            "import time\nfrom pathlib import Path\n\ndef run(guest, context):\n"
+            f"    while context.hostname == {name!r} and Path({str(path)!r}).exists():\n        time.sleep(0.01)\n",
+        )
+        try:
+            yield
+        finally:
+            path.unlink()
+
     def start(self, script: str, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
         """Start a script as Ganeti does: nothing on standard input, both outputs in one log."""
         return subprocess.Popen(

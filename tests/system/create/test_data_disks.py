@@ -300,10 +300,11 @@ def test_killed_in_the_middle_the_next_run_succeeds_and_kept_data_is_kept(
     put(disks[1], tmp_path / "place", "kept through all of it")
     subprocess.run(["wipefs", "--quiet", "--all", disks[2]], check=True)
     listed = [{"path": str(disk), "name": {2: "db", 4: "swap"}.get(index)} for index, disk in enumerate(disks)]
-    process = site.start("create", site.environment(None, variant="disks", disks=listed, reinstall=True))
-    said = read_until(process, step)
-    process.send_signal(sign)
-    said += process.communicate()[0]
+    with site.waiting():
+        process = site.start("create", site.environment(None, variant="disks", disks=listed, reinstall=True))
+        said = read_until(process, step)
+        process.send_signal(sign)
+        said += process.communicate()[0]
     assert process.returncode in {1, -sign}, said
     assert not is_installed(disks[0])
     created(site, disks, reinstall=True)

@@ -20,7 +20,7 @@ import pytest
 from osprovider.layout import derived_uuid
 from tests.support.runs import loop_devices
 from tests.support.served_disks import device_on
-from tests.system.create.site import Site, attached, root_of
+from tests.system.create.site import Site, attached, read_until, root_of
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -99,16 +99,12 @@ def test_killed_while_it_fills_nothing_is_left_and_the_next_run_succeeds(
 ) -> None:
     disk, variant = site.disk(3 * GIB), variant_of(site, kind)
     site.created(disk, variant=variant)
-    process = site.start("create", site.environment(disk, variant=variant, reinstall=True))
-    assert process.stdout is not None
-    said = ""
-    while f"fill {kind}" not in said:  # the line ends with the step
-        character = process.stdout.read(1)
-        assert character, said
-        said += character
-    time.sleep(random.Random(f"{sign} {kind}").uniform(0.1, 0.6))
-    process.send_signal(sign)
-    said, _ = process.communicate()
+    with site.waiting():
+        process = site.start("create", site.environment(disk, variant=variant, reinstall=True))
+        read_until(process, f"fill {kind}")
+        time.sleep(random.Random(f"{sign} {kind}").uniform(0.1, 0.6))
+        process.send_signal(sign)
+        said, _ = process.communicate()
     assert process.returncode in {1, -sign}, said
     assert subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=False).returncode != 0
     if sign is signal.SIGTERM:

@@ -63,26 +63,28 @@ def test_ended_when_it_is_all_but_done_the_disk_is_what_the_status_says(site: Si
 def test_killed_while_it_copies_the_disk_does_not_look_installed(site: Site) -> None:
     disk = site.disk(3 * GIB)
     site.created(disk)
-    process = site.start("create", site.environment(disk, reinstall=True))
-    read_until(process, "copy image")
-    process.kill()
-    process.communicate()
+    with site.waiting():
+        process = site.start("create", site.environment(disk, reinstall=True))
+        read_until(process, "copy image")
+        process.kill()
+        process.communicate()
     assert not _looks_installed(disk)
     site.created(disk, reinstall=True)
 
 
 def test_two_creates_do_not_wait_for_each_other(site: Site) -> None:
     first, second = site.disk(3 * GIB), site.disk(3 * GIB, name="second.raw")
-    process = site.start("create", site.environment(first))
-    try:
-        read_until(process, "copy image")
-        process.send_signal(signal.SIGSTOP)
-        site.created(second, name="web2.example.org", nics=[{"ip": "198.51.100.22", "link": "lab0"}])
-        assert process.poll() is None
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.communicate()
-    assert process.returncode == 0
+    with site.waiting():
+        process = site.start("create", site.environment(first))
+        try:
+            read_until(process, "copy image")
+            process.send_signal(signal.SIGSTOP)
+            site.created(second, name="web2.example.org", nics=[{"ip": "198.51.100.22", "link": "lab0"}])
+            assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGCONT)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
     assert _looks_installed(first)
     assert _looks_installed(second)
 

@@ -58,15 +58,12 @@ def test_a_disk_that_is_mounted_elsewhere(site: Site, tmp_path: Path) -> None:
 
 def test_a_disk_that_another_create_holds(site: Site) -> None:
     disk = site.disk(3 * GIB)
-    first = site.start("create", site.environment(disk))
-    try:
+    with site.waiting():
+        first = site.start("create", site.environment(disk))
         read_until(first, "copy image")
-        first.send_signal(19)  # SIGSTOP
         outcome = site.create(disk)
-    finally:
-        first.send_signal(18)  # SIGCONT
-        first.communicate()
-    assert first.returncode == 0
+    said, _ = first.communicate()
+    assert first.returncode == 0, said
     assert outcome.status == 1
     assert str(first.pid) in outcome.last_line
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.served_disks import failing, forgetful
 from tests.system.create.cloud import BOOT, ROOT, SWAP, Part, system
 from tests.system.create.published import FIRST, Installed, Published, verify_gpt
-from tests.system.create.site import Outcome, Site, attached, debugfs, sfdisk
+from tests.system.create.site import Outcome, Site, attached, debugfs, read_until, sfdisk
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -147,9 +147,7 @@ def test_nothing_is_left_of_a_run_that_is_killed_and_the_next_one_works(site: Si
     before = set(site.cache.rglob("*"))
     with _network_storage(disk) as uri:
         with site.start("create", site.environment(None, disks=[{"uri": uri}])) as process:
-            assert process.stdout is not None
-            while "then sent" not in process.stdout.readline():
-                assert process.poll() is None
+            read_until(process, "then sent")
             process.kill()
         assert set(site.cache.rglob("*")) == before
         outcome = _create(site, uri)

@@ -556,21 +556,22 @@ def test_neither_pruning_nor_the_cap_takes_what_a_create_copies(site: Site, orig
     built(site)
     (used,) = entries(site)
     disk = site.disk(2 << 30)
-    process = site.start("create", site.environment(disk, variant="small"))
-    try:
-        said = read_until(process, "copy image")
-        process.send_signal(signal.SIGSTOP)
-        assert site.command("image", "prune", "--all-unused").said == "nothing to remove\n"
-        site.write("cache.yaml", "max_size: 1MiB\n")
-        _, (other,) = small_system.make_image("tar.zst", site.directory)
-        site.write("images/other.yaml", f"source: {other}\n")
-        outcome = site.command("image", "build", "other")
-        assert outcome.status == 0, outcome.said
-        assert "what is left is in use" in outcome.said
-        assert used in entries(site)
-    finally:
-        process.send_signal(signal.SIGCONT)
-        rest, _ = process.communicate()
+    with site.waiting():
+        process = site.start("create", site.environment(disk, variant="small"))
+        try:
+            said = read_until(process, "copy image")
+            process.send_signal(signal.SIGSTOP)
+            assert site.command("image", "prune", "--all-unused").said == "nothing to remove\n"
+            site.write("cache.yaml", "max_size: 1MiB\n")
+            _, (other,) = small_system.make_image("tar.zst", site.directory)
+            site.write("images/other.yaml", f"source: {other}\n")
+            outcome = site.command("image", "build", "other")
+            assert outcome.status == 0, outcome.said
+            assert "what is left is in use" in outcome.said
+            assert used in entries(site)
+        finally:
+            process.send_signal(signal.SIGCONT)
+    rest, _ = process.communicate()
     assert process.returncode == 0, said + rest
     assert [removed for removed in site.command("image", "prune").said.splitlines() if "small removed" in removed]
     assert used not in entries(site)
