@@ -35,11 +35,16 @@ VARIANT = Variant(image="debian-12")
 
 
 class Builder:
-    """Stands in for `prepare`; notes each build in a file, so that those of other processes count as well."""
+    """Stands in for `prepare`; notes each build in a file, so that those of other processes count as well.
+
+    Attributes:
+        pause: called in the middle of a build.
+        content: of the templates.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self.seconds = 0.0
+        self.pause: Callable[[], object] = lambda: None
         self.content = b"data" * 1024 + bytes(_SIZE - 4096)
 
     def __call__(self, recipe: Recipe, key: str, image: Path, scratch: Path, *_: object) -> Manifest:
@@ -47,7 +52,7 @@ class Builder:
         with self._log.open("a") as log:
             log.write(f"{recipe.image}\n")
         (scratch / "half-made").write_text("")
-        time.sleep(self.seconds)
+        self.pause()
         (scratch / "half-made").unlink()
         image.write_bytes(self.content)
         data = len(self.content.rstrip(b"\0"))
@@ -248,7 +253,7 @@ def test_the_old_template_serves_while_a_new_one_is_made(
     store: Store, builder: Builder, directories: Directories
 ) -> None:
     old = open_once(store)
-    builder.seconds = 60
+    builder.pause = signal.pause
     process = _FORK.Process(target=store.build, args=("debian-12", IMAGE, VARIANT), kwargs={"force": True}, daemon=True)
     process.start()
     try:
@@ -330,20 +335,29 @@ def test_removing_waits_for_who_uses_the_template(store: Store, directories: Dir
 def test_many_at_once_make_it_once_and_the_others_say_that_they_wait(
     store: Store, builder: Builder, directories: Directories, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    builder.seconds = 1
+    waits, said, others_wait = "waiting for another osprovider that prepares image debian-12\n", "", _FORK.Event()
+
+    def all_others_wait() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return said.count(waits) == 7
+
+    builder.pause = others_wait.wait
     processes = [_FORK.Process(target=open_once, args=(Store(directories),), daemon=True) for _ in range(8)]
     for process in processes:
         process.start()
+    wait_until(all_others_wait)
+    others_wait.set()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 8
     assert builder.builds == 1
     assert len(entries(directories)) == 1
-    assert capfd.readouterr().err.count("waiting for another osprovider that prepares image debian-12\n") == 7
+    assert all_others_wait()
 
 
 def test_different_images_are_made_at_the_same_time(builder: Builder, directories: Directories) -> None:
-    builder.seconds = 60
+    builder.pause = signal.pause
     names = ("debian-12", "debian-13")
     processes = [_FORK.Process(target=open_once, args=(Store(directories), name), daemon=True) for name in names]
     for process in processes:
@@ -359,13 +373,13 @@ def test_different_images_are_made_at_the_same_time(builder: Builder, directorie
 @pytest.fixture
 def killed(store: Store, builder: Builder, directories: Directories) -> Path:
     """What a builder left that was killed."""
-    builder.seconds = 60
+    builder.pause = signal.pause
     process = _FORK.Process(target=open_once, args=(store, "killed"), daemon=True)
     process.start()
     wait_until(lambda: builder.builds == 1)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    builder.seconds = 0
+    builder.pause = lambda: None
     [name] = entries(directories)
     assert name.endswith(".new")
     return directories.cache / "templates" / name
@@ -383,12 +397,12 @@ def test_a_dead_builders_image_is_made_anew(store: Store, builder: Builder, kill
 
 
 def test_a_living_builders_work_is_left_alone(store: Store, builder: Builder, directories: Directories) -> None:
-    builder.seconds = 60
+    builder.pause = signal.pause
     process = _FORK.Process(target=open_once, args=(store, "slow"), daemon=True)
     process.start()
     try:
         wait_until(lambda: builder.builds == 1)
-        builder.seconds = 0
+        builder.pause = lambda: None
         open_once(store, "quick")
         assert [name[64:] for name in entries(directories) if "." in name] == [".new"]
     finally:
@@ -444,7 +458,7 @@ def test_a_file_of_somebody_elses_is_left_alone(name: str, store: Store, directo
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in itertools.repeat(None, 3000):
+    for _ in itertools.repeat(None, 12_000):
         if condition():
             return
         time.sleep(0.01)

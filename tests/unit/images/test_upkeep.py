@@ -6,9 +6,11 @@ import dataclasses
 import errno
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,13 +127,13 @@ def test_what_is_in_use_stays(busy: ExitStack, store: Store, directories: Direct
 
 def test_what_is_being_prepared_stays(store: Store, large: Builder, directories: Directories) -> None:
     aged(store, "old", 3)
-    large.seconds = 60
+    large.pause = signal.pause
     process = _FORK.Process(target=store.build, args=("old", IMAGE, VARIANT), kwargs={"force": True}, daemon=True)
     process.start()
     try:
         while large.builds < 2:
             time.sleep(0.01)
-        large.seconds = 0
+        large.pause = lambda: None
         cap(directories, "1MiB")
         open_once(store, "new")
         assert names(store) == ["new", "old"]
@@ -157,7 +159,7 @@ def test_many_images_at_once_in_too_small_a_cache_are_all_made_once(
     store: Store, large: Builder, directories: Directories
 ) -> None:
     cap(directories, "1MiB")
-    large.seconds = 0.1
+    large.pause = partial(time.sleep, 0.1)
     processes = [_FORK.Process(target=open_once, args=(store, f"image-{n}"), daemon=True) for n in range(6)]
     for process in processes:
         process.start()
