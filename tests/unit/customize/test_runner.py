@@ -149,7 +149,8 @@ def test_the_traceback_is_for_debugging_only(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_when_something_else_fails_preparations_are_waited_for(site: Site) -> None:
+def test_when_something_else_fails_preparations_are_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osprovider.background._PATIENCE_SECONDS", 60.0)
     site.hook("one", "import time\ndef prepare(context):\n    time.sleep(0.2)\ndef run(guest, context):\n    pass\n")
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt), site.runner():
