@@ -44,6 +44,7 @@ PARENT = Path("/var/tmp")  # noqa: S108 - the name is checked to be ours before 
 
 _NAME = re.compile(r"osprovider-test-(?P<pid>\d+)-(?P<start>\d+)")
 _PR_SET_PDEATHSIG = 1
+_LOOP_CLR_FD = 0x4C01  # loop(4)
 
 
 def start_time(pid: int) -> int | None:
@@ -164,6 +165,17 @@ def _remove(directory: Path) -> None:
     subprocess.run(["rm", "--recursive", "--force", "--one-file-system", directory], check=False, capture_output=True)
 
 
+def _detach_dead(device: str) -> None:
+    """Detach a loop device, unless it has become somebody else's: as long as it is open here, it cannot."""
+    with suppress(OSError):
+        handle = os.open(f"/dev/{device}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not _is_alive(backing_file(device)):
+                fcntl.ioctl(handle, _LOOP_CLR_FD)
+        finally:
+            os.close(handle)
+
+
 def _sweep() -> None:
     """End the processes, unmount, detach and remove what runs made whose owner is dead."""
     for directory in processes.directories():
@@ -180,7 +192,7 @@ def _sweep() -> None:
             queue = Path("/sys/block", device, "queue")
             with suppress(OSError):  # what served_disks.device_on has made small; it outlives the attachment
                 (queue / "max_sectors_kb").write_text((queue / "max_hw_sectors_kb").read_text())
-            subprocess.run(["losetup", "--detach", f"/dev/{device}"], check=False, capture_output=True)
+            _detach_dead(device)
     for directory in PARENT.glob("osprovider-test-*"):
         if not _is_alive(directory.name) and not directory.is_symlink():
             _remove(directory)
