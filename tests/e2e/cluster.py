@@ -158,6 +158,8 @@ def _node(tree: NodeTree, directory: Path, network: Switch, number: int, hosts: 
         node.write("/etc/ganeti/file-storage-paths", f"{_storage()}\n")
         node.run(["mkdir", "-p", f"{_storage()}/file", f"{_storage()}/shared"])
         node.run(["/usr/sbin/sshd"])
+        # It goes into the background before it binds its port.
+        node.run(["bash", "-c", "until exec 3<>/dev/tcp/127.0.0.1/22; do sleep 0.05; done 2>/dev/null"])
         yield node
 
 

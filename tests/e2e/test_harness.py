@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.tree import NodeTree
-from tests.support import runs
+from tests.support import processes, runs
 from tests.support.containers import Overlay, container
 from tests.support.leftovers import difference, snapshot
 
@@ -41,6 +41,8 @@ def test_what_is_left_behind_is_noticed(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path / "mounted")], check=True)
     # The shell ends at once, and its child is an orphan.
     orphan = int(_output(["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"]))
+    while processes.name(orphan) != "sleep":  # the shell says who it is before it is that
+        time.sleep(0.01)
     (tmp_path / "file").touch()
     try:
         left = difference(before, snapshot([tmp_path], contents=[tmp_path]))
