@@ -131,10 +131,11 @@ def test_descriptors_are_passed(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_its_parent() -> None:
-    program = "from osprovider.run import run\nfrom osprovider.sandbox import confine\nrun(confine(['sleep', '987']))\n"
-    parent = subprocess.Popen([sys.executable, "-c", program])
+    seconds = f"987.{os.getpid()}"  # others may run this test at the same time
+    program = "import sys\nfrom osprovider.run import run\nfrom osprovider.sandbox import confine\n"
+    parent = subprocess.Popen([sys.executable, "-c", f"{program}run(confine(['sleep', sys.argv[1]]))", seconds])
     try:
-        pattern = b"sleep\x00987"
+        pattern = f"sleep\0{seconds}\0".encode()
         deadline = time.monotonic() + 60
         while not (found := _running(pattern)) and time.monotonic() < deadline:
             time.sleep(0.05)
