@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -53,10 +54,12 @@ def test_a_disk_that_another_capture_reads(site: Site) -> None:
     disk = site.directory / "disk"
     small_system(disk, ["mkfs.ext4", "-q", "-F"])
     first = started(site, disk, "first", until="start the libguestfs appliance")
+    first.send_signal(signal.SIGSTOP)
     try:
         line = _refused(site, disk)
     finally:
         first.terminate()
+        first.send_signal(signal.SIGCONT)
         first.communicate()
     assert f"another osprovider (process {first.pid})" in line
 
