@@ -20,6 +20,7 @@ _HAVING = frozenset({"vfat", "ext2", "ext3", "ext4"})
 _SIGNATURE = b"\x55\xaa"
 _SIGNATURE_OFFSET = 510
 _SECTORS = struct.Struct("<I")
+_MOST = 0xFFFFFFFF  # of them; the field cannot say more, nor can an msdos table
 _HIDDEN_OFFSET = 28
 _BACKUP_OFFSET = 50
 _FAT32_OFFSET = 82
@@ -42,7 +43,7 @@ def tell_moved(fd: int, table: TablePlan) -> None:
 
 
 def _tell(fd: int, source_bytes: int, start_bytes: int, sector_size: int) -> None:
-    before, now = (_SECTORS.pack(start // sector_size) for start in (source_bytes, start_bytes))
+    before, now = (_SECTORS.pack(min(start // sector_size, _MOST)) for start in (source_bytes, start_bytes))
     first = _read(fd, sector_size, start_bytes)
     (backup,) = struct.unpack_from("<H", first, _BACKUP_OFFSET)
     has_backup = first[_FAT32_OFFSET:].startswith(b"FAT32") and 0 < backup < _MOST_RESERVED

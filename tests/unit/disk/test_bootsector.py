@@ -51,6 +51,19 @@ def test_a_fat_says_its_new_start_in_both_boot_sectors_and_stays_sound(
     subprocess.run(["fsck.vfat", "-n", tmp_path / "made"], check=True, capture_output=True)
 
 
+def test_one_that_is_farther_than_it_can_say_says_the_most(tmp_path: Path) -> None:
+    """As it is behind a root that fills a disk of 3 TiB."""
+    far = 3 << 40
+    disk_with(tmp_path / "disk", "mkfs.vfat", "-h", str(OLD // 512))
+    disk = sparse_file(tmp_path / "large", far + 64 * MIB)
+    with disk.open("r+b") as file:
+        file.seek(far)
+        file.write((tmp_path / "made").read_bytes()[:MIB])
+        tell_moved(file.fileno(), plan("vfat", 512, start=far))
+        file.seek(far + 28)
+        assert file.read(4) == b"\xff" * 4
+
+
 def test_a_boot_sector_of_extlinux_says_its_new_start(tmp_path: Path) -> None:
     disk_with(tmp_path / "disk", "mkfs.ext4", "-q", "-F")
     with (tmp_path / "disk").open("r+b") as file:
