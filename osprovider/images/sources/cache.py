@@ -49,7 +49,7 @@ class Pin:
         expected: the checksum that it had to have, ``ALGORITHM:DIGITS``; None without one.
         etag: the server's validator, as it stood in the header; None without one.
         last_modified: likewise.
-        files: of a local source: what tells each of its files from others.
+        files: of a local source: path, device, inode, size and modification time (in ns) of each of its files.
     """
 
     location: str

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from osprovider.errors import ImageError, reason_of
 
-__all__ = ["Identity", "digests_of", "identities", "local_files", "regular"]
+__all__ = ["Identity", "changes", "digests_of", "identities", "local_files", "regular"]
 
-Identity = tuple[str, int, int, int, int, int]
-"""Path, device, inode, size in bytes, and times of modification and of change in ns: whoever may write the file can set
-the one back, and not the other."""
+Identity = tuple[str, int, int, int, int]
+"""Path, device, inode, size in bytes, and time of modification in ns."""
 
 _CHUNK = 1 << 20
 _PLAIN_SUFFIXES = (".tar.gz", ".img", ".raw", ".qcow2", ".tar", ".tgz")
@@ -82,9 +81,22 @@ def identities(paths: Mapping[str, Path]) -> tuple[Identity, ...]:
             raise ImageError(
                 f"{path}: cannot be looked at: {reason_of(error)}; correct source, or put it there"
             ) from error
-        times = status.st_mtime_ns, status.st_ctime_ns
-        found.append((str(path), status.st_dev, status.st_ino, status.st_size, *times))
+        found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
+
+
+def changes(paths: Mapping[str, Path]) -> tuple[int, ...]:
+    """When files were last changed, in ns: who may write one can set its time of modification back, and not this.
+
+    It also tells of what leaves the content alone, such as a new mode.
+
+    Raises:
+        ImageError: one is not there.
+    """
+    try:
+        return tuple(path.stat().st_ctime_ns for path in paths.values())
+    except OSError as error:
+        raise ImageError(f"{error.filename}: cannot be looked at: {reason_of(error)}; try again") from error
 
 
 def digests_of(path: Path, algorithms: tuple[str, ...]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from osprovider.config.sizes import parse_size
 from osprovider.errors import ImageError, NodeError
 from osprovider.images.sources.addresses import is_remote, shown
 from osprovider.images.sources.cache import Pin, SourceCache
-from osprovider.images.sources.localfiles import Identity, digests_of, identities, local_files
+from osprovider.images.sources.localfiles import Identity, changes, digests_of, identities, local_files
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
@@ -56,12 +56,16 @@ class Obtained:
     files: tuple[Identity, ...]
     is_known: bool
     is_fresh: bool
+    _changed: tuple[int, ...]
     _find: Callable[[], Pin]
 
     @classmethod
     def of(cls, pin: Pin, paths: Mapping[str, Path], *, is_fresh: bool) -> Obtained:
         """What is known already; see the attributes."""
-        return cls(paths, pin.size_bytes, pin.files, is_known=True, is_fresh=is_fresh, _find=lambda: pin)
+        changed = changes(paths) if pin.files else ()
+        return cls(
+            paths, pin.size_bytes, pin.files, is_known=True, is_fresh=is_fresh, _changed=changed, _find=lambda: pin
+        )
 
     @property
     def pin(self) -> Pin:
@@ -89,8 +93,8 @@ class Obtained:
             )
 
     def still_same(self) -> bool:
-        """Has nobody changed the files since they were verified."""
-        return not self.files or self.files == identities(self.paths)
+        """Has nobody changed the files since they were obtained, and set their times back."""
+        return not self.files or (self.files == identities(self.paths) and self._changed == changes(self.paths))
 
 
 class Sources:
@@ -199,12 +203,15 @@ class Sources:
         if known is not None:
             return Obtained.of(known, paths, is_fresh=known == wanted)
         obtained = self._read(name, image, paths)
-        return obtained if image.checksums is None else Obtained.of(obtained.pin, paths, is_fresh=True)
+        if image.checksums is None:
+            return obtained
+        _ = obtained.pin
+        return replace(obtained, is_known=True)
 
     def _read(self, name: str, image: Image, paths: Mapping[str, Path]) -> Obtained:
         """Begin to read local files: who asks for the pin waits, and has them verified and pinned."""
         source = _source(name, image)
-        files = identities(paths)
+        files, changed = identities(paths), changes(paths)
         size = sum(file[3] for file in files)
         if image.checksums is not None and len(paths) > 1:
             raise ImageError(f"image {name}: checksums are of one file, and {source} is a pair of dumps; remove them")
@@ -224,7 +231,7 @@ class Sources:
             self._cache.save_pin(image, pin)
             return pin
 
-        return Obtained(paths, size, files, is_known=False, is_fresh=True, _find=verify)
+        return Obtained(paths, size, files, is_known=False, is_fresh=True, _changed=changed, _find=verify)
 
     # -- files of servers ---------------------------------------------------------------------------------------------
 
