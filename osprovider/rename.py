@@ -2,6 +2,7 @@
 
 The system has run since it was installed, so its file system is somebody else's: unless the configuration says
 ``host``, only the appliance opens it.
+Not for: what becomes of the old name in the guest's files (the hook ``hostname``).
 """
 
 from __future__ import annotations

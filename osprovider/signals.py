@@ -1,4 +1,7 @@
-"""A signal that asks us to stop becomes an exception, so that everything taken is given back on the way out."""
+"""A signal that asks us to stop becomes an exception, so that everything taken is given back on the way out.
+
+Not for: programs that we have started, which end with us (:mod:`osprovider.run`).
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 These classes *are* the schema: :mod:`osprovider.config.schema` reads their annotations to check YAML files and to
 publish JSON Schema, so a field exists here only once something acts on it. The first paragraph of a class's docstring
 and each field's ``help`` metadata become the descriptions that editors show.
+Not for: what takes more than one field to judge (:mod:`osprovider.config.consistency`).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Paths are the guest's own, absolute, as ``str``. They cannot leave the guest: a 
 ``/etc/passwd`` reaches the guest's ``/etc/passwd``, and one that climbs with ``..`` stops at the guest's root.
 Every method raises :class:`osprovider.errors.GuestError`, which names the path, when the guest's file system refuses.
 Both backends leave byte-identical trees.
+Not for: running programs of the guest's, which nobody does.
 """
 
 from __future__ import annotations

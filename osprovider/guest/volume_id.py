@@ -1,6 +1,7 @@
 """Where a FAT has its volume ID, which blkid(8) calls its UUID.
 
 The appliance's process shares it with the node's way, and imports next to nothing.
+Not for: changing it (:mod:`osprovider.disk.changing`, and the appliance's process).
 Source: Microsoft's FAT specification 1.03 ("BPB", "FAT32 ... backup boot sector").
 """
 

@@ -1,4 +1,4 @@
-"""OpenPGP keys and signatures as publishers make them, by gpg(1), with a key ring of the test's own."""
+"""OpenPGP keys and signatures as publishers make them, by gpg(1), with a keyring of the test's own."""
 
 from __future__ import annotations
 

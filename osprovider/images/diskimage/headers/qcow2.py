@@ -1,5 +1,6 @@
 """The header of a qcow2 image.
 
+Not for: reading the disk in it, which is QEMU's work (:mod:`osprovider.images.diskimage.convert`).
 Source: QEMU's docs/interop/qcow2.txt.
 """
 

@@ -1,5 +1,6 @@
 """The header and the block map of a VDI image.
 
+Not for: reading the disk in it, which is QEMU's work (:mod:`osprovider.images.diskimage.convert`).
 Source: VirtualBox, src/VBox/Storage/VDICore.h.
 """
 

@@ -1,5 +1,6 @@
 """The footer of a VHD image, which QEMU calls vpc.
 
+Not for: reading the disk in it, which is QEMU's work (:mod:`osprovider.images.diskimage.convert`).
 Source: "Virtual Hard Disk Image Format Specification" 1.0 (Microsoft).
 """
 

@@ -1,5 +1,6 @@
 """The region and metadata tables of a VHDX image.
 
+Not for: reading the disk in it, which is QEMU's work (:mod:`osprovider.images.diskimage.convert`).
 Source: [MS-VHDX] 2 (Microsoft).
 """
 

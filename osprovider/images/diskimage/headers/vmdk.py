@@ -1,5 +1,6 @@
 """The header and the descriptor of a VMDK image.
 
+Not for: reading the disk in it, which is QEMU's work (:mod:`osprovider.images.diskimage.convert`).
 Source: "Virtual Disk Format 5.0" (VMware), "Hosted Sparse Extents".
 """
 
