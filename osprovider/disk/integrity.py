@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from osprovider.disk.copy import DamagedTemplate
-from osprovider.disk.raw import data_ranges
+from osprovider.disk.raw import BLOCK, data_ranges
 from osprovider.errors import ImageError, reason_of
 from osprovider.log import reporter
 from osprovider.manifest import Extent, Manifest, Template
 
 __all__ = ["find_damage", "refuse_damaged"]
 
-_BLOCK = 4096
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
 
@@ -72,7 +71,7 @@ def _misplaced(manifest: Manifest) -> str | None:
     for extents in (manifest.extents, manifest.metadata):
         end = 0
         for extent in extents:
-            if extent.offset % _BLOCK or extent.length % _BLOCK or extent.length <= 0:
+            if extent.offset % BLOCK or extent.length % BLOCK or extent.length <= 0:
                 return f"the extent at byte {extent.offset} is not of whole blocks"
             if extent.offset < end:
                 return f"the extent at byte {extent.offset} overlaps the one before"

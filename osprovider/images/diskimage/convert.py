@@ -17,9 +17,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from osprovider.disk.raw import BLOCK
 from osprovider.disk.sparse import copy_data, write_data
 from osprovider.errors import DeviceError, ImageError, NodeError, ToolError, reason_of
 from osprovider.images.diskimage.containers import check_container
+from osprovider.images.diskimage.headers.reader import SECTOR
 from osprovider.images.diskimage.soundness import QEMU_MEMORY, check_whole, qemu_failure, qemu_seconds, qemu_source
 from osprovider.images.formats import ImageFormat, is_fixed_vhd
 from osprovider.images.streams import decompressed
@@ -31,8 +33,6 @@ from osprovider.sandbox import confine
 
 __all__ = ["to_raw"]
 
-_BLOCK = 4096
-_SECTOR = 512
 _PIECE = 64 << 10
 _BUFFER = 1 << 20
 _TABLES = 128 << 20  # what a container may have beside the disk, and an eighth of the disk
@@ -81,7 +81,7 @@ def to_raw(
                 unpacked.unlink(missing_ok=True)
     except DeviceError as error:
         raise NodeError(str(error)) from error
-    size = -(-target.stat().st_size // _BLOCK) * _BLOCK
+    size = -(-target.stat().st_size // BLOCK) * BLOCK
     os.truncate(target, size)
     return size
 
@@ -169,7 +169,7 @@ def _convert(
             raise NodeError(f"{target.parent}: no space left for the disk in {name}") from error
         raise qemu_failure(name, kind.container, error.status, error.tail) from error
     found = target.stat().st_size
-    if found != -(-size // _SECTOR) * _SECTOR:
+    if found != -(-size // SECTOR) * SECTOR:
         raise ImageError(
             f"{name}: {kind.container} image: its header speaks of a disk of {size} bytes, and QEMU finds {found}"
         )

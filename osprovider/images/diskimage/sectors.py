@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import mmap
 
+from osprovider.images.diskimage.headers.reader import SECTOR
+
 __all__ = ["SectorSet"]
 
-_SECTOR = 512
 _BITS = 8
 _PIECE = 1 << 16  # bytes of bits that are looked at in one go
 
@@ -24,7 +25,7 @@ class SectorSet:
     """
 
     def __init__(self, size: int) -> None:
-        sectors = -(-size // _SECTOR)
+        sectors = -(-size // SECTOR)
         self._bits = mmap.mmap(-1, max(-(-sectors // _BITS), 1))
 
     def take(self, start: int, end: int) -> int | None:
@@ -33,14 +34,14 @@ class SectorSet:
         Returns:
             the first byte of it that is taken already; None where none was, and all are now.
         """
-        first, last = start // _SECTOR, -(-end // _SECTOR)
+        first, last = start // SECTOR, -(-end // SECTOR)
         for begin in range(first // _BITS, -(-last // _BITS), _PIECE):
             stop = min(begin + _PIECE, -(-last // _BITS))
             wanted = _ones(max(first - begin * _BITS, 0), min(last, stop * _BITS) - begin * _BITS)
             found = int.from_bytes(self._bits[begin:stop], "little")
             if both := found & wanted:
                 lowest = (both & -both).bit_length() - 1
-                return max(start, (begin * _BITS + lowest) * _SECTOR)
+                return max(start, (begin * _BITS + lowest) * SECTOR)
             self._bits[begin:stop] = (found | wanted).to_bytes(stop - begin, "little")
         return None
 

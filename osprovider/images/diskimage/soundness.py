@@ -18,6 +18,7 @@ from array import array
 from pathlib import Path
 
 from osprovider.errors import ImageError, ToolError
+from osprovider.images.diskimage.headers.reader import SECTOR
 from osprovider.images.diskimage.sectors import SectorSet
 from osprovider.images.formats import Container
 from osprovider.run import run, run_lines
@@ -28,7 +29,6 @@ __all__ = ["QEMU_MEMORY", "check_whole", "qemu_failure", "qemu_seconds", "qemu_s
 QEMU_MEMORY = 1 << 30
 """Address space in bytes that QEMU's tools may fill with data; they take a tenth."""
 
-_SECTOR = 512
 _QEMU_SECONDS = 600
 _QEMU_BYTES_PER_SECOND = 16 << 20
 _TOO_LONG = frozenset({signal.SIGXCPU, signal.SIGKILL})  # setrlimit(2)
@@ -85,7 +85,7 @@ def check_whole(path: Path, container: Container, disk_bytes: int, *, name: str)
         ImageError: it is cut off, or its tables are damaged; with the byte, or with what QEMU says.
     """
     size = path.stat().st_size
-    if size % _SECTOR and container == "vhdx":
+    if size % SECTOR and container == "vhdx":
         raise ImageError(f"{name}: vhdx image, cut off: its {size} bytes are no whole sectors")
     _check_extents(path, container, name, size, qemu_seconds(disk_bytes))
     if container == "qcow2":
@@ -126,7 +126,7 @@ def _first_data(path: Path) -> int:
     """The byte after a VMDK's tables (its header's ``overHead``)."""
     with path.open("rb", buffering=0) as file:
         sectors: int = struct.unpack("<Q", os.pread(file.fileno(), 8, 64))[0]
-    return sectors * _SECTOR
+    return sectors * SECTOR
 
 
 def _check_compressed(path: Path, name: str, size: int) -> None:
@@ -147,7 +147,7 @@ def _check_compressed(path: Path, name: str, size: int) -> None:
                     continue
                 start = entry & (1 << offset_bits) - 1
                 sectors = (entry & (1 << 62) - 1) >> offset_bits
-                end = start // _SECTOR * _SECTOR + (sectors + 1) * _SECTOR
+                end = start // SECTOR * SECTOR + (sectors + 1) * SECTOR
                 if end > size:
                     raise ImageError(
                         f"{name}: qcow2 image, cut off: a compressed cluster lies at bytes {start} to {end} of the "

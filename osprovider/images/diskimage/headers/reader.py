@@ -15,6 +15,8 @@ from osprovider.errors import ImageError
 __all__ = ["LARGEST_DISK", "SECTOR", "Reader"]
 
 SECTOR = 512
+"""What disk images of every kind count in, in bytes."""
+
 LARGEST_DISK = 64 << 40
 """In bytes; what says more is damaged."""
 
