@@ -2,9 +2,10 @@
 
 A variant names them by index or by Ganeti's name. At a first install each is made anew. At a reinstall a data disk that
 holds a file system is kept, whatever it is, and mounted by the UUID that it has; unless ``data_disks: renew``
-(``-O data_disks=renew``) says so. What looks like anything else is never written over then, but refused. The
-disk that a UEFI firmware has its variables on, which Ganeti puts behind all others, is refused in any case. Disks that
-the variant does not name are left alone.
+says so, best as a secret OS parameter: those alone Ganeti forgets, and any other comes with the next reinstall as well.
+What looks like anything else is never written over then, but refused. The disk that a UEFI firmware has its variables
+on, which Ganeti puts behind all others, is refused in any case. Disks that the variant does not name are left alone.
+Source: ``LUInstanceReinstall`` in Ganeti 3.0's ``lib/cmdlib/instance_operation.py`` (what is kept of parameters).
 Not for: looking at disks or writing to them (:mod:`osprovider.disk.datadisks`), nor disk 0
 (:mod:`osprovider.systemdisk`).
 """
@@ -157,7 +158,7 @@ def settle(plan: DiskPlan, size_bytes: int, signatures: Sequence[Signature]) -> 
 def _in_the_way(plan: DiskPlan, what: str) -> DeviceError:
     return DeviceError(
         f"{plan.name}: {what}: take it out of the variant, or have it made anew, and lose what it holds "
-        "(gnt-instance reinstall -O data_disks=renew)"
+        "(gnt-instance reinstall --os-parameters-secret data_disks=renew)"
     )
 
 

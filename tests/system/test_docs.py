@@ -27,7 +27,7 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 # What Ganeti 3.0's commands take, as far as the examples use it (gnt-instance(8), gnt-os(8)).
 GANETI: dict[tuple[str, str], tuple[str, ...]] = {
     ("gnt-instance", "add"): ("-t", "-o", "-s", "-O", "--net"),
-    ("gnt-instance", "reinstall"): ("-o", "-O"),
+    ("gnt-instance", "reinstall"): ("-o", "-O", "--os-parameters-secret"),
     ("gnt-instance", "rename"): (),
     ("gnt-instance", "shutdown"): (),
     ("gnt-os", "diagnose"): (),
@@ -101,7 +101,8 @@ def _run_ganeti(site: Site, block: Block, command: Command) -> None:
     os_names = getattr(given, "o", [])
     for name in os_names:
         assert re.fullmatch(r"osprovider\+[\w.-]+", name), f"{block}: {name}"
-    parameters = [pair for text in getattr(given, "O", []) for pair in re.split(r"(?<!\\),", text)]
+    texts = [text for option in ("O", "os-parameters-secret") for text in getattr(given, option, [])]
+    parameters = [pair for text in texts for pair in re.split(r"(?<!\\),", text)]
     problems: list[Problem] = []
     bind(Variant, parameter_tree(dict(pair.split("=", 1) for pair in parameters), problems), problems)
     assert not problems, str(block)

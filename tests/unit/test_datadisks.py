@@ -217,7 +217,7 @@ def test_what_is_no_file_system_is_neither_mounted_nor_lost(signatures: list[Sig
         DeviceError, match=rf"disk 1 .*{holds}: take it out of the variant, or have it made anew"
     ) as told:
         settle(planned(request(reinstall=True), what), 4096 * MIB, signatures)
-    assert "-O data_disks=renew" in str(told.value)
+    assert "--os-parameters-secret data_disks=renew" in str(told.value)
     assert not settle(planned(request(reinstall=True), renewing(what)), 4096 * MIB, signatures).keep
 
 
