@@ -109,11 +109,7 @@ def load(
         ConfigurationError: all that is wrong, with the places.
     """
     files = ConfigurationFiles(directories)
-    tree = files.defaults()
-    node: Node | None = tree
-    # Version 10 of the OS interface has no variants: then the defaults, in form a variant, are the one there is.
-    if (variant or tree.at("image") is tree) and (node := files.variant(variant, Mark(asked_by))):
-        tree = merge(tree, node)
+    tree, node = _variant_tree(files, variant, asked_by)
     nics: tuple[InstanceNic, ...] = ()
     if instance is not None and (loaded := files.instance(instance)):
         tree = merge(tree, _without_nics(loaded[0]))
@@ -137,6 +133,18 @@ def load(
         subnets=subnets,
         files=tuple(files.read),
     )
+
+
+def _variant_tree(files: ConfigurationFiles, variant: str, asked_by: str) -> tuple[Node, Node | None]:
+    """The defaults with the variant laid over them; and the variant's own tree, None where there is none to be had.
+
+    Version 10 of the OS interface has no variants: then the defaults, in form a variant, are the one there is.
+    """
+    defaults = files.defaults()
+    if not variant and defaults.at("image") is not defaults:
+        return defaults, defaults
+    node = files.variant(variant, Mark(asked_by))
+    return merge(defaults, node) if node else defaults, node
 
 
 def _given_dns(merged: Dns, parameters: Mapping[str, str]) -> Dns:
