@@ -68,13 +68,13 @@ def test_a_killed_run_leaves_nothing_that_the_next_does_not_clear_away(node_tree
         directory, _, pid = killed.stdout.readline().strip().partition(" ")
         started = runs.start_time(int(pid))
         assert started is not None
+        assert Path(directory).is_dir()  # looked at before: any run that begins clears it away
         killed.kill()
     # This process adopts the dead run's children, and a PID namespace is not gone before its last process is reaped.
     while runs.start_time(int(pid)) == started:
         with suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
         time.sleep(0.1)
-    assert Path(directory).is_dir()
     with runs.enter():
         assert not Path(directory).exists()
 
