@@ -61,7 +61,7 @@ class Node:
     container: Container
 
     def run(
-        self, argv: Sequence[str], *, timeout: float = 300, check: bool = True, stdin: str = ""
+        self, argv: Sequence[str], *, timeout: float = 1200, check: bool = True, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` on the node; see `Container.run`."""
         return self.container.run(argv, timeout=timeout, check=check, stdin=stdin)
@@ -90,12 +90,14 @@ class Cluster:
         """The node that the commands of Ganeti's run on."""
         return self.nodes[0]
 
-    def run(self, argv: Sequence[str], *, timeout: float = 600, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, argv: Sequence[str], *, timeout: float = 1800, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run `argv` on the master."""
         return self.master.run(argv, timeout=timeout, check=check)
 
     def enter_network(
-        self, argv: Sequence[str], *, timeout: float = 60, check: bool = True
+        self, argv: Sequence[str], *, timeout: float = 300, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the machine's in the switch's network, where it is the instances' gateway."""
         return self.network.run(argv, timeout=timeout, check=check)

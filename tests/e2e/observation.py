@@ -18,7 +18,7 @@ from tests.support.ssh import SshTarget
 
 __all__ = ["Observation", "Volume", "observe_in_cluster", "observe_inside"]
 
-_BOOT_SECONDS = 600
+_BOOT_SECONDS = 1800
 
 _COMMANDS = {
     "hostname": "hostname",
@@ -146,7 +146,7 @@ def observe_in_cluster(
 def observe_inside(target: SshTarget, console: str) -> Observation:
     """Look at the guest that `target` leads into."""
     script = "\n".join(f"echo '{_MARK}{name}'\n{command} 2>&1" for name, command in _COMMANDS.items())
-    output = target.run(["sh", "-c", script], timeout=600, check=False).stdout
+    output = target.run(["sh", "-c", script], timeout=1800, check=False).stdout
     parts = [part.partition("\n") for part in f"\n{output}".split(f"\n{_MARK}")[1:]]
     said = {name: text.strip() for name, _, text in parts}
     assert said.keys() == _COMMANDS.keys(), output

@@ -21,7 +21,7 @@ def test_burnin_passes(own_directory: Path, node_tree: NodeTree) -> None:
                 *[f"--no-{step}" for step in _LEFT_OUT],
                 *["-n", running.master.name, f"--rename={instance_name(31)}", instance_name(30)],
             ],
-            timeout=900,
+            timeout=1800,
         )
         for step in ("Creating instances", "Reinstalling instances", "Renaming instances", "Removing instances"):
             assert step in done.stdout

@@ -55,7 +55,7 @@ def _second(running: Cluster) -> Node:
 
 def _capture(node: Node, instance: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = ["osprovider", "image", "capture", "--instance", instance, "--name", "golden", *words]
-    return node.run(command, check=False, timeout=600)
+    return node.run(command, check=False, timeout=1800)
 
 
 def _are_active(running: Cluster) -> bool:

@@ -39,7 +39,7 @@ def booted(own_directory: Path, node_tree: NodeTree) -> Iterator[Mapping[Firmwar
             guests[firmware] = stack.enter_context(boot(disk, own, node_tree.key, firmware=firmware, network=_NETWORK))
         seen = {}
         for firmware, guest in guests.items():
-            guest.wait_for_console(r"^web1 login:", 600)
+            guest.wait_for_console(r"^web1 login:", 1800)
             guest.wait_for_ssh()
             seen[firmware] = observe_inside(guest.shell, guest.console.text())
         yield seen

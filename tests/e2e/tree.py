@@ -110,6 +110,6 @@ def shared_node_tree(directory: Path, package: Path) -> NodeTree:
             target = root / "var/cache/ganeti-osprovider"
             subprocess.run(["cp", "--archive", "--sparse=always", *prepared, target], check=True)
             # The tree's own osprovider has nothing left to do where it takes the template for what it would build.
-            run_in_tree(root, ["osprovider", "image", "build", IMAGE], timeout=900)
+            run_in_tree(root, ["osprovider", "image", "build", IMAGE], timeout=1800)
             begun.rename(finished)
     return NodeTree(finished / "root", finished / "key")

@@ -89,7 +89,7 @@ class Container:
         self,
         argv: Sequence[str],
         *,
-        timeout: float = 300,
+        timeout: float = 1200,
         check: bool = True,
         stdin: str = "",
         environment: Mapping[str, str] = _ENVIRONMENT,
@@ -127,7 +127,7 @@ class Switch:
         """The argv that runs what follows it in the switch's network, with the machine's own files."""
         return ("nsenter", f"--target={self.pid}", "--net")
 
-    def run(self, argv: Sequence[str], *, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], *, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `argv` in the switch's network; as `Container.run`."""
         return _run([*_MORTAL, *self.enter, *argv], timeout, check, "")
 

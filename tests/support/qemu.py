@@ -142,7 +142,7 @@ class Guest:
             error.add_note(self._state())
             raise
 
-    def wait_for_ssh(self, timeout: float = 600) -> None:
+    def wait_for_ssh(self, timeout: float = 1800) -> None:
         """Wait until root can log in.
 
         Raises:

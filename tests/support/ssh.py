@@ -53,7 +53,7 @@ class SshTarget:
             self.host,
         ]
 
-    def run(self, argv: Sequence[str], *, timeout: float = 180, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], *, timeout: float = 600, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `argv` in the guest, its words kept as they are.
 
         Args:

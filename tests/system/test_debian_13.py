@@ -110,7 +110,7 @@ class Node:
         made_up = synthesize(f"{name}.example.org", name, disks=[{"path": f"/srv/{name}.raw"}], nics=[{}])
         environment = made_up | {"INSTANCE_UUID": str(uuid.uuid4())}
         create = [f"{DEFINITION}/create"]
-        done = self.container.run(create, environment=environment, check=False, within=within, timeout=600)
+        done = self.container.run(create, environment=environment, check=False, within=within, timeout=1800)
         assert done.returncode == 0, done.stderr
         disk = self.srv / f"{name}.raw"
         return Installed(disk, Outcome(0, done.stderr), sfdisk(disk), self.srv.parents[1])
@@ -129,7 +129,7 @@ def tree(run_directory: Path, package: Path) -> Path:
                 (begun / "etc/ganeti/osprovider" / name).write_text(text)
             for name in FILES.values():
                 make_image(name.partition(".")[2], begun / "srv")
-            run_in_tree(begun, ["osprovider", "image", "build", "packages"], timeout=900)
+            run_in_tree(begun, ["osprovider", "image", "build", "packages"], timeout=1800)
             begun.rename(root)
     return root
 
@@ -203,7 +203,7 @@ def test_an_image_is_prepared_and_an_instance_of_it_is_sound(node: Node, name: s
 def test_a_disk_image_is_prepared_and_installed_with_200_mib_of_memory(node: Node) -> None:
     """Page cache and all, emulated; the appliance of this release's kernel is the largest part."""
     with memory_limit(200) as limited:
-        prepared = node.container.run(["osprovider", "image", "build", "--force", "disk"], within=limited, timeout=600)
+        prepared = node.container.run(["osprovider", "image", "build", "--force", "disk"], within=limited, timeout=1800)
         said = prepared.stderr + node.create("disk", within=limited).outcome.said
     assert said.count("start the libguestfs appliance") == 2
     assert "warning: " not in said

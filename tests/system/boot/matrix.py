@@ -64,7 +64,7 @@ _PASSWORD = "matrix"
 _HYPERVISOR_ARGS = " ".join(["ro", "quiet", *KERNEL_ARGS])
 _USERS = {"root": {"password_hash": "$5$matrixmatrix$a6tyVe/AVz.hp0camuaC9v5teo1hdSmQLsOmksX3kG7"}}
 _DISK_MIB = 1280
-_BOOT_SECONDS = 600
+_BOOT_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +364,7 @@ def _command_line(installed: Installed, line: str) -> list[str]:
 
 def _power_off(guest: Guest) -> None:
     guest.type("sync; poweroff --force")
-    guest.wait_for_end(120)
+    guest.wait_for_end(600)
 
 
 def _complaints(console: str) -> list[str]:

@@ -74,7 +74,7 @@ def mounted_here(image: Path, directory: Path, *, read_only: bool = False) -> It
         if fds:
             with opened(fds[0]):
                 yield fds[0]
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
 
 

@@ -100,6 +100,6 @@ class Debian:
         mountpoint = self.directory / "mnt"
         mountpoint.mkdir(exist_ok=True)
         words = [*_NAMESPACES, "sh", "-c", _ENTER, str(self.image), str(mountpoint), script]
-        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=1200)
         assert not check or done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout + ("" if check else done.stderr)

@@ -79,7 +79,7 @@ def test_networkd_brings_the_network_up_by_mac(with_networkd: Debian) -> None:
         "mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp\n"
         "chown -R systemd-network: /run/systemd/netif\n"
         "/lib/systemd/systemd-networkd >/run/log 2>&1 &\n"
-        "/lib/systemd/systemd-networkd-wait-online --interface=eth0 --timeout=60 || { cat /run/log; exit 1; }\n"
+        "/lib/systemd/systemd-networkd-wait-online --interface=eth0 --timeout=300 || { cat /run/log; exit 1; }\n"
         "grep -E '10-osprovider.*(Unknown|Failed|ignor)' /run/log && exit 1\n"
         f"cat /sys/class/net/eth0/mtu\n{SHOW}"
     )

@@ -280,7 +280,7 @@ def _tree_names(root: Path) -> set[str]:
     return {os.fsdecode(name) for name in read_tree(root)} - {"."}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(30))
 def test_any_archive_is_unpacked_as_its_headers_say_or_refused(
     seed: int, canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

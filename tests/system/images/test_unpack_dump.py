@@ -571,7 +571,7 @@ def test_names_that_lead_out_of_the_tree_reach_nothing(name: bytes, dumped: Path
     assert not Path("/etc/pwn").exists()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(40))
 def test_any_dump_is_restored_or_refused(
     seed: int, dumped: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

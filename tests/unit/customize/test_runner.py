@@ -80,7 +80,7 @@ def test_what_is_prepared_reaches_the_hook_that_prepared_it(site: Site) -> None:
 
 
 def test_preparations_run_at_the_same_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "together", threading.Barrier(2, timeout=30), raising=False)
+    monkeypatch.setattr(threading, "together", threading.Barrier(2, timeout=60), raising=False)
     content = (
         "import threading\ndef prepare(context):\n    threading.together.wait()\ndef run(guest, context):\n    pass\n"
     )
