@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from osprovider.disk.datadisks import ClaimedDisk
 from osprovider.disk.device import Device, claim
 from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import sync
-from osprovider.disk.renewal import renewing
+from osprovider.disk.renewal import own_blocks, renewing
 from osprovider.disk.table import make_table, write_table
 from osprovider.errors import DeviceError, GuestError, HookError, ImageError, ToolError, reason_of
 from osprovider.ganeti.request import Request
@@ -96,11 +96,6 @@ class _Job:
     device: Device
     template: Template
     preserve_on_error: bool
-
-    @property
-    def is_renewed(self) -> bool:
-        """Is the root's UUID made beside the copy; else the root gets it when it is opened."""
-        return self.plan.isolation == "host" and bool(self.template.manifest.metadata)
 
 
 def create(request: Request, directories: Directories, *, preserve_on_error: bool = False) -> None:
@@ -237,7 +232,7 @@ def _make_filesystems(job: _Job, table: TablePlan, root: PartitionPlan, *, all_z
     if job.plan.filled:
         _fill(job, root)
     else:
-        _copy(job, table, root, all_zero=all_zero)
+        _copy(job, table, all_zero=all_zero)
     manifest = job.template.manifest
     if manifest.table is None:
         with _naming(job.device):
@@ -252,15 +247,14 @@ def _fill(job: _Job, root: PartitionPlan) -> None:
         reporter.warning(f"verify_copy: a root of {root.filesystem} is filled file by file, and not read back")
 
 
-def _copy(job: _Job, table: TablePlan, root: PartitionPlan, *, all_zero: bool) -> None:
+def _copy(job: _Job, table: TablePlan, *, all_zero: bool) -> None:
     """Copy the template to its place: the root's, or what the table says of a disk image's parts.
 
     It is read back where the variant asks, before anything of it is changed.
     """
     device, template, manifest = job.device, job.template, job.template.manifest
     rounds = copy_rounds(table, manifest.size_bytes)
-    uuid = root.filesystem_uuid or ""
-    with renewing(template, uuid) if job.is_renewed else nullcontext() as renewal:
+    with renewing(template, table) as renewal:
         with reporter.progress(f"copy image {job.plan.image} to {device.path}", manifest.data_bytes) as advance:
             zeroing = None if all_zero else device.zeroing
             for number, placements in enumerate(rounds):
@@ -277,9 +271,8 @@ def _copy(job: _Job, table: TablePlan, root: PartitionPlan, *, all_zero: bool) -
         # These change what the template has, and so come after the comparison.
         bootsector.tell_moved(device.fd, table)
         btrfs.renew_devices(device.fd, table)
-        if renewal is not None:
-            with _naming(device), reporter.step("file system: new UUID"):
-                renewal.apply(device, root)
+        with _naming(device):
+            renewal.apply(device)
 
 
 def _root(table: TablePlan) -> PartitionPlan:
@@ -314,7 +307,7 @@ def _opened_guest(job: _Job, table: TablePlan) -> Iterator[tuple[HostGuest, dict
             if manifest.table is None and part.role not in ("root", "boot"):
                 continue  # an EFI system partition of ours is made later, and swap has no files
             is_empty = manifest.table is None and part.role == "boot"
-            has_its_own = is_empty or job.plan.filled or job.is_renewed
+            has_its_own = is_empty or job.plan.filled or bool(own_blocks(manifest, part))
             loop = loop_device(job.device.path, offset_bytes=part.start_bytes, size_bytes=part.size_bytes)
             size = sizes.get(part.number, manifest.size_bytes)
             volumes.append(

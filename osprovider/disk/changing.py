@@ -15,6 +15,7 @@ from pathlib import Path
 from osprovider import linux
 from osprovider.descriptors import opened
 from osprovider.disk import filesystem
+from osprovider.disk.metadata import EXT
 from osprovider.errors import GuestError, NodeError
 from osprovider.guest import fat, volume_id
 from osprovider.guest.mounting import Volume, mounted
@@ -24,16 +25,20 @@ from osprovider.programs import require as require_programs
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["change", "grow_mounted", "require"]
+__all__ = ["called", "change", "grow_mounted", "require"]
 
-_EXT = frozenset({"ext2", "ext3", "ext4"})
 _PROGRAMS = {
     "xfs": ("xfs_admin", "xfs_growfs", "xfs_logprint"),
     "btrfs": ("btrfs", "btrfstune"),
     "vfat": fat.PROGRAMS,
 }
 _GROWING_MOUNTED = {"xfs": ("xfs_growfs",), "btrfs": ("btrfs", "filesystem", "resize", "max")}
-_MOUNTED = _EXT | {"xfs", "btrfs"}
+_MOUNTED = EXT | {"xfs", "btrfs"}
+
+
+def called(mount: str | None, filesystem: str | None) -> str:
+    """What messages call a guest's file system, by its mount point or else its type."""
+    return "file system" if mount == "/" else f"file system {mount or filesystem}"
 
 
 def require(filesystems: Iterable[str], what: str) -> None:
@@ -65,10 +70,10 @@ def change(volume: Volume, run_directory: Path) -> None:
         ToolError: one of its tools failed.
     """
     if volume.uuid is not None:
-        with reporter.step(f"{_called(volume)}: new UUID"):
+        with reporter.step(f"{called(volume.mount, volume.filesystem)}: new UUID"):
             _RENEWING[volume.filesystem](volume.device, volume.uuid, run_directory)
-    if volume.grow and volume.filesystem in _EXT:
-        with reporter.step(f"{_called(volume)}: new size") as detail:
+    if volume.grow and volume.filesystem in EXT:
+        with reporter.step(f"{called(volume.mount, volume.filesystem)}: new size") as detail:
             filesystem.grow(volume.device)
             detail(human_bytes(filesystem.read_superblock(volume.device).size_bytes))
 
@@ -85,12 +90,8 @@ def grow_mounted(volume: Volume, mountpoint: Path) -> None:
     """
     words = _GROWING_MOUNTED.get(volume.filesystem)
     if volume.grow and words:
-        with reporter.step(f"{_called(volume)}: new size"):
+        with reporter.step(f"{called(volume.mount, volume.filesystem)}: new size"):
             run([*words, mountpoint])
-
-
-def _called(volume: Volume) -> str:
-    return "file system" if volume.mount == "/" else f"file system {volume.mount or volume.filesystem}"
 
 
 def _renew_ext(device: Path, uuid: str, _: Path) -> None:
@@ -125,7 +126,7 @@ def _renew_swap(device: Path, uuid: str, _: Path) -> None:
 
 
 _RENEWING: Mapping[str, Callable[[Path, str, Path], None]] = {
-    **dict.fromkeys(_EXT, _renew_ext),
+    **dict.fromkeys(EXT, _renew_ext),
     "xfs": _renew_xfs,
     "btrfs": _renew_btrfs,
     "vfat": _renew_fat,

@@ -27,12 +27,8 @@ import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
-from osprovider import linux
-from osprovider.descriptors import opened
-from osprovider.disk.raw import data_ranges
-from osprovider.errors import DeviceError, ToolError, reason_of
+from osprovider.errors import DeviceError, reason_of
 from osprovider.run import run
 
 __all__ = [
@@ -42,7 +38,6 @@ __all__ = [
     "clock",
     "grow",
     "make",
-    "metadata_ranges",
     "read_superblock",
     "set_uuid",
     "shrink",
@@ -252,35 +247,6 @@ def _least_bytes(path: Path) -> int:
     return int(run(["resize2fs", "-P", path]).text.split()[-1]) * _BLOCK_SIZE
 
 
-def metadata_ranges(path: Path, most_bytes: int) -> list[tuple[int, int]] | None:
-    """Where a file system has its own blocks: tables, bitmaps, directories, the journal; those of zeros left out.
-
-    They are copied to memory meanwhile: on a disk it takes three times as long, since tune2fs waits for its writes.
-
-    Args:
-        path: a file with one that was made here.
-        most_bytes: of memory.
-
-    Returns:
-        ranges (offset and length in bytes), sorted. All that :func:`set_uuid` reads and writes is in them. None where
-        they are more than fits into the memory.
-
-    Raises:
-        ToolError: e2image or tune2fs failed.
-    """
-    with opened(linux.memory_filesystem(most_bytes)) as memory:
-        copy = Path(f"/proc/{os.getpid()}/fd/{memory}/copy")
-        try:
-            run(["e2image", "-r", path, copy])  # a sparse file with these alone, without the superblock's backups
-            set_uuid(copy, str(uuid4()))  # which it writes, too
-        except (DeviceError, ToolError):
-            if os.fstatvfs(memory).f_bavail:
-                raise
-            return None
-        with copy.open("rb") as file:
-            return list(data_ranges(file.fileno(), 0, copy.stat().st_size))
-
-
 def used_bytes(path: Path) -> int:
     """What the files and metadata of an unmounted file system occupy, in bytes.
 
@@ -307,15 +273,19 @@ def type_of(path: Path) -> str:
     return read_superblock(path).type
 
 
-def read_superblock(path: Path) -> Superblock:
+def read_superblock(path: Path, start_bytes: int = 0) -> Superblock:
     """Read what an unmounted ext file system says of itself.
+
+    Args:
+        path: what it lies on.
+        start_bytes: where on that it begins.
 
     Raises:
         DeviceError: there is no ext file system, or it cannot be read.
     """
     try:
         with path.open("rb", buffering=0) as file:
-            file.seek(_SUPERBLOCK_OFFSET)
+            file.seek(start_bytes + _SUPERBLOCK_OFFSET)
             data = file.read(_SUPERBLOCK_SIZE)
     except OSError as error:
         raise DeviceError(f"{path}: cannot be read: {reason_of(error)}") from error

@@ -267,7 +267,7 @@ def _change(handle: guestfs.GuestFS, name: str, drive: Drive, begin: Callable[[s
     """Give a file system, which is not mounted, its UUID, and have it fill its device where that can be done so."""
     what = f"{drive.filesystem} on {drive.device}"
     is_ext = drive.filesystem in ("ext2", "ext3", "ext4")
-    if is_ext and (drive.uuid or drive.grow):
+    if is_ext and drive.uuid:  # else it was checked before it got the one that it has
         begin(f"check {what}")
         handle.e2fsck(name, forceall=True)  # replays the journal; tune2fs and resize2fs want it checked
     if drive.uuid and drive.filesystem in ("xfs", "btrfs"):

@@ -25,6 +25,7 @@ from osprovider.background import Task
 from osprovider.descriptors import opened
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
+from osprovider.disk.metadata import EXT, ExtInFile
 from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, OutOfSpace, reason_of
 from osprovider.guest.host import HostGuest
@@ -146,7 +147,7 @@ def prepare(
 def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
     """What a deployment copies of the image, and what of that are the file system's own blocks."""
     with reporter.step(f"image {job.name}: checksums") as detail, job.image.open("r+b") as file:
-        search = Task("metadata", _metadata_of, job, made)
+        search = Task("metadata", _metadata_of, file.fileno(), made)
         extents = scan_extents(file.fileno(), made.size_bytes)
         metadata = scan_ranges(file.fileno(), search.result())
         _give_back_zeros(file.fileno(), extents, made.size_bytes)
@@ -154,9 +155,20 @@ def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ..
     return extents, metadata
 
 
-def _metadata_of(job: Job, made: Made) -> list[tuple[int, int]]:
-    """Where the file system has its own blocks; empty where nobody knows, or it has too many of them."""
-    return (filesystem.metadata_ranges(job.image, _MOST_METADATA) or []) if made.built_here else []
+def _metadata_of(fd: int, made: Made) -> list[tuple[int, int]]:
+    """Where the ext file systems have their own blocks; those of one are left out where nobody knows, or too many."""
+    found: list[tuple[int, int]] = []
+    for start in _ext_starts(made):
+        room = _MOST_METADATA - sum(length for _, length in found)
+        found += ExtInFile(fd, start, is_ours=made.built_here).metadata(room)
+    return found
+
+
+def _ext_starts(made: Made) -> list[int]:
+    """Where the ext file systems begin, in bytes."""
+    if made.table is None:
+        return [0] if made.filesystem.type in EXT else []
+    return [part.start_bytes for part in made.table.partitions if part.filesystem and part.filesystem.type in EXT]
 
 
 def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:

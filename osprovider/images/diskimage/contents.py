@@ -22,7 +22,8 @@ from typing import TypeVar
 from osprovider import linux
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
-from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
+from osprovider.disk.metadata import EXT, ExtInFile
+from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, ToolError
 from osprovider.guest import fstab
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
@@ -38,7 +39,7 @@ from osprovider.sandbox import confine
 
 __all__ = ["Contents", "examine", "find_partitions", "strip_table", "volumes"]
 
-_MAY_BE_ROOT = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+_MAY_BE_ROOT = EXT | {"xfs", "btrfs"}
 _NEVER_ROOT = frozenset({"bios_boot", "esp", "boot", "swap"})
 
 # blkid's names of what holds a root elsewhere, and what people call it
@@ -80,10 +81,10 @@ class Contents:
 def examine(
     raw: Path, name: str, directories: Directories, isolation: str, look: Callable[[HostGuest], _Found]
 ) -> tuple[Contents, _Found]:
-    """Look into a disk image.
+    """Look into a disk image, whose ext file systems are checked, and lose what nothing in them refers to.
 
     Args:
-        raw: the image, raw; nobody writes to it meanwhile.
+        raw: the image, raw; nobody else writes to it meanwhile.
         name: the image definition's name, for messages.
         directories: where mount points and the appliance lie.
         isolation: where it is opened: ``host`` or ``appliance``.
@@ -92,7 +93,9 @@ def examine(
     Raises:
         ImageError: it is damaged, has no root or more than one, or one that is not supported; says which.
     """
-    table, parts, seen = _find(raw, name, directories, isolation, look)
+    table, bare = _partitions(raw, name, IMAGE_SECTOR_SIZE)
+    _settle(raw, bare, name)
+    parts, seen = _placed(raw, name, table, bare, directories, isolation, look)
     root = next(part for part in parts if part.role == "root")
     if root.filesystem is None:
         raise ImageError(f"image {name}: {_called(root)} is the root and has no file system")
@@ -131,7 +134,8 @@ def find_partitions(
     Raises:
         ImageError: as for :func:`examine`.
     """
-    table, parts, _ = _find(raw, name, directories, isolation, lambda _: None, msdos_sector_size)
+    table, bare = _partitions(raw, name, msdos_sector_size)
+    parts, _ = _placed(raw, name, table, bare, directories, isolation, lambda _: None)
     return table, parts
 
 
@@ -216,19 +220,19 @@ def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool =
 # -- the root ---------------------------------------------------------------------------------------------------------
 
 
-def _find(
+def _placed(
     raw: Path,
     name: str,
+    table: ImageTable | None,
+    parts: Sequence[ImagePartition],
     directories: Directories,
     isolation: str,
     look: Callable[[HostGuest], _Found],
-    msdos_sector_size: int = IMAGE_SECTOR_SIZE,
-) -> tuple[ImageTable | None, tuple[ImagePartition, ...], list[_Found]]:
-    """What :func:`find_partitions` returns, and what ``look`` saw, unless the guest has to be opened again for that.
+) -> tuple[tuple[ImagePartition, ...], list[_Found]]:
+    """Partitions with their roles and places, and what ``look`` saw, unless the guest has to be opened again for that.
 
     An appliance starts for seconds, and mostly a guest is right at once where all is mounted by its type.
     """
-    table, parts = _partitions(raw, name, msdos_sector_size)
     systems = []
     for candidate in _candidates(parts):
         guess = placed_in(parts, System(candidate), table)
@@ -241,7 +245,7 @@ def _find(
     if len(systems) > 1:
         raise _several_roots([system for system, _, _ in systems], name)
     ((_, placed, seen),) = systems
-    return table, placed, seen
+    return placed, seen
 
 
 def _partitions(raw: Path, name: str, msdos_sector_size: int) -> tuple[ImageTable | None, list[ImagePartition]]:
@@ -262,6 +266,19 @@ def _partitions(raw: Path, name: str, msdos_sector_size: int) -> tuple[ImageTabl
     return table, parts
 
 
+def _settle(raw: Path, partitions: Sequence[ImagePartition], name: str) -> None:
+    """Have its ext file systems be as those that are made here, so that no deployment has to check them."""
+    for part in partitions:
+        if type_of(part) in EXT:
+            what = f"image {name}: {_called(part)}"
+            _refuse_spread(raw, [part], what)
+            try:
+                with raw.open("r+b", buffering=0) as file:
+                    ExtInFile(file.fileno(), part.start_bytes).settle(part.size_bytes)
+            except (DeviceError, GuestError, ToolError) as error:
+                raise ImageError(f"{what}: {error}; fetch or make it again") from error
+
+
 def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:
     """What may be the root: the partition of that type, or else any that is of no other type."""
     candidates = [part for part in partitions if part.role == "root"]
@@ -274,7 +291,7 @@ def _opened(
     raw: Path, partitions: Sequence[ImagePartition], directories: Directories, isolation: str, what: str
 ) -> Iterator[HostGuest]:
     """The guest with all its file systems where they belong, to be read."""
-    _refuse_spread(raw, partitions, what)
+    _refuse_spread(raw, [part for part in partitions if part.mount is not None], what)
     if isolation == "host":
         linux.private_mount_namespace()
     try:
@@ -289,8 +306,8 @@ def _opened(
 def _refuse_spread(raw: Path, partitions: Sequence[ImagePartition], what: str) -> None:
     with raw.open("rb", buffering=0) as file:
         for part in partitions:
-            if part.mount is not None and (why := why_not_alone(file.fileno(), part.start_bytes, type_of(part))):
-                where = "" if part.mount == "/" else f"the file system of {part.mount}: "
+            if why := why_not_alone(file.fileno(), part.start_bytes, type_of(part)):
+                where = "" if part.mount in (None, "/") else f"the file system of {part.mount}: "
                 raise ImageError(f"{what}: {where}{why}, which is not supported: {_SUPPORTED}")
 
 

@@ -15,7 +15,6 @@ from osprovider.disk import filesystem
 from osprovider.disk.loop import loop_device
 from osprovider.disk.scan import scan_extents
 from osprovider.errors import DeviceError, ToolError
-from tests.support.sparse import sparse_file
 from tests.system.create.cloud import install_filesystem
 from tests.system.disk.support import MIB, copied, used_disk
 
@@ -198,28 +197,6 @@ def test_it_grows_beyond_what_the_resize_inode_foresees(scratch: Path) -> None:
     filesystem.grow(path)
     assert filesystem.read_superblock(path).size_bytes == 10 << 40
     assert "meta_bg" not in header(path)["Filesystem features"]
-
-
-def test_its_own_blocks_are_found_and_no_file_is_among_them(type_: str, made: Path, scratch: Path) -> None:
-    filesystem.shrink(made, type_)
-    ranges = filesystem.metadata_ranges(made, 64 * MIB) or []
-    assert 0 < sum(length for _offset, length in ranges) < made.stat().st_size // 2
-    emptied = sparse_file(scratch / "emptied", made.stat().st_size)
-    with made.open("rb") as source, emptied.open("r+b") as target:
-        for offset, length in ranges:
-            os.pwrite(target.fileno(), os.pread(source.fileno(), length, offset), offset)
-    assert_sound(emptied)
-    assert contents(emptied, scratch) == bytes(40 * MIB)
-
-
-def test_metadata_that_do_not_fit_into_memory_are_not_found(made: Path) -> None:
-    assert filesystem.metadata_ranges(made, MIB // 8) is None
-    assert filesystem.metadata_ranges(made, 64 * MIB)
-
-
-def test_no_metadata_are_found_where_no_file_system_is(scratch: Path) -> None:
-    with pytest.raises(ToolError, match="e2image"):
-        filesystem.metadata_ranges(used_disk(scratch / "disk"), 64 * MIB)
 
 
 def test_used_bytes_count_files_and_metadata(made: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 from osprovider.disk import filesystem
 from osprovider.disk.copy import DamagedTemplate, copy_extents
 from osprovider.disk.device import Device, claim
+from osprovider.disk.metadata import ExtInFile
 from osprovider.disk.renewal import renewing
 from osprovider.disk.scan import scan_extents, scan_ranges
-from osprovider.layout import PartitionPlan, Placement
+from osprovider.layout import PartitionPlan, Placement, TablePlan
 from osprovider.manifest import Template
 from tests.support.manifests import manifest
 from tests.system.disk.support import MIB, attached, copied, used_disk
@@ -27,8 +28,9 @@ SIZE = 256 * MIB
 START = MIB
 
 
-def part(size: int = SIZE) -> PartitionPlan:
-    return PartitionPlan(1, "root", START, size, guid="", name="", type="83", filesystem="ext4")
+def table(identity: str) -> TablePlan:
+    root = PartitionPlan(1, "root", START, SIZE, "", "", "83", filesystem="ext4", filesystem_uuid=identity)
+    return TablePlan("12345678", 512, (root,), type="msdos")
 
 
 @pytest.fixture(params=["ext4", "ext3", "ext2"])
@@ -62,21 +64,21 @@ def lay_out(tree: Path) -> None:
 @contextmanager
 def opened(path: Path) -> Iterator[Template]:
     """It as a template; where its own blocks are is known."""
-    ranges = filesystem.metadata_ranges(path, SIZE) or []
-    with path.open("rb") as file:
+    with path.open("r+b") as file:
         fd = file.fileno()
+        ranges = ExtInFile(fd, is_ours=True).metadata(SIZE)
         extents = scan_extents(fd, SIZE)
         yield Template(manifest(size_bytes=SIZE, extents=extents, metadata=scan_ranges(fd, ranges)), fd, path)
 
 
 def install(template: Template, device: Device, identity: str) -> None:
     """Copy a template to its place, as deployment does."""
-    with renewing(template, identity) as renewal:
+    with renewing(template, table(identity)) as renewal:
         renewal.wait()
         assert os.pread(device.fd, 4 * MIB, START) == b"\xa5" * 4 * MIB  # nobody touches the disk beside the copy
         whole, extents = [Placement(0, SIZE, START)], template.manifest.extents
         copy_extents(template.fd, device.fd, whole, extents, lambda _: None, zeroing=device.zeroing)
-        renewal.apply(device, part())
+        renewal.apply(device)
         os.fsync(device.fd)
 
 
@@ -119,6 +121,6 @@ def test_metadata_that_was_damaged_in_the_template_does_not_reach_the_disk(made:
             file.seek(extent.offset)
             file.write(bytes([byte ^ 1]))
         where = re.escape(f"template {made} is damaged at byte {extent.offset}: its checksum is wrong")
-        with renewing(template, UUID) as renewal, pytest.raises(DamagedTemplate, match=where):
-            renewal.apply(device, part())
+        with renewing(template, table(UUID)) as renewal, pytest.raises(DamagedTemplate, match=where):
+            renewal.apply(device)
     assert disk.read_bytes() == b"\xa5" * disk.stat().st_size

@@ -1,0 +1,167 @@
+"""An ext file system in a file, and its own blocks there: where they are, and the UUID that is in all of them.
+
+They are its superblocks, tables, bitmaps, directories and blocks of extents. The file system of an image may be
+anybody's: tools that read it are confined, and it is first brought to the state that ours have, checked, its journal
+replayed, and without what nothing refers to.
+Sources: e2fsck(8), e2image(8), debugfs(8), tune2fs(8); the kernel's Documentation/filesystems/ext4/journal.rst.
+Not for: file systems on devices (:mod:`osprovider.disk.filesystem`).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from uuid import uuid4
+
+from osprovider import linux
+from osprovider.descriptors import opened, path_of
+from osprovider.disk.filesystem import Superblock, read_superblock
+from osprovider.disk.raw import BLOCK, data_ranges, name_of
+from osprovider.errors import GuestError, ToolError
+from osprovider.linux import Fallocate, fallocate
+from osprovider.log import reporter
+from osprovider.run import Completed, run
+from osprovider.sandbox import confine
+
+__all__ = ["EXT", "ExtInFile"]
+
+EXT = frozenset({"ext2", "ext3", "ext4"})
+"""The types of such file systems, as blkid(8) has them."""
+
+_MOST_MEMORY = 128 << 20  # e2fsck takes 60 MiB for a file system of 5 TiB
+_MOST_SECONDS = 600
+_BROKEN = ~3  # e2fsck(8): 1 and 2 say that errors were corrected
+_JOURNAL = "<8>"  # its inode (Documentation/filesystems/ext4/special_inodes.rst)
+_JOURNAL_SUPERBLOCK = struct.Struct(">I12xII4xI")  # magic, blocks, first block of the log, where what it holds begins
+_JOURNAL_MAGIC = 0xC03B3998
+_MOST_LOG = 1 << 18  # blocks; of 4 KiB each, a GiB
+
+
+@dataclass(frozen=True, slots=True)
+class ExtInFile:
+    """An ext2, ext3 or ext4 in a file, not mounted.
+
+    Attributes:
+        fd: the file, open for reading and writing.
+        start_bytes: where in it the file system begins.
+        is_ours: it was made here.
+    """
+
+    fd: int
+    start_bytes: int = 0
+    is_ours: bool = False
+
+    def settle(self, size_bytes: int) -> None:
+        """Check it, repair what can be, and give back the room of free blocks and of what the journal logged.
+
+        Args:
+            size_bytes: the room that it has in the file.
+
+        Raises:
+            GuestError: it has not enough of that, or is broken beyond repair; says which.
+            DeviceError: it is none.
+            ToolError: debugfs failed.
+        """
+        found = self._superblock().size_bytes
+        if found > size_bytes:
+            raise GuestError(f"its file system has {found} bytes, of which only {size_bytes} are there")
+        self._repair()
+        self._repair("-E", "discard")  # which is left out where something had to be repaired, or tidied up
+        self._empty_log()
+
+    def metadata(self, most_bytes: int) -> list[tuple[int, int]]:
+        """Where its own blocks are; those of zeros left out.
+
+        They are copied to memory meanwhile: on a disk it takes three times as long, since tune2fs waits for its writes.
+
+        Args:
+            most_bytes: of memory.
+
+        Returns:
+            ranges of the file (offset and length in bytes), in multiples of 4096 bytes, sorted. All that
+            :meth:`set_uuid` reads and writes is in them. None where they are no such multiples, or cannot be found in
+            that much memory.
+        """
+        if self.start_bytes % BLOCK:
+            return []
+        with opened(linux.memory_filesystem(most_bytes)) as memory:
+            path = f"{path_of(memory)}/copy"
+            try:
+                # A sparse file with these alone, without the superblock's backups.
+                self._run("e2image", "-r", "-o", str(self.start_bytes), path_of(self.fd), path, pass_fds=[memory])
+                with opened(os.open(path, os.O_RDWR | os.O_CLOEXEC)) as fd:
+                    ExtInFile(fd, is_ours=self.is_ours).set_uuid(str(uuid4()))  # which it writes, too
+                    ranges = list(data_ranges(fd, 0, os.fstat(fd).st_size))
+            except (GuestError, ToolError) as error:
+                reporter.debug(f"{name_of(self.fd)}: a file system's own blocks are not known: {error}")
+                return []
+        return [(self.start_bytes + start, length) for start, length in ranges]
+
+    def set_uuid(self, uuid: str) -> None:
+        """Give it a new UUID. One that was mounted since its last check is checked now.
+
+        Args:
+            uuid: as blkid(8) writes it.
+
+        Raises:
+            GuestError: it is broken beyond repair.
+            ToolError: tune2fs failed.
+        """
+        words = ("tune2fs", "-U", uuid, self._place)
+        if self._run(*words, check=False).status:  # it wants some of them "freshly checked"
+            self._repair()
+            self._run(*words)
+
+    @property
+    def _place(self) -> str:
+        """How e2fsprogs are told which it is."""
+        return f"{path_of(self.fd)}?offset={self.start_bytes}"
+
+    def _superblock(self) -> Superblock:
+        return read_superblock(Path(path_of(self.fd)), self.start_bytes)
+
+    def _run(
+        self, *words: str, check: bool = True, stdin: bytes | None = None, pass_fds: Sequence[int] = ()
+    ) -> Completed:
+        """Run a program that reads it."""
+        argv = words if self.is_ours else confine(words, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_SECONDS)
+        return run(argv, check=check, stdin=stdin, pass_fds=[self.fd, *pass_fds])
+
+    def _repair(self, *options: str) -> None:
+        done = self._run("e2fsck", "-f", "-y", *options, self._place, check=False)
+        if done.status < 0 or done.status & _BROKEN:
+            said = (done.text or done.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
+            raise GuestError(f"its file system could not be repaired: e2fsck ended with {done.status}: {said}")
+
+    def _empty_log(self) -> None:
+        """Give back the room of what the journal logged and nobody will read again; its own superblock stays.
+
+        A system that ran while its image was made leaves 64 MiB and more there.
+        """
+        block = self._superblock().block_size
+        for first in self._blocks_of_journal(range(1)):
+            superblock = os.pread(self.fd, _JOURNAL_SUPERBLOCK.size, self.start_bytes + first * block)
+            magic, blocks, log, begins = _JOURNAL_SUPERBLOCK.unpack(superblock)
+            if magic == _JOURNAL_MAGIC and not begins and blocks <= _MOST_LOG:
+                for start, count in _runs(self._blocks_of_journal(range(log, blocks))):
+                    with suppress(OSError):  # the file system of the file cannot: it stays
+                        place = self.start_bytes + start * block
+                        fallocate(self.fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, place, count * block)
+
+    def _blocks_of_journal(self, logical: range) -> list[int]:
+        """Where blocks of the journal are, as numbers of the file system's blocks; none of what has no journal."""
+        commands = "".join(f"bmap {_JOURNAL} {number}\n" for number in logical)
+        said = self._run("debugfs", "-f", "-", self._place, stdin=commands.encode()).text
+        return [int(line) for line in said.splitlines() if line.isdecimal() and line != "0"]
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Numbers as runs of those that follow each other: the first, and how many."""
+    for _, group in groupby(enumerate(numbers), lambda each: each[1] - each[0]):
+        found = [number for _, number in group]
+        yield found[0], len(found)
