@@ -28,7 +28,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from osprovider.errors import DeviceError, reason_of
+from osprovider.errors import DeviceError, GuestError, reason_of
 from osprovider.run import run
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "read_superblock",
     "set_uuid",
     "shrink",
+    "superblock_at",
     "type_of",
     "used_bytes",
 ]
@@ -273,30 +274,44 @@ def type_of(path: Path) -> str:
     return read_superblock(path).type
 
 
-def read_superblock(path: Path, start_bytes: int = 0) -> Superblock:
+def read_superblock(path: Path) -> Superblock:
     """Read what an unmounted ext file system says of itself.
 
     Args:
         path: what it lies on.
-        start_bytes: where on that it begins.
 
     Raises:
         DeviceError: there is no ext file system, or it cannot be read.
     """
     try:
         with path.open("rb", buffering=0) as file:
-            file.seek(start_bytes + _SUPERBLOCK_OFFSET)
-            data = file.read(_SUPERBLOCK_SIZE)
+            return superblock_at(file.fileno(), 0)
     except OSError as error:
         raise DeviceError(f"{path}: cannot be read: {reason_of(error)}") from error
+    except GuestError as error:
+        raise DeviceError(f"{path}: {error}") from error
+
+
+def superblock_at(fd: int, start_bytes: int) -> Superblock:
+    """As :func:`read_superblock`, of a file system that begins anywhere in a file.
+
+    Args:
+        fd: the file.
+        start_bytes: where in it.
+
+    Raises:
+        GuestError: there is no ext file system; does not name the file.
+        OSError: it cannot be read.
+    """
+    data = os.pread(fd, _SUPERBLOCK_SIZE, start_bytes + _SUPERBLOCK_OFFSET)
     if len(data) < _SUPERBLOCK_SIZE or struct.unpack_from("<H", data, 0x38)[0] != _MAGIC:
-        raise DeviceError(f"{path}: holds no ext2, ext3 or ext4 file system")
+        raise GuestError("holds no ext2, ext3 or ext4 file system")
     blocks_low, _, free_low = struct.unpack_from("<III", data, 0x4)
     (block_size_log,) = struct.unpack_from("<I", data, 0x18)
     compatible, incompatible, _ = struct.unpack_from("<III", data, 0x5C)
     blocks_high, _, free_high = struct.unpack_from("<III", data, 0x150)
     if block_size_log > 6:  # 64 KiB, the largest there is
-        raise DeviceError(f"{path}: holds a damaged ext file system: its block size makes no sense")
+        raise GuestError("holds a damaged ext file system: its block size makes no sense")
     raw_uuid = data[0x68:0x78].hex()
     block_size = 1024 << block_size_log
     blocks, free = blocks_low | blocks_high << 32, free_low | free_high << 32

@@ -15,12 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from uuid import uuid4
 
 from osprovider import linux
 from osprovider.descriptors import opened, path_of
-from osprovider.disk.filesystem import Superblock, read_superblock
+from osprovider.disk.filesystem import superblock_at
 from osprovider.disk.raw import BLOCK, data_ranges, name_of
 from osprovider.errors import GuestError, ToolError
 from osprovider.linux import Fallocate, fallocate
@@ -63,11 +62,10 @@ class ExtInFile:
             size_bytes: the room that it has in the file.
 
         Raises:
-            GuestError: it has not enough of that, or is broken beyond repair; says which.
-            DeviceError: it is none.
+            GuestError: it is none, has not enough of that, or is broken beyond repair; says which.
             ToolError: debugfs failed.
         """
-        found = self._superblock().size_bytes
+        found = superblock_at(self.fd, self.start_bytes).size_bytes
         if found > size_bytes:
             raise GuestError(f"its file system has {found} bytes, of which only {size_bytes} are there")
         self._repair()
@@ -122,9 +120,6 @@ class ExtInFile:
         """How e2fsprogs are told which it is."""
         return f"{path_of(self.fd)}?offset={self.start_bytes}"
 
-    def _superblock(self) -> Superblock:
-        return read_superblock(Path(path_of(self.fd)), self.start_bytes)
-
     def _run(
         self, *words: str, check: bool = True, stdin: bytes | None = None, pass_fds: Sequence[int] = ()
     ) -> Completed:
@@ -143,7 +138,7 @@ class ExtInFile:
 
         A system that ran while its image was made leaves 64 MiB and more there.
         """
-        block = self._superblock().block_size
+        block = superblock_at(self.fd, self.start_bytes).block_size
         for first in self._blocks_of_journal(range(1)):
             superblock = os.pread(self.fd, _JOURNAL_SUPERBLOCK.size, self.start_bytes + first * block)
             magic, blocks, log, begins = _JOURNAL_SUPERBLOCK.unpack(superblock)

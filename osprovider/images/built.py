@@ -17,7 +17,7 @@ from osprovider.disk import features, filesystem
 from osprovider.disk.pack import pack
 from osprovider.images.builder import bootstrap, reproducible, requirements
 from osprovider.images.cleaning import LEFT_BY_BUILD, clean
-from osprovider.images.prepare import Job, Made, filling, look
+from osprovider.images.prepare import Job, Made, filling, look, scan
 from osprovider.log import human_bytes, reporter
 from osprovider.manifest import Filesystem
 
@@ -56,7 +56,9 @@ def build(job: Job) -> Made:
             pack(root, job.image, kind, uuid=job.filesystem_uuid, epoch=epoch, without=unknown)
             made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
             detail(human_bytes(made.size_bytes))
+    checksums = scan(job, [0], built_here=True)
     tools: dict[str, str] = {definition.tool: requirements.tool_version(definition.tool)}
     with reporter.step(f"image {job.name}: digest"), job.image.open("rb") as file:
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    return Made(facts, made.size_bytes, None, made, built_here=True, tools=tools, digest=digest)
+    size = made.size_bytes
+    return Made(facts, size, None, made, built_here=True, tools=tools, scan=checksums, digest=digest)

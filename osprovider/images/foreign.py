@@ -13,13 +13,14 @@ from pathlib import Path
 
 from osprovider.background import Task
 from osprovider.config.sizes import parse_size
+from osprovider.disk.metadata import EXT
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
 from osprovider.images import formats, streams
 from osprovider.images.archive import dump, unpack
 from osprovider.images.detach import detach
 from osprovider.images.inspection import Facts
-from osprovider.images.prepare import Job, Made, look, make_tree
+from osprovider.images.prepare import Job, Made, look, make_tree, scan
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
 from osprovider.manifest import Origin
@@ -122,9 +123,11 @@ def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int, isolation
     with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
         convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
     with reporter.step(f"image {job.name}: look inside") as detail:
-        found, facts = contents.examine(job.image, job.name, job.directories, isolation, partial(look, job))
+        table, parts = contents.settle(job.image, job.name)
+        starts = [part.start_bytes for part in parts if part.filesystem and part.filesystem.type in EXT]
+        checksums = scan(job, starts, built_here=False)
+        held = table, parts
+        found, facts = contents.examine(job.image, job.name, held, job.directories, isolation, partial(look, job))
         detail(facts.distribution.pretty_name)
-    if found.table is not None:
-        contents.strip_table(job.image, found.table)
-    size_bytes = job.image.stat().st_size
-    return Made(facts, size_bytes, found.table, found.filesystem, built_here=False, tools={})
+    size = job.image.stat().st_size
+    return Made(facts, size, found.table, found.filesystem, built_here=False, tools={}, scan=checksums)

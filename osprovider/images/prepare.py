@@ -18,14 +18,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import osprovider
 from osprovider import linux
-from osprovider.background import Task
+from osprovider.background import Task, background
 from osprovider.descriptors import opened
 from osprovider.disk import features, filesystem
 from osprovider.disk.loop import loop_device
-from osprovider.disk.metadata import EXT, ExtInFile
+from osprovider.disk.metadata import ExtInFile
 from osprovider.disk.scan import scan_extents, scan_ranges
 from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, OutOfSpace, reason_of
 from osprovider.guest.host import HostGuest
@@ -38,7 +39,7 @@ from osprovider.log import human_bytes, reporter
 from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.paths import Directories
 
-__all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare"]
+__all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare", "scan"]
 
 _LEAST_FREE = 512 << 20
 """What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
@@ -53,6 +54,8 @@ _WRITE_OUT_SECONDS = 0.03
 # The first inode that is none of the file system's own; more groups than any has.
 _TOGETHER = {"inode_goal": "12", "mb_max_linear_groups": "2147483647"}
 
+_Scanned: TypeAlias = tuple[tuple[Extent, ...], tuple[Extent, ...]]
+
 
 class _TooSmallError(ImageError):
     """What was to be put into a file system does not fit into it."""
@@ -64,6 +67,7 @@ class Job:
 
     Attributes:
         free_bytes: of the cache directory's file system, when the preparation began.
+        start: calls a function beside (:func:`osprovider.background.background`).
     """
 
     recipe: Recipe
@@ -72,6 +76,7 @@ class Job:
     scratch: Path
     directories: Directories
     free_bytes: int
+    start: Callable[..., Task[_Scanned]]
 
     @property
     def name(self) -> str:
@@ -89,7 +94,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Made:
-    """A template's file, as far as it is made; see :class:`osprovider.manifest.Manifest` for the attributes."""
+    """A template's file, as far as it is made; see :class:`osprovider.manifest.Manifest` for other attributes.
+
+    Attributes:
+        scan: looks for its extents, and for those of metadata.
+    """
 
     facts: Facts
     size_bytes: int
@@ -97,6 +106,7 @@ class Made:
     filesystem: Filesystem
     built_here: bool
     tools: dict[str, str]
+    scan: Task[_Scanned]
     origin: Origin | None = None
     digest: str | None = None
 
@@ -121,54 +131,70 @@ def prepare(
         ImageError: it cannot be made; names the image, the cause and the way out. The caller removes ``scratch``.
     """
     free = _free_bytes(scratch)
-    job = Job(recipe, key, image, scratch, directories, free)
-    if free < _LEAST_FREE:
-        raise _too_little_space(job, f"at least {human_bytes(_LEAST_FREE)}")
-    image.touch(mode=0o600, exist_ok=False)
-    try:
-        made = make(job)
-    except (DeviceError, GuestError, ImageError, OSError) as error:
-        if _free_bytes(scratch) < _NEARLY_FULL:
-            raise _too_little_space(job, f"more than {human_bytes(free)}") from error
-        if isinstance(error, OSError):
-            where = error.filename or directories.cache
-            raise NodeError(f"image {job.name}: cannot be prepared: {where}: {reason_of(error)}") from error
-        if isinstance(error, GuestError):
-            fault = NodeError if isinstance(error, ApplianceError) else ImageError
-            raise fault(f"image {job.name}: {error}") from error
-        raise
-    extents, metadata = _scanned(job, made)
+    with background("prepare") as start:
+        job = Job(recipe, key, image, scratch, directories, free, start)
+        if free < _LEAST_FREE:
+            raise _too_little_space(job, f"at least {human_bytes(_LEAST_FREE)}")
+        image.touch(mode=0o600, exist_ok=False)
+        made = _made(job, make)
+        with reporter.step(f"image {job.name}: checksums") as detail:
+            extents, metadata = made.scan.result()
+            detail(human_bytes(sum(extent.length for extent in extents)))
     for leftover in scratch.iterdir():
         if leftover != image:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return _manifest(job, made, extents, metadata, packages.save(made.facts.packages, scratch))
 
 
-def _scanned(job: Job, made: Made) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
-    """What a deployment copies of the image, and what of that are the file system's own blocks."""
-    with reporter.step(f"image {job.name}: checksums") as detail, job.image.open("r+b") as file:
-        search = Task("metadata", _metadata_of, file.fileno(), made)
-        extents = scan_extents(file.fileno(), made.size_bytes)
-        metadata = scan_ranges(file.fileno(), search.result())
-        _give_back_zeros(file.fileno(), extents, made.size_bytes)
-        detail(human_bytes(sum(extent.length for extent in extents)))
-    return extents, metadata
+def _made(job: Job, make: Callable[[Job], Made]) -> Made:
+    """Have the file filled; whatever goes wrong is told as what is wrong with the image, or the node."""
+    try:
+        return make(job)
+    except (DeviceError, GuestError, ImageError, OSError) as error:
+        if _free_bytes(job.scratch) < _NEARLY_FULL:
+            raise _too_little_space(job, f"more than {human_bytes(job.free_bytes)}") from error
+        if isinstance(error, OSError):
+            where = error.filename or job.directories.cache
+            raise NodeError(f"image {job.name}: cannot be prepared: {where}: {reason_of(error)}") from error
+        if isinstance(error, GuestError):
+            fault = NodeError if isinstance(error, ApplianceError) else ImageError
+            raise fault(f"image {job.name}: {error}") from error
+        raise
 
 
-def _metadata_of(fd: int, made: Made) -> list[tuple[int, int]]:
-    """Where the ext file systems have their own blocks; those of one are left out where nobody knows, or too many."""
+def scan(job: Job, ext_starts: Sequence[int], *, built_here: bool) -> Task[_Scanned]:
+    """Begin to look for what a deployment copies of an image, and what of that are file systems' own blocks.
+
+    Args:
+        job: the preparation, in which nobody writes to the image any more.
+        ext_starts: where in it ext file systems begin, in bytes.
+        built_here: they were made here.
+
+    Returns:
+        extents, and those of metadata.
+    """
+    return job.start(_scan, job.image, ext_starts, built_here)
+
+
+def _scan(image: Path, ext_starts: Sequence[int], built_here: bool) -> _Scanned:
+    with image.open("r+b") as file:
+        fd, size = file.fileno(), os.fstat(file.fileno()).st_size
+        search = Task("metadata", _metadata_of, [ExtInFile(fd, start, is_ours=built_here) for start in ext_starts])
+        try:
+            extents = scan_extents(fd, size)
+        finally:
+            search.wait()
+        metadata = scan_ranges(fd, search.result())
+        _give_back_zeros(fd, extents, size)
+        return extents, metadata
+
+
+def _metadata_of(filesystems: Sequence[ExtInFile]) -> list[tuple[int, int]]:
+    """Where the file systems have their own blocks; without those of one where nobody knows, or of too many."""
     found: list[tuple[int, int]] = []
-    for start in _ext_starts(made):
-        room = _MOST_METADATA - sum(length for _, length in found)
-        found += ExtInFile(fd, start, is_ours=made.built_here).metadata(room)
+    for each in filesystems:
+        found += each.metadata(_MOST_METADATA - sum(length for _, length in found))
     return found
-
-
-def _ext_starts(made: Made) -> list[int]:
-    """Where the ext file systems begin, in bytes."""
-    if made.table is None:
-        return [0] if made.filesystem.type in EXT else []
-    return [part.start_bytes for part in made.table.partitions if part.filesystem and part.filesystem.type in EXT]
 
 
 def _give_back_zeros(fd: int, extents: tuple[Extent, ...], size_bytes: int) -> None:
@@ -242,11 +268,12 @@ def make_tree(job: Job, sizes: Sequence[int], fill: Callable[[HostGuest, Path], 
         with reporter.step(f"image {job.name}: check and shrink") as detail:
             unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
             filesystem.shrink(job.image, job.recipe.filesystem, without=unknown, is_new=True)
+            checksums = scan(job, [0], built_here=True)
             made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
             detail(human_bytes(made.size_bytes))
     finally:
         unmounting.result()  # where something could not be stored, nobody asks what came of it
-    return Made(facts, made.size_bytes, None, made, built_here=True, tools={})
+    return Made(facts, made.size_bytes, None, made, built_here=True, tools={}, scan=checksums)
 
 
 def _filled(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts]) -> tuple[Facts, Task[None]]:

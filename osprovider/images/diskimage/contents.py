@@ -23,7 +23,7 @@ from osprovider import linux
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.disk.metadata import EXT, ExtInFile
-from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, ToolError
+from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError, ToolError
 from osprovider.guest import fstab
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
@@ -37,7 +37,7 @@ from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["Contents", "examine", "find_partitions", "strip_table", "volumes"]
+__all__ = ["Contents", "examine", "find_partitions", "settle", "volumes"]
 
 _MAY_BE_ROOT = EXT | {"xfs", "btrfs"}
 _NEVER_ROOT = frozenset({"bios_boot", "esp", "boot", "swap"})
@@ -78,23 +78,57 @@ class Contents:
     filesystem: Filesystem
 
 
-def examine(
-    raw: Path, name: str, directories: Directories, isolation: str, look: Callable[[HostGuest], _Found]
-) -> tuple[Contents, _Found]:
-    """Look into a disk image, whose ext file systems are checked, and lose what nothing in them refers to.
+def settle(raw: Path, name: str) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:
+    """Make a template of a disk image: it loses its table, and its ext file systems are checked and settled.
 
     Args:
-        raw: the image, raw; nobody else writes to it meanwhile.
+        raw: the image, raw.
         name: the image definition's name, for messages.
+
+    Returns:
+        its partition table, None where it is a file system by itself; and its partitions with their file systems, which
+        have no places yet.
+
+    Raises:
+        ImageError: it has no table that is known, or a file system that is broken beyond repair; says which.
+    """
+    table, parts = _partitions(raw, name, IMAGE_SECTOR_SIZE)
+    for part in parts:
+        if type_of(part) in EXT:
+            what = f"image {name}: {_called(part)}"
+            _refuse_spread(raw, [part], what)
+            try:
+                with raw.open("r+b", buffering=0) as file:
+                    ExtInFile(file.fileno(), part.start_bytes).settle(part.size_bytes)
+            except (GuestError, ToolError) as error:
+                raise ImageError(f"{what}: {error}; fetch or make it again") from error
+    if table is not None:
+        strip_table(raw, table)
+    return table, parts
+
+
+def examine(
+    raw: Path,
+    name: str,
+    held: tuple[ImageTable | None, tuple[ImagePartition, ...]],
+    directories: Directories,
+    isolation: str,
+    look: Callable[[HostGuest], _Found],
+) -> tuple[Contents, _Found]:
+    """Look into a disk image.
+
+    Args:
+        raw: the image; nobody writes to it meanwhile.
+        name: the image definition's name, for messages.
+        held: what :func:`settle` found on it.
         directories: where mount points and the appliance lie.
         isolation: where it is opened: ``host`` or ``appliance``.
         look: called with the guest, all its file systems mounted read-only; what it returns is returned.
 
     Raises:
-        ImageError: it is damaged, has no root or more than one, or one that is not supported; says which.
+        ImageError: it has no root or more than one, or one that is damaged or not supported; says which.
     """
-    table, bare = _partitions(raw, name, IMAGE_SECTOR_SIZE)
-    _settle(raw, bare, name)
+    table, bare = held
     parts, seen = _placed(raw, name, table, bare, directories, isolation, look)
     root = next(part for part in parts if part.role == "root")
     if root.filesystem is None:
@@ -248,35 +282,22 @@ def _placed(
     return placed, seen
 
 
-def _partitions(raw: Path, name: str, msdos_sector_size: int) -> tuple[ImageTable | None, list[ImagePartition]]:
+def _partitions(raw: Path, name: str, msdos_sector_size: int) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:
     """The disk's table, and what lies on its partitions by their superblocks."""
     with raw.open("rb", buffering=0) as file:
         alone = _probe(raw, name, 0, file.seek(0, os.SEEK_END))
     if alone is not None:
-        return None, [ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None)]
+        return None, (ImagePartition(0, "other", 0, alone.size_bytes, "", "", "", 0, alone, None),)
     table = read_image_table(raw, name, msdos_sector_size)
     if table is None:
         raise ImageError(f"image {name}: has no partition table, and no file system that is known")
-    parts = [_with_filesystem(part, raw, name) for part in table.partitions]
+    parts = tuple(_with_filesystem(part, raw, name) for part in table.partitions)
     for part in parts:
         if type_of(part) == "swsuspend":  # every instance would go on with that, on file systems that have changed
             raise ImageError(
                 f"image {name}: {_called(part)} holds a system that hibernates (swsuspend): wake it up and shut it down"
             )
     return table, parts
-
-
-def _settle(raw: Path, partitions: Sequence[ImagePartition], name: str) -> None:
-    """Have its ext file systems be as those that are made here, so that no deployment has to check them."""
-    for part in partitions:
-        if type_of(part) in EXT:
-            what = f"image {name}: {_called(part)}"
-            _refuse_spread(raw, [part], what)
-            try:
-                with raw.open("r+b", buffering=0) as file:
-                    ExtInFile(file.fileno(), part.start_bytes).settle(part.size_bytes)
-            except (DeviceError, GuestError, ToolError) as error:
-                raise ImageError(f"{what}: {error}; fetch or make it again") from error
 
 
 def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:

@@ -130,8 +130,16 @@ def system(fstab: str, *, kernel: bool = True, top: str = "", **further: str) ->
     return {f"{top}{path}": text for path, text in files.items()}
 
 
-def make_disk(path: Path, parts: Iterable[Part], *, label: str = "gpt", disk_id: str = "", sector: int = SECTOR) -> str:
-    """Make a raw disk with these partitions, in this order, each at a MiB, and boot code of its own.
+def make_disk(
+    path: Path,
+    parts: Iterable[Part],
+    *,
+    label: str = "gpt",
+    disk_id: str = "",
+    sector: int = SECTOR,
+    start: int = MIB,
+) -> str:
+    """Make a raw disk with these partitions, in this order, whole MiB from `start`, and boot code of its own.
 
     An extended partition (type ``f``) takes the logical ones, which follow it and leave room for their boot record.
 
@@ -141,7 +149,7 @@ def make_disk(path: Path, parts: Iterable[Part], *, label: str = "gpt", disk_id:
     parts = list(parts)
     disk_id = disk_id or (str(uuid.uuid4()) if label == "gpt" else f"0x{uuid.uuid4().hex[:8]}")
     script = [f"label: {label}", f"label-id: {disk_id}", "unit: sectors"]
-    position, places = MIB, {}
+    position, places = start, {}
     for part in parts:
         position += MIB if part.number > 4 and label == "dos" else 0
         is_extended = label == "dos" and part.type in ("5", "f")

@@ -32,12 +32,12 @@ def site(tmp_path: Path, cache: Path) -> Iterator[Site]:
 def publish(run_directory: Path) -> Iterator[Callable[..., Published]]:
     """Make a site with an image of these partitions; nothing may be left of it afterwards."""
 
-    def make(*parts: Part, label: str = "gpt", disk_id: str = "", sector: int = 512) -> Published:
+    def make(*parts: Part, label: str = "gpt", disk_id: str = "", **options: int) -> Published:
         directory = Path(tempfile.mkdtemp(dir=base))
         image = directory / "published.raw"
         if label == "none":
             make_filesystem(image, parts[0])
-        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id, sector=sector)
+        disk_id = "" if label == "none" else make_disk(image, parts, label=label, disk_id=disk_id, **options)
         site = Site(directory, with_appliance(directory / "cache", run_directory))
         site.write("images/published.yaml", f"source: {image}\n")
         site.write("variants/published.yaml", "image: published\n")

@@ -201,6 +201,15 @@ def test_a_second_create_does_not_look_into_the_image_again(pairs: dict[str, Pai
         assert not [word for word in ("verify", "to raw", "look inside", "checksums") if word in said]
 
 
+def test_ext_file_systems_have_their_new_uuids_before_anything_opens_them(pairs: dict[str, Pair]) -> None:
+    """So nothing checks them again: they were when the image was prepared."""
+    for each in (each for pair in pairs.values() for each in pair):
+        steps = ["copy image", "file system /boot: new UUID", "file system: new UUID"]  # as they lie on the disk
+        steps += ["start the libguestfs appliance"] if each in pairs["auto"] else ["file system /boot/efi: new UUID"]
+        places = [each.outcome.said.rindex(step) for step in steps]
+        assert places == sorted(places)
+
+
 def test_the_host_and_the_appliance_leave_the_same_files_and_names(pairs: dict[str, Pair]) -> None:
     for auto, host in zip(pairs["auto"], pairs["host"], strict=True):
         assert auto.table["id"] == host.table["id"]
@@ -354,6 +363,22 @@ def test_a_primary_root_grows_and_its_boot_on_vfat_follows(publish: Callable[...
     assert not installed.identity(1, 3) & old.old_names()
     assert root_now.text("/etc/fstab") == fstab.format(root_now.uuid, boot_now.uuid)
     assert boot_now.text("/extlinux/a.conf") == f"append root=UUID={root_now.uuid}\n"
+
+
+def test_a_root_whose_own_blocks_are_between_pages_gets_its_uuid_when_it_is_opened(
+    publish: Callable[..., Published], isolation: str
+) -> None:
+    """As disks were divided when they had 63 sectors a track."""
+    root = Part(1, "83", 64, "ext4")
+    root.files = system(f"UUID={root.uuid} / ext4 defaults 0 1\n")
+    old = publish(root, label="dos", start=63 << 9)
+    installed = old.install(128, isolation=isolation)
+    assert installed.outcome.said.count("file system: new UUID") == (isolation == "host")  # an appliance says less
+    root_now = installed.partition(1)
+    assert installed.partitions[1]["start"] == 63
+    assert root_now.uuid not in ("", root.uuid)
+    assert root_now.size_bytes > 100 * MIB
+    assert root_now.text("/etc/fstab") == f"UUID={root_now.uuid} / ext4 defaults 0 1\n"
 
 
 def test_a_file_system_without_a_table_gets_a_table_and_a_boot_loader_of_ours(

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
+from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
-from osprovider.images.diskimage.contents import Contents, examine
+from osprovider.images.diskimage.contents import Contents, examine, settle
 from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers
@@ -74,6 +75,13 @@ def isolation(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def examined(
+    image: Path, directories: Directories, isolation: str, look: Callable[[HostGuest], list[str]]
+) -> tuple[Contents, list[str]]:
+    """What is found on an image, and in it."""
+    return examine(image, "x", settle(image, "x"), directories, isolation, look)
+
+
 def kernels(guest: Guest) -> list[str]:
     return guest.glob("/boot/vmlinuz-*") + guest.glob("/boot/efi/EFI/*")
 
@@ -109,7 +117,7 @@ def test_an_fstab_says_where_file_systems_are_and_the_root_is_what_holds_a_syste
         kernel=False,
         boot__empty="",
     )
-    contents, found = examine(disk(esp, boot, swap, root), "x", directories, isolation, kernels)
+    contents, found = examined(disk(esp, boot, swap, root), directories, isolation, kernels)
     assert found == ["/boot/vmlinuz-6.1.0-9-amd64", "/boot/efi/EFI/debian"]
     assert places(contents) == {
         2: ("esp", "vfat", "/boot/efi"),
@@ -127,7 +135,7 @@ def test_an_fstab_that_cannot_be_read_keeps_no_image_from_being_used(
     esp, root = Part(1, ESP, 40, "vfat"), Part(2, LINUX, 32, "ext4", label="root")
     root.files = {**system(""), "/etc/fstab/empty": "", "/efi/.empty": ""}
     del root.files["/etc/fstab"]
-    contents, _ = examine(disk(esp, root), "x", directories, isolation, kernels)
+    contents, _ = examined(disk(esp, root), directories, isolation, kernels)
     assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "ext4", "/")}
 
 
@@ -152,7 +160,7 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     def look(guest: Guest) -> list[str]:
         return guest.glob("/root/.*") + guest.glob("/efi/EFI/*")
 
-    contents, found = examine(image, "x", directories, isolation, look)
+    contents, found = examined(image, directories, isolation, look)
     assert found == ["/root/.profile", "/efi/EFI/opensuse"]
     assert contents.filesystem.subvolumes[:3] == (("/", ""), ("/root", "@/root"), ("/x0", "@/x0"))
     assert len(contents.filesystem.subvolumes) == 32
@@ -165,7 +173,7 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
 def refusal(image: Path, directories: Directories) -> str:
     """What is said of an image that is refused, in one line."""
     with pytest.raises(ImageError) as caught:
-        examine(image, "x", directories, "appliance", kernels)
+        examined(image, directories, "appliance", kernels)
     (line,) = str(caught.value).splitlines()
     return line
 
@@ -379,25 +387,38 @@ def test_a_root_in_a_subvolume_needs_a_boot_loader_of_the_images(
     assert said.startswith("image x: its file system has the root in a subvolume, which the boot loader that it would")
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("superblock", "Invalid log block size: 9"),
-        ("cut off", r"bad geometry: block count 65536 exceeds size of device \(4096 blocks\)"),
-    ],
-)
 def test_a_damaged_file_system_is_refused_in_one_line_and_never_by_the_hosts_kernel(
-    damage: str, message: str, disk: Callable[..., Path], directories: Directories
+    disk: Callable[..., Path], directories: Directories
 ) -> None:
-    image = disk(Part(15, ESP, 40, "vfat"), Part(1, ROOT, 64, "ext4", files=system("")))
-    if damage == "superblock":
-        write(image, 41 * MIB + 1024 + 0x18, struct.pack("<I", 9))  # a block size that blkid takes for one
-    else:
-        subprocess.run(
-            ["sgdisk", "--delete=1", "--new=1:0:+4M", "--typecode=1:8304", image], check=True, capture_output=True
-        )
+    image = disk(Part(15, ESP, 40, "vfat"), Part(1, ROOT, 320, "xfs", files=system("")))
+    write(image, 41 * MIB + 2 * 512, b"XAGI" + bytes(508))
     with mounted_by_the_host(image.parent) as mounted:
         said = refusal(image, directories)
     assert not mounted
     assert said.startswith("image x: partition 1: the libguestfs appliance with /dev/loop")
-    assert re.search(rf": its ext4 cannot be mounted at /: EXT4-fs \(sd[a-z]\): {message}$", said)
+    assert re.search(r": its xfs cannot be mounted at /: ", said)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("superblock", "holds a damaged ext file system: its block size makes no sense"),
+        ("feature", r"its file system could not be repaired: e2fsck ended with 8: .*"),
+        ("cut off", "its file system has 67108864 bytes, of which only 4194304 are there"),
+    ],
+)
+def test_an_ext_that_nothing_repairs_is_refused_before_anything_opens_it(
+    damage: str, message: str, disk: Callable[..., Path]
+) -> None:
+    kind = "ext3" if damage == "feature" else "ext4"  # without a checksum
+    image = disk(Part(15, ESP, 40, "vfat"), Part(1, ROOT, 64, kind, files=system("")))
+    if damage == "superblock":
+        write(image, 41 * MIB + 1024 + 0x18, struct.pack("<I", 9))  # a block size that blkid takes for one
+    elif damage == "feature":
+        write(image, 41 * MIB + 1024 + 0x60, struct.pack("<I", 1 << 31))  # one that nobody knows
+    else:
+        subprocess.run(
+            ["sgdisk", "--delete=1", "--new=1:0:+4M", "--typecode=1:8304", image], check=True, capture_output=True
+        )
+    said = refusal(image, NOWHERE)
+    assert re.fullmatch(f"image x: partition 1: {message}; fetch or make it again", said)

@@ -6,11 +6,13 @@ import gzip
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from osprovider.background import Task
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.images import foreign, prepare
@@ -38,7 +40,8 @@ def obtained_for(image: Image, directory: Path, free_bytes: int) -> Iterator[tup
     directories = Directories(directory / "etc", directory / "cache", directory / "run", directory / "share")
     with Sources(directories).obtain("web", image) as obtained:
         recipe = Recipe.of("web", image, Variant(image="web"), obtained.pin.digest, site=directories.config)
-        yield Job(recipe, "key", directory / "image", directory, directories, free_bytes), obtained
+        start = partial(Task[Any], "beside")
+        yield Job(recipe, "key", directory / "image", directory, directories, free_bytes, start), obtained
 
 
 def room_for(image: Image, directory: Path, free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
