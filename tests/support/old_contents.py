@@ -5,6 +5,7 @@ Not for: what is to be on a disk; only what must not be.
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from osprovider.disk.loop import loop_device
+from osprovider.disk.raw import directly, write_all
 from osprovider.manifest import Manifest
 
 __all__ = ["assert_files_show_nothing_old", "assert_holes_are_zero", "fill"]
@@ -23,11 +25,13 @@ _RUN = _OLD * 128
 
 
 def fill(disk: Path) -> None:
-    """Have every byte of a file be 0xA5, and be stored."""
-    with disk.open("r+b") as file:
-        for _ in range(disk.stat().st_size // MIB):
-            file.write(_OLD * MIB)
-        os.fsync(file.fileno())
+    """Have every byte of a file be 0xA5, and be stored; past the page cache, it takes a tenth of the processor."""
+    data = memoryview(mmap.mmap(-1, MIB))  # aligned
+    data[:] = _OLD * MIB
+    with disk.open("r+b") as file, directly(file.fileno(), MIB) as fd:
+        for number in range(disk.stat().st_size // MIB):
+            write_all(fd, data, number * MIB)
+        os.fsync(fd)
 
 
 def assert_holes_are_zero(disk: Path, offset: int, manifest: Manifest) -> None:
