@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.leftovers import no_leftovers
 from tests.system.create.site import Outcome, Site, debugfs, sfdisk
-from tests.system.images.capture.capturing import GIB, KINDS, SECRET, digest_of, in_mount, own_site
+from tests.system.images.capture.capturing import GIB, KINDS, LESS, SECRET, digest_of, in_mount, own_site
 
 NAMES = {"golden": "web1.example.org", "tar": "web2.example.org", "qcow2": "web3.example.org"}
 
@@ -32,6 +32,7 @@ setcap cap_net_raw+ep root/usr/local/bin/capable
 setfacl -m u:33:rx root/usr/local/bin/capable
 ln root/usr/local/bin/capable root/usr/local/bin/linked
 echo 'kept by the site' >root/srv/kept
+{LESS}
 """
 
 
@@ -61,7 +62,7 @@ def lab(run_directory: Path) -> Iterator[Lab]:
             outcomes[kind] = site.command("image", "capture", str(golden), "--name", kind, "--format", kind, "--json")
             assert outcomes[kind].status == 0, outcomes[kind].said
             site.write(f"variants/{kind}.yaml", f"image: {kind}\n")
-            disks[kind] = site.disk(4 * GIB, name=f"{kind}.raw")
+            disks[kind] = site.disk(2 * GIB, name=f"{kind}.raw")
             nic = {"ip": f"198.51.100.{22 + len(disks)}", "link": "lab0"}
             site.created(disks[kind], variant=kind, name=NAMES[kind], nics=[nic])
         yield Lab(site, disks, outcomes, digest)
@@ -69,7 +70,7 @@ def lab(run_directory: Path) -> Iterator[Lab]:
 
 def _installed(site: Site, commands: str = _USED) -> Path:
     """The disk of an instance that was installed, and used."""
-    disk = site.disk(3 * GIB)
+    disk = site.disk(GIB)
     site.created(disk)
     root = sfdisk(disk)["partitions"][-1]
     in_mount(disk, commands, f"loop,offset={root['start'] * 512},sizelimit={root['size'] * 512}")
