@@ -6,6 +6,7 @@ import dataclasses
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,21 @@ def test_there_is_a_new_key_of_every_type_and_no_old_one(tmp_path: Path) -> None
         assert private.with_suffix(".pub").read_text().split()[:2] == public.split()[:2]
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
         assert stat.S_IMODE(private.with_suffix(".pub").stat().st_mode) == 0o644
+
+
+def test_no_node_is_too_busy_to_make_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making a key always ends, and an instance is not to fail for a minute in which the node stands still."""
+    communicate = subprocess.Popen.communicate
+
+    def later_than_any_limit(process: Any, data: Any = None, timeout: float | None = None) -> Any:
+        if timeout is not None:
+            raise subprocess.TimeoutExpired(process.args, timeout)
+        return communicate(process, data)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", later_than_any_limit)
+    root = write_tree(tmp_path / "guest", GUEST)
+    run(root, tmp_path / "scratch")
+    assert host_keys(root) == {f"ssh_host_{kind}_key{end}" for kind in TYPES for end in ("", ".pub")}
 
 
 def test_two_instances_share_no_key(tmp_path: Path) -> None:
