@@ -1,4 +1,4 @@
-"""A guest's file systems, opened where they may be: mounted by this machine, or in the libguestfs appliance.
+"""A guest's file systems, opened where they may be: mounted by the node, or in the libguestfs appliance.
 
 Not for: deciding which (:mod:`osprovider.plan`), or where the guest has them (:mod:`osprovider.guest.mounting`).
 """

@@ -1,9 +1,9 @@
-"""A guest's file systems on this machine: each gets its UUID, and fills its device, by the node's own tools.
+"""A guest's file systems on the node: each gets its UUID, and fills its device, by the node's own tools.
 
 What a copy of a disk image consists of has the image's UUIDs until then. The appliance does the same in
 :mod:`osprovider.guest.appliance_process`.
 Sources: tune2fs(8), resize2fs(8), xfs_admin(8), xfs_growfs(8), btrfstune(8), btrfs-filesystem(8), swaplabel(8).
-Not for: deciding whether they are opened on this machine (:mod:`osprovider.plan`).
+Not for: deciding whether they are opened on the node (:mod:`osprovider.plan`).
 """
 
 from __future__ import annotations

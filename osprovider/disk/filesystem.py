@@ -212,7 +212,7 @@ def shrink(
         type: what that is to be: ``ext4``, ``ext3`` or ``ext2``.
         epoch: see :func:`clock`.
         without: features that are taken out: ``metadata_csum``, ``64bit``.
-        is_new: nobody but this machine's kernel has written to it since it was made: it is checked in the end alone.
+        is_new: nobody but the node's kernel has written to it since it was made: it is checked in the end alone.
 
     Returns:
         its size in bytes.

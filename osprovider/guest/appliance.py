@@ -1,6 +1,6 @@
 """The guest protocol on a file system that the node's kernel must not parse: a virtual machine mounts it.
 
-The machine's kernel sees the guest through FUSE only, so that the very code that works on a mounted file system
+The node's kernel sees the guest through FUSE only, so that the very code that works on a mounted file system
 (:class:`osprovider.guest.host.HostGuest`) works here, and leaves the same trees.
 Not for: running libguestfs itself, which has a process of its own (:mod:`osprovider.guest.appliance_process`).
 """
