@@ -26,6 +26,7 @@ from osprovider.manifest import Manifest
 __all__ = ["renaming", "rewrite"]
 
 _ESP = ("/boot/efi", "/efi", "/boot")
+_EFI = "[eE][fF][iI]"  # a FAT has it in any case, and mounted without the kernel it minds the case
 _GRUB = ("/boot/grub", "/boot/grub2")
 _UNITS = "/etc/systemd/system"
 
@@ -46,16 +47,16 @@ _TEXTS = (
     *(
         f"{esp}/{names}"
         for esp in _ESP
-        for names in ("EFI/*/*.cfg", "EFI/*/*.conf", "loader/*.conf", "loader/entries/*.conf", "grub/grub.cfg")
+        for names in (f"{_EFI}/*/*.cfg", f"{_EFI}/*/*.conf", "loader/*.conf", "loader/entries/*.conf", "grub/grub.cfg")
     ),
 )
 _ENVIRONMENTS = (
     *(f"{directory}/grubenv" for directory in _GRUB),
-    *(f"{esp}/{names}" for esp in _ESP for names in ("EFI/*/grubenv", "grub/grubenv")),
+    *(f"{esp}/{names}" for esp in _ESP for names in (f"{_EFI}/*/grubenv", "grub/grubenv")),
 )
 _PROGRAMS = (
     *(f"{directory}/*/{name}.efi" for directory in _GRUB for name in ("core", "grub")),
-    *(f"{esp}/EFI/*/*.[eE][fF][iI]" for esp in _ESP),
+    *(f"{esp}/{_EFI}/*/*.{_EFI}" for esp in _ESP),
 )
 _MOST_SAID = 5  # of one file
 _MOST_FILES = 1000  # in one place; a distribution has a hundred where it has most

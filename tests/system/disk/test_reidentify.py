@@ -65,6 +65,7 @@ def test_so_many_files_that_nobody_would_wait_for_them_are_refused(
         ("/boot/grub2/bootuuid.cfg", f'set BOOT_UUID="{ROOT}"\n', f'set BOOT_UUID="{NEW_ROOT}"\n'),
         ("/boot/grub2/grub.cfg", f"root=UUID={ROOT} ro\n", f"root=UUID={NEW_ROOT} ro\n"),
         ("/boot/efi/EFI/debian/grub.cfg", f"search.fs_uuid {ROOT} root\n", f"search.fs_uuid {NEW_ROOT} root\n"),
+        ("/efi/efi/alpine/grub.cfg", f"search.fs_uuid {ROOT} root\n", f"search.fs_uuid {NEW_ROOT} root\n"),
         ("/boot/loader/entries/a.conf", f"options root=PARTUUID={PART}\n", f"options root=PARTUUID={NEW_PART}\n"),
         ("/etc/kernel/cmdline", f"root=UUID={ROOT}", f"root=UUID={NEW_ROOT}"),
         ("/etc/grub.d/40_custom", f"search --fs-uuid {ROOT}\n", f"search --fs-uuid {NEW_ROOT}\n"),

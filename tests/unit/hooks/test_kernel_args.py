@@ -52,6 +52,7 @@ def environment_block(options: str) -> str:
 FILES = {
     "boot/grub/grub.cfg": (GRUB.format(**BEFORE), GRUB.format(**AFTER)),
     "boot/efi/EFI/centos/grub.cfg": (GRUB.format(**BEFORE), GRUB.format(**AFTER)),
+    "efi/efi/alpine/grub.cfg": (GRUB.format(**BEFORE), GRUB.format(**AFTER)),
     "boot/loader/entries/fedora.conf": (BLS.format(**BEFORE), BLS.format(**AFTER)),
     "boot/loader/entries/rocky.conf": (BY_VARIABLE, BY_VARIABLE),
     "boot/grub2/grubenv": (environment_block(BEFORE["arguments"]), environment_block(AFTER["arguments"])),
