@@ -68,8 +68,8 @@ class ExtInFile:
         found = superblock_at(self.fd, self.start_bytes).size_bytes
         if found > size_bytes:
             raise GuestError(f"its file system has {found} bytes, of which only {size_bytes} are there")
-        self._repair()
-        self._repair("-E", "discard")  # which is left out where something had to be repaired, or tidied up
+        if not self._repair("-E", "discard"):  # it discards nothing where it had to repair something
+            self._repair("-E", "discard")
         self._empty_log()
 
     def metadata(self, most_bytes: int) -> list[tuple[int, int]]:
@@ -127,11 +127,13 @@ class ExtInFile:
         argv = words if self.is_ours else confine(words, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_SECONDS)
         return run(argv, check=check, stdin=stdin, pass_fds=[self.fd, *pass_fds])
 
-    def _repair(self, *options: str) -> None:
+    def _repair(self, *options: str) -> bool:
+        """Check it; returns whether there was nothing to repair."""
         done = self._run("e2fsck", "-f", "-y", *options, self._place, check=False)
         if done.status < 0 or done.status & _BROKEN:
             said = (done.text or done.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
             raise GuestError(f"its file system could not be repaired: e2fsck ended with {done.status}: {said}")
+        return done.status == 0
 
     def _empty_log(self) -> None:
         """Give back the room of what the journal logged and nobody will read again; its own superblock stays.

@@ -20,7 +20,7 @@ from osprovider.images import formats, streams
 from osprovider.images.archive import dump, unpack
 from osprovider.images.detach import detach
 from osprovider.images.inspection import Facts
-from osprovider.images.prepare import Job, Made, look, make_tree, scan
+from osprovider.images.prepare import Job, Made, look, make_tree, scan, written_out
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
 from osprovider.manifest import Origin
@@ -120,7 +120,7 @@ def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int, isolation
     from osprovider.images.diskimage import contents, convert  # dear to import, and an archive needs neither
 
     size = path.stat().st_size
-    with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
+    with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance, written_out(job.image):
         convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
     with reporter.step(f"image {job.name}: look inside") as detail:
         table, parts = contents.settle(job.image, job.name)

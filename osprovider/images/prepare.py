@@ -39,7 +39,7 @@ from osprovider.log import human_bytes, reporter
 from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.paths import Directories
 
-__all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare", "scan"]
+__all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare", "scan", "written_out"]
 
 _LEAST_FREE = 512 << 20
 """What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
@@ -280,7 +280,7 @@ def _filled(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts])
     """Make a file system and have it filled and stored; what was seen of it, and its unmounting."""
     with ExitStack() as stack:
         guest, root = stack.enter_context(filling(job, job.image, size_bytes))
-        with _written_out(root, job.image):
+        with written_out(job.image, root):
             facts = fill(guest, root)
         with reporter.step(f"image {job.name}: store"):
             # Not every error of a write shows up at the unmounting; this says all since the mounting (syncfs(2)).
@@ -356,18 +356,26 @@ def _detach(root: Path) -> None:
 
 
 @contextmanager
-def _written_out(root: Path, image: Path) -> Iterator[None]:
-    """While the body fills a file system, have it written to its image, and that to its disk."""
+def written_out(image: Path, root: Path | None = None) -> Iterator[None]:
+    """While the body fills an image, have it written to its disk, so that nobody waits for that in the end.
+
+    Args:
+        image: the file.
+        root: where the file system in it is mounted, if it is.
+    """
     done = threading.Event()
 
-    def write(root_fd: int, image_fd: int) -> None:
+    def write(image_fd: int, root_fd: int | None) -> None:
         while not done.wait(_WRITE_OUT_SECONDS):
             with suppress(OSError):  # whoever stores it in the end is told
-                linux.syncfs(root_fd)
+                if root_fd is not None:
+                    linux.syncfs(root_fd)
                 linux.start_writeback(image_fd, 0, 0)
 
-    with opened(os.open(root, os.O_RDONLY | os.O_CLOEXEC)) as root_fd, opened(os.open(image, os.O_RDWR)) as image_fd:
-        task = Task("write-out", write, root_fd, image_fd)
+    with ExitStack() as stack:
+        image_fd = stack.enter_context(opened(os.open(image, os.O_RDWR | os.O_CLOEXEC)))
+        root_fd = stack.enter_context(opened(os.open(root, os.O_RDONLY | os.O_CLOEXEC))) if root else None
+        task = Task("write-out", write, image_fd, root_fd)
         try:
             yield
         finally:

@@ -58,6 +58,7 @@ def make(path: Path, kind: str, kept: Path) -> None:
         left = int(debugfs(path, "stats").partition("Free blocks:")[2].split()[0]) - 400
         rest.write_bytes(b"r" * left * 1024)
         debugfs(path, f"write {rest} more", *(f"rm small{number}" for number in range(0, 8000, 2)))
+        subprocess.run(["e2fsck", "-f", "-y", path], check=False, capture_output=True)  # tidies up the directory
     if kind != "ext2":
         size = 1 if kind == "fragmented" else 4
         subprocess.run(["tune2fs", "-J", f"size={size}", path], check=True, capture_output=True)
@@ -174,12 +175,26 @@ def test_no_metadata_are_found_that_do_not_fit_into_memory_or_lie_between_pages(
 def test_one_that_was_taken_while_in_use_has_its_journal_replayed(scratch: Path) -> None:
     path, taken = scratch / "root.img", scratch / "taken.img"
     filesystem.make(path, "ext4", uuid=str(uuid.uuid4()), label="", size_bytes=512 * MIB)
-    write = "echo hello > root/written; xfs_io -c fsync root/written"
-    install_filesystem(path, f"{write}; cp --sparse=always {path} {taken}")
+    write = "echo hello > root/written; head --bytes=20M /dev/zero | tr '\\0' d > root/dropped; sync --file-system root"
+    more = "rm root/dropped; sync --file-system root"
+    install_filesystem(path, f"{write}; {more}; cp --sparse=always {path} {taken}")
+    assert b"d" * 4096 in taken.read_bytes()
     with taken.open("r+b") as file:
         ExtInFile(file.fileno()).settle(512 * MIB)
     assert_sound(taken)
+    assert b"d" * 4096 not in taken.read_bytes()
     assert install_filesystem(taken, "cat root/written") == "hello\n"
+
+
+def test_one_that_had_to_be_repaired_loses_what_was_deleted_as_well(kept: Path, scratch: Path) -> None:
+    make(path := scratch / "alone.img", "ext4", kept)
+    debugfs(path, "mkdir lost", "clri lost")
+    with path.open("r+b") as file:
+        ExtInFile(file.fileno()).settle(SIZE)
+    assert_sound(path)
+    assert_kept(path, kept)
+    data = path.read_bytes()
+    assert not any(data[place] for place in free_of(path))
 
 
 @pytest.mark.parametrize(
