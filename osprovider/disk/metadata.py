@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from uuid import uuid4
 
 from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.disk.filesystem import superblock_at
+from osprovider.disk.loop import loop_device
 from osprovider.disk.raw import BLOCK, data_ranges, name_of
 from osprovider.errors import GuestError, ToolError
 from osprovider.linux import Fallocate, fallocate
@@ -63,13 +65,18 @@ class ExtInFile:
 
         Raises:
             GuestError: it is none, has not enough of that, or is broken beyond repair; says which.
+            DeviceError: no loop device can be attached.
             ToolError: debugfs failed.
         """
         found = superblock_at(self.fd, self.start_bytes).size_bytes
         if found > size_bytes:
             raise GuestError(f"its file system has {found} bytes, of which only {size_bytes} are there")
-        if not self._repair("-E", "discard"):  # it discards nothing where it had to repair something
-            self._repair("-E", "discard")
+        # Not by its offset: e2fsck forgets that when it has replayed a journal (e2fsck_run_ext3_journal in 1.47).
+        path = Path(name_of(self.fd))
+        with loop_device(path, offset_bytes=self.start_bytes, size_bytes=size_bytes) as device:
+            for _ in range(2):  # it discards nothing where it had to repair something
+                if self._repair("-E", "discard", device, devices=[device]):
+                    break
         self._empty_log()
 
     def metadata(self, most_bytes: int) -> list[tuple[int, int]]:
@@ -112,7 +119,7 @@ class ExtInFile:
         """
         words = ("tune2fs", "-U", uuid, self._place)
         if self._run(*words, check=False).status:  # it wants some of them "freshly checked"
-            self._repair()
+            self._repair(self._place)
             self._run(*words)
 
     @property
@@ -121,15 +128,22 @@ class ExtInFile:
         return f"{path_of(self.fd)}?offset={self.start_bytes}"
 
     def _run(
-        self, *words: str, check: bool = True, stdin: bytes | None = None, pass_fds: Sequence[int] = ()
+        self,
+        *words: str | Path,
+        check: bool = True,
+        stdin: bytes | None = None,
+        pass_fds: Sequence[int] = (),
+        devices: Sequence[Path] = (),
     ) -> Completed:
         """Run a program that reads it."""
-        argv = words if self.is_ours else confine(words, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_SECONDS)
+        argv: Sequence[str | Path] = words
+        if not self.is_ours:
+            argv = confine(words, devices=devices, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_SECONDS)
         return run(argv, check=check, stdin=stdin, pass_fds=[self.fd, *pass_fds])
 
-    def _repair(self, *options: str) -> bool:
+    def _repair(self, *words: str | Path, devices: Sequence[Path] = ()) -> bool:
         """Check it; returns whether there was nothing to repair."""
-        done = self._run("e2fsck", "-f", "-y", *options, self._place, check=False)
+        done = self._run("e2fsck", "-f", "-y", *words, check=False, devices=devices)
         if done.status < 0 or done.status & _BROKEN:
             said = (done.text or done.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
             raise GuestError(f"its file system could not be repaired: e2fsck ended with {done.status}: {said}")

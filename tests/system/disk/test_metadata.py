@@ -172,18 +172,21 @@ def test_no_metadata_are_found_that_do_not_fit_into_memory_or_lie_between_pages(
         assert ExtInFile(file.fileno(), STARTS[-1]).metadata(64 * MIB) == []
 
 
-def test_one_that_was_taken_while_in_use_has_its_journal_replayed(scratch: Path) -> None:
+@pytest.mark.parametrize("start", STARTS)
+def test_one_that_was_taken_while_in_use_has_its_journal_replayed(scratch: Path, start: int) -> None:
     path, taken = scratch / "root.img", scratch / "taken.img"
-    filesystem.make(path, "ext4", uuid=str(uuid.uuid4()), label="", size_bytes=512 * MIB)
+    filesystem.make(path, "ext4", uuid=str(uuid.uuid4()), label="", size_bytes=SIZE)
     write = "echo hello > root/written; head --bytes=20M /dev/zero | tr '\\0' d > root/dropped; sync --file-system root"
     more = "rm root/dropped; sync --file-system root"
     install_filesystem(path, f"{write}; {more}; cp --sparse=always {path} {taken}")
     assert b"d" * 4096 in taken.read_bytes()
-    with taken.open("r+b") as file:
-        ExtInFile(file.fileno()).settle(512 * MIB)
-    assert_sound(taken)
-    assert b"d" * 4096 not in taken.read_bytes()
-    assert install_filesystem(taken, "cat root/written") == "hello\n"
+    image = placed(taken, start)
+    with image.open("r+b") as file:
+        ExtInFile(file.fileno(), start).settle(SIZE)
+    out = taken_out(image, start)
+    assert_sound(out)
+    assert b"d" * 4096 not in out.read_bytes()
+    assert install_filesystem(out, "cat root/written") == "hello\n"
 
 
 def test_one_that_had_to_be_repaired_loses_what_was_deleted_as_well(kept: Path, scratch: Path) -> None:
