@@ -104,10 +104,9 @@ def _block_device(backing: Path, size_bytes: int) -> Iterator[Path]:
     subprocess.run(["fallocate", "--length", str(size_bytes), backing], check=True)
     attach = ["losetup", "--find", "--show", "--direct-io=on", str(backing)]
     device = subprocess.run(attach, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    try:
-        yield Path(device)
-    finally:
+    with open(device, "rb"):  # noqa: PTH123 - detached while it is open, it is when that ends, however we end
         subprocess.run(["losetup", "--detach", device], check=True)
+        yield Path(device)
 
 
 _scanned: dict[Path, tuple[Extent, ...]] = {}

@@ -70,7 +70,7 @@ class ExtInFile:
         """
         found = superblock_at(self.fd, self.start_bytes).size_bytes
         if found > size_bytes:
-            raise GuestError(f"its file system has {found} bytes, of which only {size_bytes} are there")
+            raise GuestError(f"it has {found} bytes, of which only {size_bytes} are there")
         # Not by its offset: e2fsck forgets that when it has replayed a journal (e2fsck_run_ext3_journal in 1.47).
         path = Path(name_of(self.fd))
         with loop_device(path, offset_bytes=self.start_bytes, size_bytes=size_bytes) as device:
@@ -146,7 +146,7 @@ class ExtInFile:
         done = self._run("e2fsck", "-f", "-y", *words, check=False, devices=devices)
         if done.status < 0 or done.status & _BROKEN:
             said = (done.text or done.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
-            raise GuestError(f"its file system could not be repaired: e2fsck ended with {done.status}: {said}")
+            raise GuestError(f"e2fsck could not repair it and ended with {done.status}: {said}")
         return done.status == 0
 
     def _empty_log(self) -> None:

@@ -203,8 +203,8 @@ def test_one_that_had_to_be_repaired_loses_what_was_deleted_as_well(kept: Path, 
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [
-        ("set_super_value blocks_count 1000000", "its file system has .* bytes, of which only 100663296 are there"),
-        ("feature has_journal test_fs FEATURE_I30", "could not be repaired: e2fsck ended with 8"),
+        ("set_super_value blocks_count 1000000", "it has .* bytes, of which only 100663296 are there"),
+        ("feature has_journal test_fs FEATURE_I30", "e2fsck could not repair it and ended with 8"),
     ],
 )
 def test_what_cannot_be_settled_is_told(kept: Path, scratch: Path, spoilt: str, message: str) -> None:
@@ -214,5 +214,5 @@ def test_what_cannot_be_settled_is_told(kept: Path, scratch: Path, spoilt: str, 
         ExtInFile(file.fileno()).settle(SIZE)
     with opened(os.open(used_disk(scratch / "none", MIB), os.O_RDWR)) as fd:
         assert ExtInFile(fd).metadata(64 * MIB) == []
-        with pytest.raises(GuestError, match="could not be repaired"):
+        with pytest.raises(GuestError, match="e2fsck could not repair it"):
             ExtInFile(fd).set_uuid(str(uuid.uuid4()))

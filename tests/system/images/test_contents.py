@@ -403,8 +403,8 @@ def test_a_damaged_file_system_is_refused_in_one_line_and_never_by_the_hosts_ker
     ("damage", "message"),
     [
         ("superblock", "holds a damaged ext file system: its block size makes no sense"),
-        ("feature", r"its file system could not be repaired: e2fsck ended with 8: .*"),
-        ("cut off", "its file system has 67108864 bytes, of which only 4194304 are there"),
+        ("feature", r"e2fsck could not repair it and ended with 8: .*"),
+        ("cut off", "it has 67108864 bytes, of which only 4194304 are there"),
     ],
 )
 def test_an_ext_that_nothing_repairs_is_refused_before_anything_opens_it(
