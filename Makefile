@@ -19,7 +19,7 @@ CONSOLES    := $(CURDIR)/build/boot
 NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e2fsprogs gnutls-bin gpgv grub-common \
                   grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools openssh-client pigz python3 python3-click \
                   python3-jinja2 python3-parted python3-requests python3-yaml util-linux xz-utils zstd \
-                  btrfs-progs debootstrap dump extlinux lbzip2 libguestfs-xfs linux-image-cloud-amd64 lz4 \
+                  btrfs-progs debootstrap dump extlinux fuse2fs lbzip2 libguestfs-xfs linux-image-cloud-amd64 lz4 \
                   python3-guestfs qemu-utils xfsprogs
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot
 DEMO_PACKAGES  := qemu-system-x86 ovmf

@@ -37,11 +37,11 @@ from osprovider.layout import (
     size_refusal,
     too_small,
 )
-from osprovider.manifest import ImagePartition, ImageTable
+from osprovider.manifest import EXT, ImagePartition, ImageTable
 
 __all__ = ["adopt", "keeping_uuids", "unused_bytes", "why_unused"]
 
-_KNOWN = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap"})
+_KNOWN = EXT | {"xfs", "btrfs", "vfat", "swap"}
 """What is given a new UUID, and may move: all of it counts from the partition's start."""
 
 _LAST_PRIMARY = 4

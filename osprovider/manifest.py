@@ -18,6 +18,7 @@ from typing import Any
 from osprovider.errors import ImageError
 
 __all__ = [
+    "EXT",
     "MANIFEST_FORMAT",
     "Distribution",
     "Extent",
@@ -35,6 +36,8 @@ __all__ = [
 MANIFEST_FORMAT = 6
 """The manifest's version; another one means the template is made again."""
 
+EXT = frozenset({"ext2", "ext3", "ext4"})
+"""The types of ext file systems, as blkid(8) has them."""
 
 _CHECKSUM = re.compile(rb'\{\n "checksum": "([0-9a-f]{8})",')
 

@@ -63,7 +63,9 @@ def rename(request: Request, directories: Directories) -> None:
     if isolation == "appliance":
         refuse_programs(hooks)
     with claim(disk_0_path(request), directories.run) as device:
-        system = _find(device, directories, isolation, guest_sector_size(request, device.facts.sector_size))
+        system = _find(
+            device, directories, settings.variant.isolation, guest_sector_size(request, device.facts.sector_size)
+        )
         context = Context(
             event="rename",
             instance=instance,

@@ -123,7 +123,12 @@ def run_lines(
 
 @contextmanager
 def running(
-    argv: Sequence[str | Path], *, stdin: int, stderr: int, stdout: int = subprocess.PIPE
+    argv: Sequence[str | Path],
+    *,
+    stdin: int,
+    stderr: int,
+    stdout: int = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program of a pipeline; it is gone afterwards.
 
@@ -132,11 +137,14 @@ def running(
         stdin: the descriptor that it reads.
         stderr: the descriptor of a file that gets what it says.
         stdout: the descriptor that it writes to; without one its standard output is the caller's to read.
+        pass_fds: as for :func:`run`.
 
     Raises:
         ToolError: it could not be started.
     """
-    with _program(argv, env=None, stdin=stdin, stderr=stderr, stdout=stdout, pipe_bytes=_PIPE_BYTES) as process:
+    with _program(
+        argv, env=None, stdin=stdin, stderr=stderr, stdout=stdout, pass_fds=pass_fds, pipe_bytes=_PIPE_BYTES
+    ) as process:
         yield process
 
 

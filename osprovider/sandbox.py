@@ -38,6 +38,7 @@ def confine(
     read: Mapping[Path, str] | None = None,
     write: Mapping[Path, str] | None = None,
     devices: Sequence[Path] = (),
+    scripts: Mapping[str, int] | None = None,
     privileges: Sequence[str] = (),
     cwd: str = "/",
     memory_bytes: int | None = None,
@@ -50,6 +51,7 @@ def confine(
         read: files and directories of the node that it may read, with their paths inside.
         write: likewise, that it may write.
         devices: nodes in ``/dev`` that it may write, which keep their paths; it has no others of the node's.
+        scripts: paths inside of programs of ours that it may run, with descriptors of their texts, which are passed.
         privileges: capabilities that it keeps; without any it has no user ID of the node's but its caller's own.
         cwd: where it runs, inside.
         memory_bytes: the most that it may allocate; None for no limit of its own.
@@ -67,6 +69,11 @@ def confine(
         *(word for host, inside in (read or {}).items() for word in ("--ro-bind", str(host.absolute()), inside)),
         *(word for host, inside in (write or {}).items() for word in ("--bind", str(host.absolute()), inside)),
         *(word for node in devices for word in ("--dev-bind", str(node), str(node))),
+        *(
+            word
+            for inside, fd in (scripts or {}).items()
+            for word in ("--perms", "0755", "--ro-bind-data", str(fd), inside)
+        ),
         *("--cap-drop", "ALL"),
         *(word for name in privileges for word in ("--cap-add", name)),
         *("--chdir", cwd, "--"),

@@ -91,7 +91,7 @@ def list_images(directories: Directories, json_wanted: bool) -> None:
 def build_image(directories: Directories, name: str, variant_name: str | None, force: bool, json_wanted: bool) -> None:
     """Prepare image NAME now, before the first instance needs it.
 
-    Without --variant it is prepared for every variant that uses it.
+    Without --variant it is prepared for every variant that uses it; where none does, as defaults.yaml says.
     """
     require_root()
     definition = load_image(directories, name)

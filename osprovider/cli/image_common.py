@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from osprovider.cli.variant import load_variants
-from osprovider.config.load import Settings, image_names, load, load_image
+from osprovider.config.load import Settings, image_names, load, load_defaults, load_image
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ConfigurationError, ImageError, UsageError
 from osprovider.images.recipe import Recipe
@@ -57,7 +57,7 @@ def variants_of(directories: Directories, name: str, variant_name: str | None) -
     loaded, broken = load_variants(directories)
     for each in broken:
         reporter.warning(f"variant {each} is left out: its configuration has problems (osprovider check)")
-    return [each.variant for each in loaded if each.image_name == name] or [Variant(image=name)]
+    return _uses(directories, loaded, name)
 
 
 def only_variant(directories: Directories, name: str, definition: Image, variant_name: str | None) -> Variant:
@@ -82,9 +82,14 @@ def current_keys(directories: Directories, store: Store, names: Iterable[str]) -
     for name in names:
         with suppress(ConfigurationError):  # nothing is made of it until that is mended
             definition = load_image(directories, name)
-            uses = [each.variant for each in variants if each.image_name == name] or [Variant(image=name)]
+            uses = _uses(directories, variants, name)
             current |= {store.look_up(name, definition, variant)[0] for variant in uses}
     return current
+
+
+def _uses(directories: Directories, variants: Iterable[Settings], name: str) -> list[Variant]:
+    """The variants that use an image; where none does, one that would say nothing else."""
+    return [each.variant for each in variants if each.image_name == name] or [load_defaults(directories, name)]
 
 
 def not_prepared(directories: Directories, name: str) -> ImageError:

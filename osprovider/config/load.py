@@ -7,6 +7,7 @@ Not for: what a NIC of Ganeti's gets of it (:mod:`osprovider.addressing`), or wh
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from osprovider.config.schema import bind
 from osprovider.errors import ConfigurationError, Problem
 from osprovider.paths import Directories
 
-__all__ = ["Settings", "check_all", "image_names", "load", "load_cache", "load_image", "variant_names"]
+__all__ = ["Settings", "check_all", "image_names", "load", "load_cache", "load_defaults", "load_image", "variant_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,23 @@ def load_cache(directories: Directories) -> Cache:
     if files.problems:
         raise ConfigurationError(files.problems)
     return cache
+
+
+def load_defaults(directories: Directories, image: str) -> Variant:
+    """What holds for a variant that says nothing but its image: built-in ← defaults.
+
+    Args:
+        directories: where files lie.
+        image: its image's name.
+
+    Raises:
+        ConfigurationError: ``defaults.yaml`` has problems.
+    """
+    files = ConfigurationFiles(directories)
+    defaults = bind(Variant, files.defaults(), files.problems)
+    if files.problems or defaults is None:
+        raise ConfigurationError(files.problems)
+    return dataclasses.replace(defaults, image=image)
 
 
 def load(

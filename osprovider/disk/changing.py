@@ -15,12 +15,12 @@ from pathlib import Path
 from osprovider import linux
 from osprovider.descriptors import opened
 from osprovider.disk import filesystem
-from osprovider.disk.metadata import EXT
 from osprovider.errors import GuestError, NodeError
 from osprovider.guest import fat, volume_id
 from osprovider.guest.mounting import Volume, mounted
 from osprovider.guest.unclean import why_unclean
 from osprovider.log import human_bytes, reporter
+from osprovider.manifest import EXT
 from osprovider.programs import require as require_programs
 from osprovider.run import run
 from osprovider.sandbox import confine

@@ -29,10 +29,7 @@ from osprovider.log import reporter
 from osprovider.run import Completed, run
 from osprovider.sandbox import confine
 
-__all__ = ["EXT", "ExtInFile"]
-
-EXT = frozenset({"ext2", "ext3", "ext4"})
-"""The types of such file systems, as blkid(8) has them."""
+__all__ = ["ExtInFile"]
 
 _MOST_MEMORY = 128 << 20  # e2fsck takes 60 MiB for a file system of 5 TiB
 _MOST_SECONDS = 600

@@ -21,11 +21,11 @@ from osprovider.disk.changing import called
 from osprovider.disk.copy import read_checked
 from osprovider.disk.crew import LARGEST_EXTENT
 from osprovider.disk.device import Device
-from osprovider.disk.metadata import EXT, ExtInFile
+from osprovider.disk.metadata import ExtInFile
 from osprovider.disk.raw import read_all, start_writing, write_all
 from osprovider.layout import PartitionPlan, TablePlan
 from osprovider.log import reporter
-from osprovider.manifest import Extent, Manifest, Template
+from osprovider.manifest import EXT, Extent, Manifest, Template
 
 __all__ = ["Renewal", "own_blocks", "renewing"]
 

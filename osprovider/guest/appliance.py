@@ -7,7 +7,6 @@ Not for: running libguestfs itself, which has a process of its own (:mod:`osprov
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import json
 import socket
@@ -26,7 +25,7 @@ from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import mounting
 from osprovider.guest.appliance_memory import kernels, memory_mib, swap_file
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
-from osprovider.guest.host import HostGuest
+from osprovider.guest.host import HostGuest, is_gone
 from osprovider.guest.mounting import Volume
 from osprovider.log import reporter
 from osprovider.paths import Directories
@@ -53,7 +52,6 @@ _PACK_SECONDS = 12 * 3600.0  # of terabytes; or to trim them
 _USE_SECONDS = 900.0
 _END_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 1.0
-_GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})  # what FUSE answers when the process behind it is gone
 # The first process in the PID namespace takes all others with it; it goes with unshare, and that with us.
 _NAMESPACES = (
     *("setpriv", "--pdeathsig", "KILL", "--"),
@@ -285,8 +283,7 @@ class _Server:
         try:
             yield
         except Exception as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno in _GONE:
+            if is_gone(error):
                 raise ApplianceError(self._said(self._last_words())) from error
             raise
         finally:

@@ -39,6 +39,7 @@ from osprovider.guest import volume_id
 from osprovider.guest.appliance_order import HELD_MIB, LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.appliance_system import make_system
 from osprovider.linux import MountFlag
+from osprovider.manifest import EXT
 
 if TYPE_CHECKING:
     import guestfs
@@ -266,7 +267,7 @@ def _emulator(qemu: Path, memory: str) -> Path:
 def _change(handle: guestfs.GuestFS, name: str, drive: Drive, begin: Callable[[str], None]) -> None:
     """Give a file system, which is not mounted, its UUID, and have it fill its device where that can be done so."""
     what = f"{drive.filesystem} on {drive.device}"
-    is_ext = drive.filesystem in ("ext2", "ext3", "ext4")
+    is_ext = drive.filesystem in EXT
     if is_ext and drive.uuid:  # else it was checked before it got the one that it has
         begin(f"check {what}")
         handle.e2fsck(name, forceall=True)  # replays the journal; tune2fs and resize2fs want it checked

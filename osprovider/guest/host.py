@@ -24,7 +24,7 @@ from osprovider.guest import files
 from osprovider.guest.protocol import Guest
 from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside
 
-__all__ = ["MOST_FOUND", "READ_LIMIT", "HostGuest", "reported"]
+__all__ = ["MOST_FOUND", "READ_LIMIT", "HostGuest", "is_gone", "reported"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -33,6 +33,7 @@ MOST_FOUND = 100_000
 """How many files ``glob`` finds at most: a guest may have made any number of them."""
 
 _CHUNK = 1 << 20
+_GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 _WAYS_OUT = {
     errno.ENOSPC: "the guest's file system is full; make the disk larger",
     errno.EROFS: "the guest's file system is read-only, or became so after an error; look at the kernel's log",
@@ -218,6 +219,16 @@ def reported(what: str, path: str) -> Iterator[str]:
         yield path.rstrip("/") or "/"
     except OSError as error:
         raise GuestError(f"cannot {what} {shown} in the guest: {_reason(error)}") from error
+
+
+def is_gone(error: Exception) -> bool:
+    """Is an error that a file system has no process any more that answers for it; see fuse(4).
+
+    Args:
+        error: of this module, or the system's own.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _GONE
 
 
 def _reason(error: OSError) -> str:

@@ -10,19 +10,20 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ToolError, reason_of
-from osprovider.guest import fat, files
+from osprovider.guest import fat, files, fuse2fs
 from osprovider.guest.host import HostGuest, reported
 from osprovider.guest.resolve import joined, open_inside
 from osprovider.linux import MountFlag, Umount
 
-__all__ = ["DRIVERS", "Volume", "mounted", "mounted_together"]
+__all__ = ["DRIVERS", "Volume", "mounted", "mounted_together", "why_not_confined"]
 
 # A write after an error fails, in place of making it worse (xfs and btrfs do so anyway). Inode tables are left for the
 # guest's kernel to zero: ours would begin with it beside us, and a grown file system has gigabytes of them.
@@ -107,27 +108,32 @@ def mounted(
 
 
 @contextmanager
-def mounted_together(volumes: Sequence[Volume], run_directory: Path, *, read_only: bool = False) -> Iterator[HostGuest]:
+def mounted_together(
+    volumes: Sequence[Volume], run_directory: Path, *, read_only: bool = False, confined: bool = False
+) -> Iterator[HostGuest]:
     """Mount a guest's file systems in one tree, as :func:`mounted` does each, as long as the body runs.
 
     Args:
         volumes: the root, and what the guest has mounted inside of it; those to be filled are.
         run_directory: where mount points are made (``Directories.run``).
         read_only: nothing is written; what the guest has no directory for is left out.
+        confined: all are read by programs in the sandbox, none by the kernel; only to read, and only those that
+            :func:`why_not_confined` allows.
 
     Raises:
         GuestError: as for :func:`mounted`; or a mount point can be no directory, or one does not hold what it is to be
             filled with.
     """
+    one = _confined if confined else partial(_one, read_only=read_only)
     (_, subvolume, root), *others = sorted(_places(volumes), key=lambda each: each[0])
     with ExitStack() as stack:
-        guest = stack.enter_context(_one(root, subvolume, run_directory, "mnt", read_only=read_only))
+        guest = stack.enter_context(one(root, subvolume, run_directory / "mnt"))
         for number, (mount, subvolume, volume) in enumerate(others, start=1):
             if not read_only:
                 guest.mkdir(mount)
             elif not guest.is_directory(mount):
                 continue
-            own = stack.enter_context(_one(volume, subvolume, run_directory, f"mnt{number}", read_only=read_only))
+            own = stack.enter_context(one(volume, subvolume, run_directory / f"mnt{number}"))
             if volume.fill:
                 _move(guest, own, mount)
             stack.enter_context(_inside(guest, own, mount))
@@ -142,21 +148,52 @@ def _places(volumes: Sequence[Volume]) -> Iterator[tuple[str, str, Volume]]:
                 yield mount, subvolume, volume
 
 
-def _one(
-    volume: Volume, subvolume: str, run_directory: Path, place: str, *, read_only: bool
-) -> AbstractContextManager[HostGuest]:
+def why_not_confined(volumes: Sequence[Volume]) -> str | None:
+    """Tell why a guest's file systems cannot be read by programs in the sandbox on this node.
+
+    Args:
+        volumes: on read-only block devices.
+
+    Returns:
+        words for people; None where they can.
+
+    Raises:
+        GuestError: one cannot be read at all.
+    """
+    whys = (fuse2fs.why_not(each.device, each.filesystem) for each in volumes if each.filesystem != "vfat")
+    return next(filter(None, whys), None)
+
+
+def _one(volume: Volume, subvolume: str, mountpoint: Path, *, read_only: bool) -> AbstractContextManager[HostGuest]:
     """A guest's file system by itself."""
     if volume.filesystem == "vfat":
-        return _fat(volume.device, run_directory / place, read_only=read_only)
+        return _fat(volume.device, mountpoint, read_only=read_only)
     return mounted(
         volume.device,
         volume.filesystem,
-        run_directory,
+        mountpoint.parent,
         read_only=read_only,
         is_new=volume.is_new,
-        place=place,
+        place=mountpoint.name,
         subvolume=subvolume,
     )
+
+
+def _confined(volume: Volume, _: str, mountpoint: Path) -> AbstractContextManager[HostGuest]:
+    """Likewise, to be read by a program in the sandbox."""
+    if volume.filesystem == "vfat":
+        return _fat(volume.device, mountpoint, read_only=True)
+    return _served(volume.device, mountpoint)
+
+
+@contextmanager
+def _served(device: Path, mountpoint: Path) -> Iterator[HostGuest]:
+    """An ext file system that fuse2fs reads."""
+    with fuse2fs.CONNECTION.open("r+b", buffering=0) as connection:
+        server = fuse2fs.serving(device, connection)
+        flags = _FLAGS | MountFlag.RDONLY
+        with _at(mountpoint, str(device), "fuse", flags, fuse2fs.options(connection), server) as guest:
+            yield guest
 
 
 @contextmanager
@@ -172,8 +209,15 @@ def _fat(device: Path, mountpoint: Path, *, read_only: bool) -> Iterator[HostGue
 
 
 @contextmanager
-def _at(mountpoint: Path, source: str, driver: str, flags: MountFlag, options: str) -> Iterator[HostGuest]:
-    """What is mounted at a mount point, which is made; unmounted in the end."""
+def _at(
+    mountpoint: Path,
+    source: str,
+    driver: str,
+    flags: MountFlag,
+    options: str,
+    server: AbstractContextManager[None] | None = None,
+) -> Iterator[HostGuest]:
+    """What is mounted at a mount point, which is made; unmounted in the end. A server answers for it meanwhile."""
     mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         linux.mount(source, str(mountpoint), driver, flags, options)
@@ -181,7 +225,7 @@ def _at(mountpoint: Path, source: str, driver: str, flags: MountFlag, options: s
         raise GuestError(f"cannot mount {source} as {driver}: {reason_of(error)}; see the kernel's log") from error
     try:
         # Opened before the first write: syncfs(2) reports what went wrong since then.
-        with opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
+        with server or nullcontext(), opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
             yield HostGuest(root, mountpoint=mountpoint)
     except BaseException:
         with suppress(GuestError):  # the first error is the one to show

@@ -14,13 +14,13 @@ import struct
 from pathlib import Path
 
 from osprovider.errors import GuestError
+from osprovider.manifest import EXT
 from osprovider.programs import require
 from osprovider.run import running
 from osprovider.sandbox import confine
 
 __all__ = ["why_unclean", "xfs_replay_bytes"]
 
-_EXT = frozenset({"ext2", "ext3", "ext4"})
 _EXT_SUPERBLOCK = 1024
 _EXT_VALID, _EXT_ERRORS = 1, 2
 _EXT_RECOVER = 4
@@ -47,7 +47,7 @@ def why_unclean(device: Path, filesystem: str) -> str | None:
     """
     try:
         with device.open("rb", buffering=0) as file:
-            if filesystem in _EXT:
+            if filesystem in EXT:
                 return _ext(file.fileno())
             if filesystem == "btrfs":
                 (log_root,) = struct.unpack("<Q", os.pread(file.fileno(), 8, _BTRFS_SUPERBLOCK + 0x60))

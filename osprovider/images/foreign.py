@@ -13,7 +13,6 @@ from pathlib import Path
 
 from osprovider.background import Task
 from osprovider.config.sizes import parse_size
-from osprovider.disk.metadata import EXT
 from osprovider.errors import ImageError
 from osprovider.guest.host import HostGuest
 from osprovider.images import formats, streams
@@ -23,7 +22,7 @@ from osprovider.images.inspection import Facts
 from osprovider.images.prepare import Job, Made, look, make_tree, scan, written_out
 from osprovider.images.sources.obtain import Obtained
 from osprovider.log import reporter
-from osprovider.manifest import Origin
+from osprovider.manifest import EXT, Origin
 
 __all__ = ["take"]
 
@@ -44,7 +43,7 @@ def take(job: Job, obtained: Obtained, isolation: str) -> Made:
     Args:
         job: the preparation.
         obtained: its source.
-        isolation: where a disk is looked into: ``host`` or ``appliance``.
+        isolation: where a disk is looked into, as the variant has it.
 
     Raises:
         ImageError: it is not what it should be, or cannot be read; names the image or the file, and what is wrong.

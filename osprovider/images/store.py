@@ -279,9 +279,8 @@ def _maker(obtained: Obtained | None, variant: Variant) -> Callable[[Job], Made]
 
         return build
     from osprovider.images.foreign import take
-    from osprovider.opening import isolation_of_others
 
-    return lambda job: take(job, obtained, isolation_of_others(variant.isolation))
+    return lambda job: take(job, obtained, variant.isolation)
 
 
 def _verify(place: Place, name: str | None) -> Verdict | None:

@@ -21,9 +21,10 @@ from tests.support.template import IMAGE, shared_cache
 
 __all__ = ["NodeTree", "build_node_tree", "shared_node_tree"]
 
-# dump, python3-guestfs and qemu-utils are what osprovider recommends; libguestfs makes its appliance of the kernel.
+# dump, fuse2fs, python3-guestfs and qemu-utils are recommended; libguestfs makes its appliance of the kernel.
 _PACKAGES = (
     "dump",
+    "fuse2fs",
     "ganeti",
     "ganeti-os-noop",
     "ganeti-testsuite",

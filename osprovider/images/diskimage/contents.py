@@ -1,7 +1,7 @@
 """What a disk image holds: its partition table, its file systems, and which of them is the root.
 
-The image is anybody's. Its superblocks are read by blkid in the sandbox, its files through the libguestfs appliance,
-unless its owner is trusted.
+The image is anybody's. Its superblocks are read by blkid in the sandbox, its files by programs there as well or through
+the libguestfs appliance, unless its owner is trusted.
 Sources: Discoverable Partitions Specification; blkid(8), low-level probing.
 Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), reading the table itself
 (:mod:`osprovider.images.diskimage.table`), where the system has which file system
@@ -22,7 +22,7 @@ from typing import TypeVar
 from osprovider import linux
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
-from osprovider.disk.metadata import EXT, ExtInFile
+from osprovider.disk.metadata import ExtInFile
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError, ToolError
 from osprovider.guest import fstab
 from osprovider.guest.host import HostGuest
@@ -31,7 +31,8 @@ from osprovider.guest.protocol import Guest
 from osprovider.images.diskimage.mount_points import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
 from osprovider.images.diskimage.spread import why_not_alone
 from osprovider.images.diskimage.table import IMAGE_SECTOR_SIZE, read_image_table, strip_table
-from osprovider.manifest import Filesystem, ImagePartition, ImageTable
+from osprovider.log import reporter
+from osprovider.manifest import EXT, Filesystem, ImagePartition, ImageTable
 from osprovider.opening import guest_of
 from osprovider.paths import Directories
 from osprovider.run import run
@@ -122,12 +123,23 @@ def examine(
         name: the image definition's name, for messages.
         held: what :func:`settle` found on it.
         directories: where mount points and the appliance lie.
-        isolation: where it is opened: ``host`` or ``appliance``.
+        isolation: where it is opened: ``host``, ``appliance``, or ``auto`` for the sandbox where that will do.
         look: called with the guest, all its file systems mounted read-only; what it returns is returned.
 
     Raises:
         ImageError: it has no root or more than one, or one that is damaged or not supported; says which.
     """
+    return _looked(isolation, lambda place: _examined(raw, name, held, directories, place, look))
+
+
+def _examined(
+    raw: Path,
+    name: str,
+    held: tuple[ImageTable | None, tuple[ImagePartition, ...]],
+    directories: Directories,
+    isolation: str,
+    look: Callable[[HostGuest], _Found],
+) -> tuple[Contents, _Found]:
     table, bare = held
     parts, seen = _placed(raw, name, table, bare, directories, isolation, look)
     root = next(part for part in parts if part.role == "root")
@@ -148,7 +160,7 @@ def find_partitions(
     raw: Path,
     name: str,
     directories: Directories,
-    isolation: str = "appliance",
+    isolation: str = "auto",
     *,
     msdos_sector_size: int = IMAGE_SECTOR_SIZE,
 ) -> tuple[ImageTable | None, tuple[ImagePartition, ...]]:
@@ -158,7 +170,7 @@ def find_partitions(
         raw: the disk, a file or a block device; nobody writes to it meanwhile.
         name: the image definition's name, for messages.
         directories: where mount points and the appliance lie.
-        isolation: where it is opened: ``host`` or ``appliance``.
+        isolation: as for :func:`examine`.
         msdos_sector_size: see :func:`osprovider.images.diskimage.table.read_image_table`.
 
     Returns:
@@ -169,8 +181,23 @@ def find_partitions(
         ImageError: as for :func:`examine`.
     """
     table, bare = _partitions(raw, name, msdos_sector_size)
-    parts, _ = _placed(raw, name, table, bare, directories, isolation, lambda _: None)
+    parts, _ = _looked(isolation, lambda place: _placed(raw, name, table, bare, directories, place, lambda _: None))
     return table, parts
+
+
+class _SandboxError(ImageError):
+    """A disk cannot be read by programs in the sandbox."""
+
+
+def _looked(isolation: str, look: Callable[[str], _Found]) -> _Found:
+    """What ``look`` finds where a disk is opened: an appliance starts for seconds, a program in the sandbox at once."""
+    if isolation == "auto":
+        try:
+            return look("sandbox")
+        except _SandboxError as error:
+            reporter.debug(f"{error}; it is opened in the appliance")
+        return look("appliance")
+    return look(isolation)
 
 
 @contextmanager
@@ -313,7 +340,7 @@ def _opened(
 ) -> Iterator[HostGuest]:
     """The guest with all its file systems where they belong, to be read."""
     _refuse_spread(raw, [part for part in partitions if part.mount is not None], what)
-    if isolation == "host":
+    if isolation != "appliance":
         linux.private_mount_namespace()
     try:
         with volumes(raw, partitions) as found, guest_of(found, isolation, directories, read_only=True) as guest:
@@ -321,7 +348,8 @@ def _opened(
     except ApplianceError as error:
         raise NodeError(f"{what}: {error}") from error
     except GuestError as error:
-        raise ImageError(f"{what}: {error}") from error
+        fault = _SandboxError if isolation == "sandbox" else ImageError
+        raise fault(f"{what}: {error}") from error
 
 
 def _refuse_spread(raw: Path, partitions: Sequence[ImagePartition], what: str) -> None:

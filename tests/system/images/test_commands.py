@@ -159,6 +159,23 @@ def test_variants_that_share_a_template_have_it_made_once(site: Site) -> None:
     assert said.count("small is ready") == 1
 
 
+def test_an_image_that_no_variant_uses_is_prepared_as_the_defaults_say(site: Site) -> None:
+    (before,) = data(site, "build", "small")
+    site.write("defaults.yaml", "layout: {filesystem: ext3}\n")
+    (listed,) = [each for each in data(site, "list") if each["name"] == "small"]
+    assert (listed["templates"], listed["current"]) == ([before], [])
+    (built,) = data(site, "build", "small")
+    assert built["filesystem"]["type"] == "ext3"
+    (listed,) = [each for each in data(site, "list") if each["name"] == "small"]
+    assert listed["current"] == [built["key"]]
+    site.write("variants/own.yaml", "image: small\n")
+    assert data(site, "build", "small") == [built]
+    site.write("defaults.yaml", "layout: {filesystem: ext9}\n")
+    refused = site.command("image", "build", "small")
+    assert refused.status == 2
+    assert 'defaults.yaml:1:22: layout.filesystem: "ext9" is not known here' in refused.said
+
+
 def test_what_goes_is_told_once(site: Site) -> None:
     answer(site, "build", "small")
     site.write("cache.yaml", "max_size: 1MiB\n")

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from osprovider.errors import ImageError
+from osprovider.guest import fuse2fs
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
-from osprovider.images.diskimage.contents import Contents, examine, settle
+from osprovider.images.diskimage.contents import Contents, examine, find_partitions, settle
 from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
 from tests.support.leftovers import no_leftovers
@@ -69,7 +70,7 @@ def disk(scratch: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(params=["host", "appliance"])
+@pytest.fixture(params=["host", "appliance", "auto"])
 def isolation(request: pytest.FixtureRequest) -> str:
     """Where it is opened."""
     return str(request.param)
@@ -165,6 +166,30 @@ def test_a_default_subvolume_is_the_root_and_others_are_mounted_in_it(
     assert contents.filesystem.subvolumes[:3] == (("/", ""), ("/root", "@/root"), ("/x0", "@/x0"))
     assert len(contents.filesystem.subvolumes) == 32
     assert places(contents) == {1: ("esp", "vfat", "/efi"), 2: ("root", "btrfs", "/")}
+
+
+def test_what_fuse2fs_reads_needs_no_appliance(disk: Callable[..., Path], scratch: Path) -> None:
+    """There is no place for one."""
+    root = Part(1, ROOT, 32, "ext3", files=system(""))
+    directories = Directories(cache=Path("/dev/null/cache"), run=scratch / "run")
+    image = disk(Part(15, ESP, 40, "vfat"), root)
+    assert [part.role for part in find_partitions(image, "x", directories)[1]] == ["esp", "root"]
+    with pytest.raises(OSError, match="/dev/null/cache"):
+        find_partitions(image, "x", directories, "appliance")
+    contents, found = examined(image, directories, "auto", kernels)
+    assert contents.filesystem.uuid == root.uuid
+    assert found
+
+
+@pytest.mark.parametrize("program", ["false", "sleep"])
+def test_where_fuse2fs_fails_the_appliance_looks(
+    program: str, disk: Callable[..., Path], directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuse2fs, "_PROGRAM", program)
+    root = Part(1, ROOT, 32, "ext4", files=system(""))
+    contents, found = examined(disk(root), directories, "auto", kernels)
+    assert contents.filesystem.uuid == root.uuid
+    assert found
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

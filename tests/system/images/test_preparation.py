@@ -106,6 +106,7 @@ PHASES = [
     ("tar.gz", "checksums"),
     ("dump", "unpack dump"),
     ("raw.zst", "raw.zstd to raw"),
+    ("raw.zst", "look inside"),
     ("qcow2", "qcow2 to raw"),
     ("qcow2", "look inside\nstart the libguestfs appliance"),
 ]
@@ -113,7 +114,11 @@ PHASES = [
 
 
 def define_to_interrupt(site: Site, kind: str, path: Path) -> None:
-    """Define an image that takes a while. One that has no checksum is read while it is unpacked."""
+    """Define an image that takes a while. One that has no checksum is read while it is unpacked.
+
+    A qcow2 is looked into in the appliance.
+    """
+    site.write("defaults.yaml", "isolation: appliance\n" if kind == "qcow2" else "")
     configure(site, path, **({"checksums": sha256_of(path)} if kind == "dump" else {}))
 
 
