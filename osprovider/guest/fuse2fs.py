@@ -3,8 +3,7 @@
 The kernel takes nothing for granted of a program that answers for a file system (FUSE), and the program has nothing
 but the device, which it cannot write. It cannot mount anything either, so the connection is made here: libfuse asks
 ``fusermount`` for that, and in the sandbox that is a program of ours, which hands over what it was passed.
-Sources: fuse2fs(1), fuse(4), fusermount3(1); ``fuse_mount_fusermount`` in libfuse's lib/mount.c (2.9) and
-``setup_auto_unmount``, ``fuse_mount_fusermount`` there (3.x), for ``_FUSE_COMMFD``.
+Sources: fuse2fs(1), fuse(4), fusermount3(1); ``fuse_mount_fusermount`` in libfuse's lib/mount.c, for ``_FUSE_COMMFD``.
 Not for: changing one. Nor file systems that were not unmounted: it does not replay a journal here.
 """
 

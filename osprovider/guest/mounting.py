@@ -189,7 +189,11 @@ def _confined(volume: Volume, _: str, mountpoint: Path) -> AbstractContextManage
 @contextmanager
 def _served(device: Path, mountpoint: Path) -> Iterator[HostGuest]:
     """An ext file system that fuse2fs reads."""
-    with fuse2fs.CONNECTION.open("r+b", buffering=0) as connection:
+    try:
+        opened_connection = fuse2fs.CONNECTION.open("r+b", buffering=0)
+    except OSError as error:  # a kernel without fuse may have the device node
+        raise GuestError(f"cannot read {device} in the sandbox: {fuse2fs.CONNECTION}: {reason_of(error)}") from error
+    with opened_connection as connection:
         server = fuse2fs.serving(device, connection)
         flags = _FLAGS | MountFlag.RDONLY
         with _at(mountpoint, str(device), "fuse", flags, fuse2fs.options(connection), server) as guest:

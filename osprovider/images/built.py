@@ -17,7 +17,8 @@ from osprovider.disk import features, filesystem
 from osprovider.disk.pack import pack
 from osprovider.images.builder import bootstrap, reproducible, requirements
 from osprovider.images.cleaning import LEFT_BY_BUILD, clean
-from osprovider.images.prepare import Job, Made, filling, look, scan
+from osprovider.images.prepare import Job, Made, look, scan
+from osprovider.images.tree import filling
 from osprovider.log import human_bytes, reporter
 from osprovider.manifest import Filesystem
 

@@ -25,7 +25,8 @@ from osprovider.disk.raw import write_all
 from osprovider.errors import DeviceError, GuestError, ImageError, ToolError, reason_of
 from osprovider.guest.mounting import Volume, mounted
 from osprovider.images.diskimage import rebuilt_table
-from osprovider.images.newfile import is_full, new_file, raw_beside, to_qcow2
+from osprovider.images.newfile import new_file, raw_beside, to_qcow2
+from osprovider.images.space import is_full
 from osprovider.layout import Placement
 from osprovider.log import reporter
 from osprovider.manifest import Extent, Template
@@ -206,12 +207,12 @@ def _write_tar(template: Template, fd: int, _path: Path, directories: Directorie
 
 def _volumes(template: Template) -> AbstractContextManager[list[Volume]]:
     """The file systems that make up the tree, the root first."""
-    from osprovider.images.diskimage import contents
+    from osprovider.images.diskimage.reading import volumes_of
 
     manifest = template.manifest
     if manifest.table is None:
         return nullcontext([Volume(template.path, manifest.filesystem.type)])
-    return contents.volumes(template.path, manifest.table.partitions)
+    return volumes_of(template.path, manifest.table.partitions)
 
 
 _WRITERS: dict[ExportFormat, Callable[[Template, int, Path, Directories], None]] = {

@@ -19,8 +19,9 @@ from osprovider.images import formats, streams
 from osprovider.images.archive import dump, unpack
 from osprovider.images.detach import detach
 from osprovider.images.inspection import Facts
-from osprovider.images.prepare import Job, Made, look, make_tree, scan, written_out
+from osprovider.images.prepare import Job, Made, look, scan
 from osprovider.images.sources.obtain import Obtained
+from osprovider.images.tree import make_tree, written_out
 from osprovider.log import reporter
 from osprovider.manifest import EXT, Origin
 

@@ -19,10 +19,9 @@ from osprovider.log import human_bytes, reporter
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["is_full", "new_file", "raw_beside", "refuse_output", "to_qcow2"]
+__all__ = ["new_file", "raw_beside", "refuse_output", "to_qcow2"]
 
 _MODE = 0o600  # of every file that holds an image: the hashes of passwords may be in it
-_NEARLY = 1 << 20
 _CONVERT_MEMORY = 1 << 30
 
 
@@ -108,12 +107,6 @@ def raw_beside(new: Path) -> Iterator[tuple[int, Path]]:
     finally:
         os.close(fd)
         raw.unlink()
-
-
-def is_full(directory: Path) -> bool:
-    """Has the file system no space left for images."""
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize < _NEARLY
 
 
 def to_qcow2(raw: Path, target: Path, what: str) -> None:

@@ -1,10 +1,8 @@
-"""What is the same for every template: its file, the file system that a tree is made in, and its manifest.
+"""What is the same for every template: its file, what a deployment copies of that, and its manifest.
 
-A file system of ours is a sparse file, mounted through a loop device in a mount namespace of this process, so that file
-capabilities, ACLs and other attributes stay as they are. Trimmed, checked and shrunk, it is small, and grows well.
-
-Not for: what a template is made of (:mod:`osprovider.images.built`, :mod:`osprovider.images.foreign`); where templates
-lie, and who waits for whom (:mod:`osprovider.images.store`).
+Not for: what a template is made of (:mod:`osprovider.images.built`, :mod:`osprovider.images.foreign`), or the file
+system that a tree is made in (:mod:`osprovider.images.tree`); where templates lie, and who waits for whom
+(:mod:`osprovider.images.store`).
 """
 
 from __future__ import annotations
@@ -12,53 +10,39 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
 import osprovider
-from osprovider import linux
 from osprovider.background import Task, background
-from osprovider.descriptors import opened
-from osprovider.disk import features, filesystem
-from osprovider.disk.loop import loop_device
 from osprovider.disk.metadata import ExtInFile
 from osprovider.disk.scan import scan_extents, scan_ranges
-from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, OutOfSpace, reason_of
+from osprovider.errors import ApplianceError, DeviceError, GuestError, ImageError, NodeError, reason_of
 from osprovider.guest.host import HostGuest
-from osprovider.guest.mounting import DRIVERS
 from osprovider.images import packages
 from osprovider.images.inspection import Facts, inspect
 from osprovider.images.recipe import Recipe
-from osprovider.linux import Fallocate, MountFlag, Umount, fallocate
+from osprovider.images.space import free_bytes, is_nearly_full
+from osprovider.linux import Fallocate, fallocate
 from osprovider.log import human_bytes, reporter
 from osprovider.manifest import MANIFEST_FORMAT, Extent, Filesystem, ImageTable, Manifest, Origin
 from osprovider.paths import Directories
 
-__all__ = ["Job", "Made", "filling", "look", "make_tree", "prepare", "scan", "written_out"]
+__all__ = ["LEAST_FREE", "Job", "Made", "look", "prepare", "scan"]
 
-_LEAST_FREE = 512 << 20
+LEAST_FREE = 512 << 20
 """What the smallest system takes while it is built, its fetched packages included; and the smallest file system that
 anything is unpacked into."""
 
-_NEARLY_FULL = 32 << 20
-_FEW_INODES = 16  # a program that fails for want of them may have given some back
 _MOST_METADATA = 64 << 20  # that a deployment holds in memory
 _BLOCK = 4096
 _LONG_RUN = 1 << 20  # bytes of zeros that are worth a hole
-_WRITE_OUT_SECONDS = 0.03
-# The first inode that is none of the file system's own; more groups than any has.
-_TOGETHER = {"inode_goal": "12", "mb_max_linear_groups": "2147483647"}
 
 _Scanned: TypeAlias = tuple[tuple[Extent, ...], tuple[Extent, ...]]
-
-
-class _TooSmallError(ImageError):
-    """What was to be put into a file system does not fit into it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +74,18 @@ class Job:
         It follows from all but the content of the source, which may not be known yet.
         """
         return str(uuid.uuid5(uuid.NAMESPACE_OID, self.recipe.of_content(None).key()))
+
+    def too_little_space(self, needed: str) -> NodeError:
+        """What is said where the cache directory has too little space.
+
+        Args:
+            needed: how much more it should have had free, for the message.
+        """
+        return NodeError(
+            f"image {self.name}: the cache directory {self.directories.cache} has too little space: "
+            f"{human_bytes(self.free_bytes)} are free, and preparing it needs {needed}; make room, or remove images "
+            "that are not used (osprovider image list, image prune, image remove)"
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,11 +126,11 @@ def prepare(
     Raises:
         ImageError: it cannot be made; names the image, the cause and the way out. The caller removes ``scratch``.
     """
-    free = _free_bytes(scratch)
+    free = free_bytes(scratch)
     with background("prepare") as start:
         job = Job(recipe, key, image, scratch, directories, free, start)
-        if free < _LEAST_FREE:
-            raise _too_little_space(job, f"at least {human_bytes(_LEAST_FREE)}")
+        if free < LEAST_FREE:
+            raise job.too_little_space(f"at least {human_bytes(LEAST_FREE)}")
         image.touch(mode=0o600, exist_ok=False)
         made = _made(job, make)
         with reporter.step(f"image {job.name}: checksums") as detail:
@@ -151,8 +147,8 @@ def _made(job: Job, make: Callable[[Job], Made]) -> Made:
     try:
         return make(job)
     except (DeviceError, GuestError, ImageError, OSError) as error:
-        if _free_bytes(job.scratch) < _NEARLY_FULL:
-            raise _too_little_space(job, f"more than {human_bytes(job.free_bytes)}") from error
+        if is_nearly_full(job.scratch):
+            raise job.too_little_space(f"more than {human_bytes(job.free_bytes)}") from error
         if isinstance(error, OSError):
             where = error.filename or job.directories.cache
             raise NodeError(f"image {job.name}: cannot be prepared: {where}: {reason_of(error)}") from error
@@ -241,177 +237,3 @@ def _manifest(
 def look(job: Job, guest: HostGuest) -> Facts:
     """Note what a manifest says of a system, and list its packages."""
     return dataclasses.replace(inspect(guest), packages=packages.read(guest, job.scratch, job.name))
-
-
-def make_tree(job: Job, sizes: Sequence[int], fill: Callable[[HostGuest, Path], Facts]) -> Made:
-    """Make a file system, have it filled, and make it as small as a template should be.
-
-    Args:
-        job: see there.
-        sizes: of the file system while it is filled, in bytes: where the first is too small, all is done again in one
-            of the next. It is dear to make a file system small that was made much too large.
-        fill: called with the tree and where it is mounted.
-
-    Raises:
-        ImageError: it does not fit, or ``fill`` failed.
-    """
-    try:
-        facts, unmounting = _filled(job, sizes[0], fill)
-    except _TooSmallError:
-        if len(sizes) == 1:
-            raise
-        reporter.info(f"image {job.name}: takes more than usual; once more, with room for {human_bytes(sizes[1])}")
-        job.image.unlink()
-        job.image.touch(mode=0o600)
-        return make_tree(job, sizes[1:], fill)
-    try:
-        with reporter.step(f"image {job.name}: check and shrink") as detail:
-            unknown = features.unknown_to(facts.distribution, job.recipe.filesystem)
-            filesystem.shrink(job.image, job.recipe.filesystem, without=unknown, is_new=True)
-            checksums = scan(job, [0], built_here=True)
-            made = Filesystem(**dataclasses.asdict(filesystem.read_superblock(job.image)))
-            detail(human_bytes(made.size_bytes))
-    finally:
-        unmounting.result()  # where something could not be stored, nobody asks what came of it
-    return Made(facts, made.size_bytes, None, made, built_here=True, tools={}, scan=checksums)
-
-
-def _filled(job: Job, size_bytes: int, fill: Callable[[HostGuest, Path], Facts]) -> tuple[Facts, Task[None]]:
-    """Make a file system and have it filled and stored; what was seen of it, and its unmounting."""
-    with ExitStack() as stack:
-        guest, root = stack.enter_context(filling(job, job.image, size_bytes))
-        with written_out(job.image, root):
-            facts = fill(guest, root)
-        with reporter.step(f"image {job.name}: store"):
-            # Not every error of a write shows up at the unmounting; this says all since the mounting (syncfs(2)).
-            linux.syncfs(guest.root_fd)
-            _finish(root)
-        return facts, Task("unmount", stack.pop_all().close)
-
-
-@contextmanager
-def filling(job: Job, image: Path, size_bytes: int) -> Iterator[tuple[HostGuest, Path]]:
-    """Make a file system in a file, and mount it while it is filled.
-
-    Args:
-        job: see there.
-        image: the file.
-        size_bytes: of the file system, at least a certain size that everything needs.
-
-    Yields:
-        the tree, and where it is mounted.
-
-    Raises:
-        ImageError: it is full.
-    """
-    kind = job.recipe.filesystem
-    size_bytes = max(size_bytes - size_bytes % _BLOCK, _LEAST_FREE)
-    without = filesystem.WITHOUT_JOURNAL
-    filesystem.make(image, kind, uuid=job.filesystem_uuid, label="", size_bytes=size_bytes, without=without)
-    linux.private_mount_namespace()
-    root = job.scratch / "root"
-    root.mkdir(exist_ok=True)
-    with _mounted(image, kind, root) as guest:
-        try:
-            yield guest, root
-        except (GuestError, ImageError, OSError) as error:
-            if isinstance(error, OutOfSpace) or _free_bytes(root) < _NEARLY_FULL:
-                raise _full(job, size_bytes) from error
-            if os.statvfs(root).f_ffree <= _FEW_INODES:
-                raise _TooSmallError(str(error)) from error
-            raise
-
-
-@contextmanager
-def _mounted(image: Path, kind: str, root: Path) -> Iterator[HostGuest]:
-    """Mount a file system so that programs run and devices work in it; unmounted and synced afterwards.
-
-    It has not to outlive a crash before that, so there is no journal, and nothing in it waits for the disk.
-    """
-    with loop_device(image) as loop:
-        driver, options = DRIVERS[kind]
-        linux.mount(str(loop), str(root), driver, MountFlag.NOATIME, f"{options},nobarrier")
-        _keep_together(loop)
-        try:
-            with opened(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-                yield HostGuest(fd, mountpoint=root)
-        finally:
-            _detach(root)
-
-
-def _finish(root: Path) -> None:
-    """Have the file system that is mounted on ``root`` be as it will be unmounted, and nothing be mounted there.
-
-    It stays with those who have it open: to forget all that was in it takes the kernel 70 ms for 390 MiB. Nothing is
-    written then (``ext4_put_super`` in the kernel's fs/ext4/super.c), so its image may be changed already.
-    """
-    linux.mount(None, str(root), None, MountFlag.REMOUNT | MountFlag.RDONLY | MountFlag.NOATIME)
-    _detach(root)
-
-
-def _detach(root: Path) -> None:
-    """Unmount what is mounted on ``root``, if anything is; at once, where somebody has it open."""
-    with suppress(OSError):
-        linux.umount(str(root), Umount.DETACH)
-
-
-@contextmanager
-def written_out(image: Path, root: Path | None = None) -> Iterator[None]:
-    """While the body fills an image, have it written to its disk, so that nobody waits for that in the end.
-
-    Args:
-        image: the file.
-        root: where the file system in it is mounted, if it is.
-    """
-    done = threading.Event()
-
-    def write(image_fd: int, root_fd: int | None) -> None:
-        while not done.wait(_WRITE_OUT_SECONDS):
-            with suppress(OSError):  # whoever stores it in the end is told
-                if root_fd is not None:
-                    linux.syncfs(root_fd)
-                linux.start_writeback(image_fd, 0, 0)
-
-    with ExitStack() as stack:
-        image_fd = stack.enter_context(opened(os.open(image, os.O_RDWR | os.O_CLOEXEC)))
-        root_fd = stack.enter_context(opened(os.open(root, os.O_RDONLY | os.O_CLOEXEC))) if root else None
-        task = Task("write-out", write, image_fd, root_fd)
-        try:
-            yield
-        finally:
-            done.set()
-            task.wait()
-
-
-def _keep_together(loop: Path) -> None:
-    """Have the kernel lay all files at the front of a file system that is made larger than what it is to hold.
-
-    By itself it spreads directories over all of it, and their files with them, which shrinking has to move (12,700
-    files of 390 MiB: 1.2 s, else 0.2 s). Where sysfs is read-only, or a kernel no longer has these, that is all.
-    Source: the kernel's Documentation/ABI/testing/sysfs-fs-ext4 (``inode_goal``, ``mb_max_linear_groups``).
-    """
-    for name, value in _TOGETHER.items():
-        with suppress(OSError):
-            Path("/sys/fs/ext4", loop.name, name).write_text(value)
-
-
-def _free_bytes(directory: Path) -> int:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
-
-
-def _full(job: Job, size_bytes: int) -> ImageError:
-    """What to say where the file system that was to be filled is full."""
-    if size_bytes >= job.free_bytes - _BLOCK:
-        return _too_little_space(job, f"more than {human_bytes(job.free_bytes)}")
-    return _TooSmallError(
-        f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; raise its max_size"
-    )
-
-
-def _too_little_space(job: Job, needed: str) -> NodeError:
-    return NodeError(
-        f"image {job.name}: the cache directory {job.directories.cache} has too little space: "
-        f"{human_bytes(job.free_bytes)} are free, and preparing it needs {needed}; make room, or remove images that "
-        "are not used (osprovider image list, image prune, image remove)"
-    )

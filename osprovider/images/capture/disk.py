@@ -16,7 +16,7 @@ from osprovider.disk.sparse import copy_data
 from osprovider.errors import DeviceError, ImageError, ToolError
 from osprovider.guest.appliance import appliance
 from osprovider.images.capture.order import CaptureOrder, Found, naming, take_identity
-from osprovider.images.diskimage import contents
+from osprovider.images.diskimage.reading import volumes_of
 from osprovider.images.newfile import raw_beside, to_qcow2
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition, ImageTable
@@ -54,7 +54,7 @@ def copy_disk(order: CaptureOrder, device: Device, found: Found, target: Path, d
                 copy_data(device.fd, fd, start, end, advance, partial(_unreadable, device.fd))
         with (
             naming(order),
-            contents.volumes(raw, found.parts, read_only=False) as volumes,
+            volumes_of(raw, found.parts, read_only=False) as volumes,
             appliance(volumes, directories, trim=True) as guest,
         ):
             system = take_identity(order, guest)

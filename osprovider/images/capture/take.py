@@ -26,8 +26,10 @@ from osprovider.images.capture.disk import copy_disk
 from osprovider.images.capture.order import CaptureOrder, Found, naming
 from osprovider.images.capture.tree import pack
 from osprovider.images.definition import checksum_of
-from osprovider.images.diskimage import contents
-from osprovider.images.newfile import is_full, new_file
+from osprovider.images.diskimage.contents import find_partitions
+from osprovider.images.diskimage.reading import volumes_of
+from osprovider.images.newfile import new_file
+from osprovider.images.space import is_full
 from osprovider.log import reporter
 from osprovider.paths import Directories
 from osprovider.programs import require
@@ -100,8 +102,8 @@ def _find(order: CaptureOrder, directories: Directories) -> Found:
     if str(kind) != "raw":
         raise ImageError(f"{source}: is {kind}, and no disk itself: osprovider image add {source} takes it as it is")
     with reporter.step(f"look at {source}"), naming(order):
-        table, parts = contents.find_partitions(source, order.name, directories)
-        with contents.volumes(source, parts) as volumes:
+        table, parts = find_partitions(source, order.name, directories)
+        with volumes_of(source, parts) as volumes:
             for volume in volumes:
                 why = why_unclean(volume.device, volume.filesystem)
                 if why is not None:

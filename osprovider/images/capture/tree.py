@@ -12,7 +12,7 @@ from osprovider.guest.appliance import appliance
 from osprovider.images.capture.compressor import compressor
 from osprovider.images.capture.order import CaptureOrder, Found, naming, take_identity
 from osprovider.images.detach import detach
-from osprovider.images.diskimage import contents
+from osprovider.images.diskimage.reading import volumes_of
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
@@ -38,7 +38,7 @@ def pack(order: CaptureOrder, found: Found, target: int, directories: Directorie
     """
     wanted = [part for part in found.parts if part.role != "esp"]  # every instance gets its own
     with ExitStack() as stack, naming(order):
-        volumes = stack.enter_context(contents.volumes(order.source, wanted))
+        volumes = stack.enter_context(volumes_of(order.source, wanted))
         packed = stack.enter_context(compressor(target, order.output))
         inside = stack.enter_context(ExitStack())
         guest = inside.enter_context(appliance(volumes, directories, overlay=True, archive=packed.fileno()))

@@ -1,9 +1,9 @@
 """What a disk image holds: its partition table, its file systems, and which of them is the root.
 
-The image is anybody's. Its superblocks are read by blkid in the sandbox, its files by programs there as well or through
-the libguestfs appliance, unless its owner is trusted.
+The image is anybody's. Its superblocks are read by blkid in the sandbox.
 Sources: Discoverable Partitions Specification; blkid(8), low-level probing.
-Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), reading the table itself
+Not for: converting images to raw (:mod:`osprovider.images.diskimage.convert`), opening their file systems
+(:mod:`osprovider.images.diskimage.reading`), reading the table itself
 (:mod:`osprovider.images.diskimage.table`), where the system has which file system
 (:mod:`osprovider.images.diskimage.mount_points`).
 """
@@ -13,32 +13,28 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from osprovider import linux
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.disk.metadata import ExtInFile
-from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError, ToolError
+from osprovider.errors import GuestError, ImageError, ToolError
 from osprovider.guest import fstab
 from osprovider.guest.host import HostGuest
-from osprovider.guest.mounting import Volume
 from osprovider.guest.protocol import Guest
-from osprovider.images.diskimage.mount_points import ESP, MOUNTED, SUBVOLUME, System, placed_in, type_of
-from osprovider.images.diskimage.spread import why_not_alone
+from osprovider.images.diskimage.mount_points import ESP, SUBVOLUME, System, placed_in, type_of
+from osprovider.images.diskimage.reading import SUPPORTED, Reading, refuse_spread
 from osprovider.images.diskimage.table import IMAGE_SECTOR_SIZE, read_image_table, strip_table
-from osprovider.log import reporter
 from osprovider.manifest import EXT, Filesystem, ImagePartition, ImageTable
-from osprovider.opening import guest_of
 from osprovider.paths import Directories
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["Contents", "examine", "find_partitions", "settle", "volumes"]
+__all__ = ["Contents", "examine", "find_partitions", "settle"]
 
 _MAY_BE_ROOT = EXT | {"xfs", "btrfs"}
 _NEVER_ROOT = frozenset({"bios_boot", "esp", "boot", "swap"})
@@ -55,8 +51,6 @@ _NOT_A_ROOT = {
     "f2fs": "F2FS",
     "ntfs": "NTFS",
 }
-
-_SUPPORTED = "put the root on a file system of its own (ext4, xfs, btrfs)"
 
 _SYSTEM = ("/etc/os-release", "/usr/lib/os-release", fstab.PATH)
 _WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
@@ -97,7 +91,7 @@ def settle(raw: Path, name: str) -> tuple[ImageTable | None, tuple[ImagePartitio
     for part in parts:
         if type_of(part) in EXT:
             what = f"image {name}: {_called(part)}"
-            _refuse_spread(raw, [part], what)
+            refuse_spread(raw, [part], what)
             try:
                 with raw.open("r+b", buffering=0) as file:
                     ExtInFile(file.fileno(), part.start_bytes).settle(part.size_bytes)
@@ -129,19 +123,17 @@ def examine(
     Raises:
         ImageError: it has no root or more than one, or one that is damaged or not supported; says which.
     """
-    return _looked(isolation, lambda place: _examined(raw, name, held, directories, place, look))
+    return Reading(raw, name, directories, isolation).done(lambda reading: _examined(reading, *held, look))
 
 
 def _examined(
-    raw: Path,
-    name: str,
-    held: tuple[ImageTable | None, tuple[ImagePartition, ...]],
-    directories: Directories,
-    isolation: str,
+    reading: Reading,
+    table: ImageTable | None,
+    bare: Sequence[ImagePartition],
     look: Callable[[HostGuest], _Found],
 ) -> tuple[Contents, _Found]:
-    table, bare = held
-    parts, seen = _placed(raw, name, table, bare, directories, isolation, look)
+    name = reading.name
+    parts, seen = _placed(reading, table, bare, look)
     root = next(part for part in parts if part.role == "root")
     if root.filesystem is None:
         raise ImageError(f"image {name}: {_called(root)} is the root and has no file system")
@@ -151,7 +143,7 @@ def _examined(
             "not find: give it a partition table and a boot loader of its own"
         )
     if not seen:
-        with _opened(raw, parts, directories, isolation, f"image {name}") as guest:
+        with reading.opened(parts, f"image {name}") as guest:
             seen.append(look(guest))
     return Contents(dataclasses.replace(table, partitions=parts) if table else None, root.filesystem), seen[0]
 
@@ -181,44 +173,9 @@ def find_partitions(
         ImageError: as for :func:`examine`.
     """
     table, bare = _partitions(raw, name, msdos_sector_size)
-    parts, _ = _looked(isolation, lambda place: _placed(raw, name, table, bare, directories, place, lambda _: None))
+    reading = Reading(raw, name, directories, isolation)
+    parts, _ = reading.done(lambda reading: _placed(reading, table, bare, lambda _: None))
     return table, parts
-
-
-class _SandboxError(ImageError):
-    """A disk cannot be read by programs in the sandbox."""
-
-
-def _looked(isolation: str, look: Callable[[str], _Found]) -> _Found:
-    """What ``look`` finds where a disk is opened: an appliance starts for seconds, a program in the sandbox at once."""
-    if isolation == "auto":
-        try:
-            return look("sandbox")
-        except _SandboxError as error:
-            reporter.debug(f"{error}; it is opened in the appliance")
-        return look("appliance")
-    return look(isolation)
-
-
-@contextmanager
-def volumes(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool = True) -> Iterator[list[Volume]]:
-    """Devices for a disk's file systems that have a place in its system, the root first.
-
-    Args:
-        raw: the disk.
-        partitions: those of :func:`find_partitions` that are wanted.
-        read_only: nothing can write to them.
-
-    Raises:
-        DeviceError: no loop device can be attached.
-    """
-    placed = sorted((part for part in partitions if part.mount is not None), key=lambda part: part.mount != "/")
-    with _loops(raw, placed, read_only=read_only) as devices:
-        yield [
-            Volume(devices[part.number], type_of(part), part.mount, subvolumes=_subvolumes(part))
-            for part in placed
-            if part.number in devices
-        ]
 
 
 # -- superblocks ------------------------------------------------------------------------------------------------------
@@ -261,50 +218,30 @@ def _with_filesystem(part: ImagePartition, raw: Path, name: str) -> ImagePartiti
     return dataclasses.replace(part, filesystem=_probe(raw, name, part.start_bytes, part.size_bytes))
 
 
-def _subvolumes(part: ImagePartition) -> tuple[tuple[str, str], ...]:
-    return part.filesystem.subvolumes if part.filesystem else ()
-
-
-@contextmanager
-def _loops(raw: Path, partitions: Sequence[ImagePartition], *, read_only: bool = True) -> Iterator[dict[int, Path]]:
-    """A device for each partition with a file system that can be mounted, by number."""
-    with ExitStack() as stack:
-        yield {
-            part.number: stack.enter_context(
-                loop_device(raw, offset_bytes=part.start_bytes, size_bytes=part.size_bytes, read_only=read_only)
-            )
-            for part in partitions
-            if type_of(part) in MOUNTED
-        }
-
-
 # -- the root ---------------------------------------------------------------------------------------------------------
 
 
 def _placed(
-    raw: Path,
-    name: str,
+    reading: Reading,
     table: ImageTable | None,
     parts: Sequence[ImagePartition],
-    directories: Directories,
-    isolation: str,
     look: Callable[[HostGuest], _Found],
 ) -> tuple[tuple[ImagePartition, ...], list[_Found]]:
-    """Partitions with their roles and places, and what ``look`` saw, unless the guest has to be opened again for that.
+    """Partitions with their roles and places, and what ``look`` saw, unless the disk has to be opened again for that.
 
     An appliance starts for seconds, and mostly a guest is right at once where all is mounted by its type.
     """
     systems = []
     for candidate in _candidates(parts):
         guess = placed_in(parts, System(candidate), table)
-        with _opened(raw, guess, directories, isolation, f"image {name}: {_called(candidate)}") as guest:
+        with reading.opened(guess, f"image {reading.name}: {_called(candidate)}") as guest:
             for system in _systems_in(guest, candidate):
                 placed = placed_in(parts, system, table)
                 systems.append((system, placed, [look(guest)] if placed == guess else []))
     if not systems:
-        raise _no_root(parts, name)
+        raise _no_root(parts, reading.name)
     if len(systems) > 1:
-        raise _several_roots([system for system, _, _ in systems], name)
+        raise _several_roots([system for system, _, _ in systems], reading.name)
     ((_, placed, seen),) = systems
     return placed, seen
 
@@ -332,32 +269,6 @@ def _candidates(partitions: Sequence[ImagePartition]) -> list[ImagePartition]:
     candidates = [part for part in partitions if part.role == "root"]
     candidates = candidates or [part for part in partitions if part.role not in _NEVER_ROOT]
     return [part for part in candidates if type_of(part) in _MAY_BE_ROOT]
-
-
-@contextmanager
-def _opened(
-    raw: Path, partitions: Sequence[ImagePartition], directories: Directories, isolation: str, what: str
-) -> Iterator[HostGuest]:
-    """The guest with all its file systems where they belong, to be read."""
-    _refuse_spread(raw, [part for part in partitions if part.mount is not None], what)
-    if isolation != "appliance":
-        linux.private_mount_namespace()
-    try:
-        with volumes(raw, partitions) as found, guest_of(found, isolation, directories, read_only=True) as guest:
-            yield guest
-    except ApplianceError as error:
-        raise NodeError(f"{what}: {error}") from error
-    except GuestError as error:
-        fault = _SandboxError if isolation == "sandbox" else ImageError
-        raise fault(f"{what}: {error}") from error
-
-
-def _refuse_spread(raw: Path, partitions: Sequence[ImagePartition], what: str) -> None:
-    with raw.open("rb", buffering=0) as file:
-        for part in partitions:
-            if why := why_not_alone(file.fileno(), part.start_bytes, type_of(part)):
-                where = "" if part.mount in (None, "/") else f"the file system of {part.mount}: "
-                raise ImageError(f"{what}: {where}{why}, which is not supported: {_SUPPORTED}")
 
 
 def _systems_in(guest: Guest, part: ImagePartition) -> list[System]:
@@ -396,12 +307,12 @@ def _no_root(partitions: Sequence[ImagePartition], name: str) -> ImageError:
         kind = type_of(part)
         if kind in _NOT_A_ROOT:
             return ImageError(
-                f"image {name}: {_called(part)} is {_NOT_A_ROOT[kind]} ({kind}), which is not supported: {_SUPPORTED}"
+                f"image {name}: {_called(part)} is {_NOT_A_ROOT[kind]} ({kind}), which is not supported: {SUPPORTED}"
             )
     for part in partitions:
         if part.role == "root" and type_of(part) not in _MAY_BE_ROOT:
             kind = type_of(part) or "nothing that is known"
-            return ImageError(f"image {name}: {_called(part)} is the root by its type and holds {kind}: {_SUPPORTED}")
+            return ImageError(f"image {name}: {_called(part)} is the root by its type and holds {kind}: {SUPPORTED}")
     held = ", ".join(f"{_called(part)}: {type_of(part) or 'nothing known'}" for part in partitions)
     return ImageError(f"image {name}: no file system holds a system ({' or '.join(_SYSTEM)}); {held}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from osprovider.background import Task
 from osprovider.config.model import Image, Variant
 from osprovider.errors import ApplianceError, GuestError, ImageError, NodeError
 from osprovider.images import foreign, prepare
-from osprovider.images.diskimage import contents
+from osprovider.images.diskimage import reading
 from osprovider.images.prepare import Job
 from osprovider.images.recipe import Recipe
 from osprovider.images.sources.obtain import Obtained, Sources
@@ -125,12 +125,11 @@ def test_a_disk_that_this_node_cannot_look_into_may_be_good(
     def fail(*_: object, **__: object) -> None:
         raise error("it does not start")
 
-    monkeypatch.setattr(contents, "volumes", lambda *_: nullcontext([]))
-    monkeypatch.setattr(contents, "guest_of", fail)
+    monkeypatch.setattr(reading, "guest_of", fail)
     with (
         obtained_for(Image(source=__file__), tmp_path, 1 << 30) as (job, _),
         pytest.raises(ImageError, match=r"^image web: it does not start$") as caught,
-        contents._opened(Path(__file__), [], job.directories, "appliance", "image web"),
+        reading.Reading(Path(__file__), "web", job.directories, "appliance").opened([], "image web"),
     ):
         pass
     assert type(caught.value) is expected
