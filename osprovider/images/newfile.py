@@ -47,10 +47,8 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
         raise _unwritable(output, error) from error
     with ExitStack() as stack:
         stack.callback(os.close, fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ImageError(f"{output}: another osprovider is writing it; wait, or name another file") from None
+        if not _is_ours(fd, new):
+            raise ImageError(f"{output}: another osprovider is writing it; wait, or name another file")
         try:
             os.truncate(fd, 0)
             yield fd, new
@@ -64,6 +62,15 @@ def new_file(output: Path, *, force: bool) -> Iterator[tuple[int, Path]]:
             raise ImageError(f"{output}: has come into being meanwhile; name another file, or use --force") from error
         finally:
             new.unlink(missing_ok=True)
+
+
+def _is_ours(fd: int, new: Path) -> bool:
+    """Can we lock a file that we have opened by this name; it may have got its own since, from who held the lock."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), new.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def refuse_output(output: Path, *, force: bool) -> None:
