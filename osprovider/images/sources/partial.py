@@ -165,8 +165,10 @@ class Part:
 
     def _is_another(self, response: requests.Response) -> bool:
         """Is this of another file, from a server that knows no If-Range."""
-        etag = response.headers.get("ETag")
-        return etag is not None and etag != self._said.get("etag")
+        etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+        if etag is not None:
+            return etag != self._said.get("etag")
+        return modified is not None and modified != self._said.get("last_modified")
 
     def _refuse(self, what: str) -> NoReturn:
         """Begin anew the next time."""

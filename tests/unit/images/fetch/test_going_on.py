@@ -92,6 +92,19 @@ def test_the_rest_of_another_file_is_not_taken_from_a_server_that_knows_no_if_ra
     assert [request.headers.get("range") for request in server.requests] == [None, "bytes=1000-", None]
 
 
+def test_nor_where_only_its_date_tells(server: Server, target: Path) -> None:
+    changed, page = CONTENT[::-1], server.pages["/image"]
+
+    def replace(handler: Handler, page: Page) -> None:
+        page.content, page.last_modified = changed, "Sun, 22 Nov 2026 00:00:00 GMT"
+        wrong_range(1000)(handler, page)
+
+    page.etag, page.last_modified = None, "Sat, 21 Nov 2026 00:00:00 GMT"
+    page.misdeeds = [cut(1000), replace]
+    assert_whole(fetch(server, target), target, changed)
+    assert [request.headers.get("range") for request in server.requests] == [None, "bytes=1000-", None]
+
+
 def test_another_part_than_was_asked_for_is_not_taken(server: Server, target: Path) -> None:
     server.pages["/image"].misdeeds = [cut(1000), wrong_range(900)]
     assert_whole(fetch(server, target), target)
