@@ -26,6 +26,7 @@ _DIGITS = r"[0-9A-Fa-f]{32,128}"
 _GNU = re.compile(rf"\\?({_DIGITS})[ \t]+\*?(.+)")
 _BSD = re.compile(rf"([\w/-]+) ?\((.+)\) ?= ?({_DIGITS})")
 _BARE = re.compile(_DIGITS)
+_HEADING = re.compile(r"# *([\w-]+) HASH")
 
 _CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _ARMOUR = re.compile(
@@ -92,10 +93,14 @@ def find_checksum(text: bytes, name: str, *, where: str) -> Checksum:
 def _entries(text: str) -> list[tuple[str | None, Checksum]]:
     """The list's entries: a file's name, None where there is none, and its digest."""
     entries: list[tuple[str | None, Checksum]] = []
+    heading: str | None = None  # of several algorithms, as Gentoo has it
     for each in text.splitlines():
         line = each.strip()
         name: str | None
-        wanted = None
+        wanted = heading
+        if match := _HEADING.fullmatch(line):
+            heading = match[1].lower()
+            continue
         if match := _BSD.fullmatch(line):
             wanted, name, digits = match[1].lower().replace("sha2-", "sha"), match[2], match[3]
         elif match := _GNU.fullmatch(line):

@@ -76,6 +76,14 @@ def test_an_image_is_found_in_a_list(text: str) -> None:
     assert find(text) == Checksum("sha256", SHA256)
 
 
+def test_headings_say_what_digests_are() -> None:
+    """As Gentoo has them: BLAKE2b is as long as SHA-512."""
+    blake = hashlib.blake2b(CONTENT).hexdigest()
+    listed = f"# BLAKE2B HASH\n{blake}  {NAME}\n# SHA512 HASH\n{SHA512}  {NAME}\n"
+    assert find(listed) == Checksum("sha512", SHA512)
+    assert find(listed.replace("BLAKE2B", "WHIRLPOOL")) == Checksum("sha512", SHA512)
+
+
 def test_the_strongest_of_several_counts() -> None:
     assert find(f"SHA256 ({NAME}) = {SHA256}\nSHA512 ({NAME}) = {SHA512}\n") == Checksum("sha512", SHA512)
 
