@@ -92,6 +92,7 @@ class Fetcher:
 
         def attempt() -> bytes:
             with self._get(url, {}) as response:
+                _refuse_encoded(response, url)
                 large = f"larger than {human_bytes(limit_bytes)}, which is too much for a list or a signature"
                 data = b"".join(self._chunks(response, url, limit_bytes, large))
                 length = length_of(response)
@@ -205,7 +206,7 @@ class Fetcher:
                     raise
                 return response
             response.close()
-            place = _next_place(url, place, response.headers["Location"])
+            place = _next_place(url, place, response)
         raise ImageError(
             f"{shown_url(url)}: redirects more than {_MOST_REDIRECTS} times, the last time to {shown_url(place)}"
         )
@@ -230,8 +231,8 @@ class Fetcher:
             if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
                 raise ImageError(
                     f"{shown_url(url)}: {by_way}the server's certificate is not trusted: "
-                    f"{getattr(cause, 'verify_message', '') or _say(cause)}; correct the address, or add its authority "
-                    "to this node's (update-ca-certificates)"
+                    f"{getattr(cause, 'verify_message', '') or _say(cause)}; correct the address or this node's "
+                    "clock, or add its authority to this node's (update-ca-certificates)"
                 ) from error
             raise TryAgain(f"{by_way}{_say(cause)}") from error
         except OSError as error:  # requests looks for the file before it connects
@@ -265,14 +266,15 @@ class Fetcher:
         return UnfinishedError(f"{shown_url(url)}: not done after {self._limits.total:.0f} s: the server is too slow")
 
 
-def _next_place(url: str, place: str, location: str) -> str:
+def _next_place(url: str, place: str, response: requests.Response) -> str:
     """Where a redirect leads.
 
     Raises:
         ImageError: to nothing that is fetched, or from https to what is not.
     """
     try:
-        following = urljoin(place, location)
+        location = response.headers["Location"].encode("latin-1")  # as http.client has read it
+        following = urljoin(place, location.decode())
         scheme = urlsplit(following).scheme
     except ValueError as error:
         raise ImageError(f"{shown_url(url)}: redirects to something that is no address; correct the source") from error
@@ -290,6 +292,15 @@ def _check_status(response: requests.Response, url: str, good: set[int]) -> None
         raise TryAgain(said, float(number(response.headers.get("Retry-After", "")) or 0))
     wrong = "proxy in cache.yaml" if status == 407 else "the address in the definition"
     raise ImageError(f"{shown_url(url)}: {said}: correct {wrong}")
+
+
+def _refuse_encoded(response: requests.Response, url: str) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise ImageError(
+            f"{shown_url(url)}: the server sends it as {printable(encoding)}, though it was asked for it as it is; "
+            "fetch it by other means, and name that file in the definition"
+        )
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -114,6 +114,12 @@ def test_redirects_are_followed_also_to_another_server(server: Server, target: P
         assert_whole(fetch(server, target, "/latest"), target)
 
 
+def test_a_redirect_may_have_letters_as_they_are(server: Server, target: Path) -> None:
+    server.pages["/f%C3%BCr"] = server.pages["/image"]
+    server.pages["/old"] = Page(always=redirect("/für".encode().decode("latin-1")))
+    assert_whole(fetch(server, target, "/old"), target)
+
+
 def test_a_redirect_asks_for_the_rest_as_well(server: Server, target: Path) -> None:
     server.pages["/image"].misdeeds = [cut(1000)]
     server.pages["/latest"] = Page(always=redirect("/image"))

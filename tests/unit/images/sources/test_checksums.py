@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import os
 from pathlib import Path
@@ -121,6 +122,7 @@ def test_nothing_is_kept_of_what_does_not_verify_after_it_was_interrupted(
         (Page(f"{'0' * 32}  image.qcow2\n".encode()), "has only MD5"),
         (Page(always=status(404)), "SHA256SUMS: the server answers 404"),
         (Page(always=status(500)), "SHA256SUMS: the server answers 500"),
+        (Page(gzip.compress(b""), headers={"Content-Encoding": "gzip"}), "SHA256SUMS: the server sends it as gzip"),
         (Page(always=endless), "SHA256SUMS: larger than 4.0 MiB, which is too much for a list"),
         (Page(b"", always=redirect("file:///etc/passwd")), "which is less safe"),
     ],
