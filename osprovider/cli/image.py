@@ -117,8 +117,12 @@ def pull_image(directories: Directories, name: str, variant_name: str | None, js
     from osprovider.config.load import load_cache
     from osprovider.images.sources.obtain import Sources
 
-    with Sources(directories, proxy=load_cache(directories).proxy).pulled(name, definition) as pin:
-        built = _prepare(directories, name, definition, variants, pin=pin)
+    sources = Sources(directories, proxy=load_cache(directories).proxy)
+    if sources.pinned(name, definition) is None:  # whoever prepares it obtains it, and reads it once
+        built = _prepare(directories, name, definition, variants)
+    else:
+        with sources.pulled(name, definition) as pin:
+            built = _prepare(directories, name, definition, variants, pin=pin)
     _tell(name, built, json_wanted)
 
 

@@ -7,8 +7,6 @@ import click
 from osprovider.cli.image import image
 from osprovider.cli.image_common import for_variant, not_prepared, only_variant
 from osprovider.config.load import load_image
-from osprovider.images import packages
-from osprovider.images.place import Place
 from osprovider.images.sbom import bill_of_materials
 from osprovider.images.store import Store
 from osprovider.paths import Directories
@@ -29,8 +27,9 @@ def print_sbom(directories: Directories, name: str, variant_name: str | None) ->
     definition = load_image(directories, name)
     store = Store(directories)
     variant = only_variant(directories, name, definition, variant_name)
-    key, manifest = store.look_up(name, definition, variant)
-    if key is None or manifest is None:
+    key, _ = store.look_up(name, definition, variant)
+    found = store.listed(key) if key is not None else None
+    if found is None:
         raise not_prepared(directories, name)
-    listed = packages.load(Place(directories, key).directory, manifest)
-    click.echo(bill_of_materials(manifest, listed), nl=False)
+    info, packages = found
+    click.echo(bill_of_materials(info.manifest, packages), nl=False)

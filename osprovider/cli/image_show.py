@@ -14,7 +14,8 @@ from osprovider.cli.image_common import current_keys, template_data, time_of
 from osprovider.cli.main import as_json, echo_json
 from osprovider.config.load import image_names, load_image
 from osprovider.config.model import Image
-from osprovider.images import history, packages
+from osprovider.images import history
+from osprovider.images.packages import Package
 from osprovider.images.picture import draw, parts_of
 from osprovider.images.sources.addresses import shown
 from osprovider.images.store import Store, TemplateInfo
@@ -42,12 +43,17 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
     infos = [info for info in store.list() if info.manifest.image == name]
     definition = load_image(directories, name) if name in image_names(directories) or not infos else None
     past = history.entries(directories, name)
+    listed: dict[str, tuple[Package, ...]] = {}
+    if packages_wanted:
+        found = [each for info in infos if (each := store.listed(info.manifest.key))]
+        infos = [info for info, _ in found]
+        listed = {info.manifest.key: packages for info, packages in found}
     if json_wanted:
         echo_json(
             {
                 "name": name,
                 "definition": dataclasses.asdict(definition) if definition else None,
-                "templates": [{**_data(info), **_listed(info, packages_wanted)} for info in infos],
+                "templates": [{**_data(info), **_listed(listed.get(info.manifest.key))} for info in infos],
                 "history": [dataclasses.asdict(entry) for entry in past],
             }
         )
@@ -55,7 +61,7 @@ def show_image(directories: Directories, name: str, packages_wanted: bool, json_
     current = current_keys(directories, store, [name] if definition and infos else [])
     lines = [*_defined(name, definition)]
     for info in infos:
-        lines += _template(info, is_current=info.manifest.key in current, packages_wanted=packages_wanted)
+        lines += _template(info, is_current=info.manifest.key in current, listed=listed.get(info.manifest.key))
     if not infos:
         lines += ["", f"not prepared on this node: osprovider image build {name}"]
     if past:
@@ -75,13 +81,9 @@ def _data(info: TemplateInfo) -> dict[str, Any]:
     }
 
 
-def _listed(info: TemplateInfo, wanted: bool) -> dict[str, Any]:
+def _listed(packages: tuple[Package, ...] | None) -> dict[str, Any]:
     """A template's packages as JSON, where they are wanted."""
-    return (
-        {"package_list": [dataclasses.asdict(each) for each in packages.load(info.directory, info.manifest)]}
-        if wanted
-        else {}
-    )
+    return {} if packages is None else {"package_list": [dataclasses.asdict(each) for each in packages]}
 
 
 def _defined(name: str, definition: Image | None) -> Iterator[str]:
@@ -108,13 +110,13 @@ def _beside(definition: Image, where: str) -> str:
     return shown(where).partition("?")[0] if "://" in str(definition.source) else shown(where)
 
 
-def _template(info: TemplateInfo, *, is_current: bool, packages_wanted: bool) -> Iterator[str]:
+def _template(info: TemplateInfo, *, is_current: bool, listed: tuple[Package, ...] | None) -> Iterator[str]:
     """A template's description, its picture, and its packages where they are wanted."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     yield from ("", *_described(info, is_current=is_current), "", *draw(parts_of(info.manifest), width))
-    if packages_wanted:
+    if listed is not None:
         yield ""
-        for each in packages.load(info.directory, info.manifest):
+        for each in listed:
             yield f"  {each.name} {each.version} {each.architecture}"
 
 

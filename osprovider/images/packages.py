@@ -120,20 +120,26 @@ def load(directory: Path, manifest: Manifest) -> tuple[Package, ...]:
     Raises:
         ImageError: it is not there, or damaged.
     """
-    if damage := find_damage(directory, manifest):
+    text, damage = _look(directory, manifest)
+    if damage:
         raise ImageError(
             f"{directory}: {damage}; osprovider image verify {manifest.image} removes it, to be prepared again"
         )
-    return tuple(Package(**each) for each in json.loads((directory / LIST).read_bytes())["packages"])
+    return tuple(Package(**each) for each in json.loads(text)["packages"])
 
 
 def find_damage(directory: Path, manifest: Manifest) -> str | None:
     """What is wrong with the list beside a manifest; None where nothing is."""
+    return _look(directory, manifest)[1]
+
+
+def _look(directory: Path, manifest: Manifest) -> tuple[bytes, str | None]:
+    """The list beside a manifest, read once, since it may be replaced; and what is wrong with it."""
     try:
         text = (directory / LIST).read_bytes()
     except OSError as error:
-        return f"{LIST} cannot be read: {reason_of(error)}"
-    return None if zlib.crc32(text) == manifest.packages_crc32 else f"the checksum of {LIST} is wrong"
+        return b"", f"{LIST} cannot be read: {reason_of(error)}"
+    return text, None if zlib.crc32(text) == manifest.packages_crc32 else f"the checksum of {LIST} is wrong"
 
 
 def _lists(guest: HostGuest, scratch: Path) -> Iterator[tuple[str, Iterator[Package]]]:

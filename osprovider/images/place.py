@@ -113,6 +113,21 @@ class Place:
 
     def examine(self) -> Manifest | Fault | None:
         """The manifest, what is wrong with the template where it does not look whole, or None where there is none."""
+        while True:
+            before = self._occupant()
+            found = self._look()
+            if not isinstance(found, Fault) or self._occupant() == before:
+                return found  # otherwise one was replaced meanwhile, and both were looked at
+
+    def _occupant(self) -> tuple[int, int] | None:
+        """Tells the directory that is there now from the one that takes its place; None where there is none."""
+        try:
+            found = self.directory.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _look(self) -> Manifest | Fault | None:
         try:
             text = (self.directory / _MANIFEST).read_bytes()
             manifest = Manifest.from_json(text)

@@ -24,6 +24,7 @@ from osprovider.manifest import Manifest, Template
 from osprovider.paths import Directories
 
 if TYPE_CHECKING:
+    from osprovider.images.packages import Package
     from osprovider.images.prepare import Job, Made
     from osprovider.images.sources.cache import Pin
     from osprovider.images.sources.obtain import Obtained, Sources
@@ -225,7 +226,7 @@ class Store:
                     reporter.info(f"image {recipe.image}: is prepared already, of the same content from elsewhere")
                     return recipe
             place.publish(manifest, scratch)
-        if place.manifest() is None:
+        if isinstance(place.examine(), Fault):  # where nothing is, somebody has removed it
             raise NodeError(f"image {recipe.image}: {place.directory} is damaged when new; check its disk")
         return recipe
 
@@ -241,6 +242,29 @@ class Store:
         """The templates that are ready, by image and age."""
         found = (info for place in places(self._directories) if isinstance(info := place.info(), TemplateInfo))
         return tuple(sorted(found, key=lambda info: (info.manifest.image, info.manifest.created)))
+
+    def listed(self, key: str) -> tuple[TemplateInfo, tuple[Package, ...]] | None:
+        """A template with its packages, which belong together also where it is replaced meanwhile; waits for nobody.
+
+        Args:
+            key: the template's.
+
+        Returns:
+            None where there is none.
+
+        Raises:
+            ImageError: the list is damaged.
+        """
+        from osprovider.images import packages
+
+        place = Place(self._directories, key)
+        while isinstance(info := place.info(), TemplateInfo):
+            try:
+                return info, packages.load(place.directory, info.manifest)
+            except ImageError:
+                if place.examine() == info.manifest:
+                    raise
+        return None
 
     def unusable(self) -> tuple[Unusable, ...]:
         """What looks damaged, or was left by another version of osprovider."""

@@ -59,6 +59,13 @@ def test_a_template_is_the_same_data_in_every_command(site: Site) -> None:
     assert data(site, "remove", "small") == [built]
 
 
+def test_a_file_is_pulled_in_one_go(site: Site) -> None:
+    """It is read once where its digest is made beside."""
+    pulled = site.command("image", "pull", "small")
+    assert pulled.status == 0, pulled.said
+    assert pulled.said.index("image small: unpack") < pulled.said.index("image small: verify")
+
+
 @pytest.mark.parametrize("option", [[], ["--json"]])
 @pytest.mark.parametrize("command", ["remove", "verify"])
 def test_what_is_not_prepared_is_refused_alike(command: str, option: list[str], site: Site) -> None:

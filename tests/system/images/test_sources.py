@@ -378,6 +378,7 @@ def test_an_image_is_added_pulled_and_renewed_by_the_command(site: Site, server:
     assert "trying again in 1 s" in pulled.said
     assert pulled.last_line.startswith("small is ready: ")
     assert len(server.asked("/small.tar.gz")) == 2
+    assert "verify" not in pulled.said  # once more
 
     again = site.command("image", "pull", "small")
     assert again.status == 0, again.said

@@ -18,7 +18,7 @@ import pytest
 
 from osprovider.config.model import BootstrapBuild, Image, Layout, Repository, Variant
 from osprovider.errors import ImageError, NodeError
-from osprovider.images import packages, prepare
+from osprovider.images import history, packages, prepare
 from osprovider.images.pruning import prune
 from osprovider.images.recipe import Recipe
 from osprovider.images.store import Store
@@ -287,6 +287,77 @@ def test_a_template_that_is_replaced_is_there_at_every_moment(
     assert (info.directory / "template.img").read_bytes() == builder.content
     assert store.verify()[0].damage is None
     assert entries(directories) == [info.manifest.key]
+
+
+def test_a_template_that_is_replaced_while_it_is_looked_at_is_not_taken_for_damaged(
+    store: Store, builder: Builder, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which pruning would make away with the new one."""
+    open_once(store)
+    builder.content = b"new!" * 1024 + bytes(_SIZE)
+    read, others = Manifest.from_json, [Store(directories)]
+
+    def read_slowly(text: bytes) -> Manifest:
+        if others:
+            others.pop().build("debian-12", IMAGE, VARIANT, force=True)
+        return read(text)
+
+    monkeypatch.setattr(Manifest, "from_json", read_slowly)
+    assert store.unusable() == ()
+    (info,) = store.list()
+    assert info.manifest.size_bytes == len(builder.content)
+
+
+def test_packages_are_those_of_the_template_that_they_are_said_to_be_of(
+    store: Store, builder: Builder, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is replaced between the one file and the other."""
+    open_once(store)
+    package = packages.Package("deb", "acl", "2", "amd64")
+
+    def build(*given: Any) -> Manifest:
+        return dataclasses.replace(builder(*given), packages=1, packages_crc32=packages.save([package], given[3]))
+
+    load, others = packages.load, [Store(directories)]
+
+    def load_slowly(directory: Path, made: Manifest) -> tuple[packages.Package, ...]:
+        if others:
+            others.pop().build("debian-12", IMAGE, VARIANT, force=True)
+        return load(directory, made)
+
+    monkeypatch.setattr(prepare, "prepare", build)
+    monkeypatch.setattr(packages, "load", load_slowly)
+    found = store.listed(entries(directories)[0])
+    assert found is not None
+    assert (found[0].manifest.packages, found[1]) == (1, (package,))
+    assert store.listed("0" * 64) is None
+
+
+@pytest.fixture
+def removed_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Removals that wait until a template is in its place, and take it away as soon as it is."""
+    waiting: list[str] = []
+
+    def remove(*_: object) -> None:
+        if waiting:
+            store.remove(waiting.pop())
+
+    monkeypatch.setattr(history, "note", remove)
+    return waiting
+
+
+def test_a_template_that_is_removed_as_soon_as_it_is_there_is_made_again(
+    store: Store, builder: Builder, removed_at_once: list[str]
+) -> None:
+    removed_at_once.append("debian-12")
+    open_once(store)
+    assert builder.builds == 2
+
+
+def test_of_a_template_that_was_built_and_removed_that_is_said(store: Store, removed_at_once: list[str]) -> None:
+    removed_at_once.append("debian-12")
+    with pytest.raises(ImageError, match=r"something removed its template from .*; try again"):
+        store.build("debian-12", IMAGE, VARIANT, force=True)
 
 
 def test_the_list_is_by_image(store: Store) -> None:
