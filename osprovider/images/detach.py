@@ -19,7 +19,7 @@ __all__ = ["detach"]
 _MENUS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/grub/device.map", "/boot/grub2/device.map")
 
 # A file system on a disk, as fstab(5) names it; not a network's, a virtual one, or a file.
-_LEFT_BEHIND = re.compile(r"(?:(?:PART)?(?:UUID|LABEL)=|/dev/(?!fd|sr|cdrom|shm))\S*")
+_LEFT_BEHIND = re.compile(r"(?:(?:PART)?(?:UUID|LABEL)=|/dev/(?!(?:fd|sr)\d|cdrom|shm))\S*")
 
 
 def detach(guest: Guest) -> tuple[str, ...]:

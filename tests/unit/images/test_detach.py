@@ -26,6 +26,8 @@ def test_lines_of_file_systems_that_stayed_behind_are_gone(root: Path) -> None:
         "PARTLABEL=swap none swap sw 0 0",
         "/dev/vda2 none swap sw 0 0",
         "/dev/mapper/vg-home\t/home ext4 defaults 0 2",
+        "/dev/srv/www /var/www ext4 defaults 0 2",
+        "/dev/fd-vg/data /data ext4 defaults 0 2",
     ]
     stay = [
         "# / was on /dev/sda1 during installation",
@@ -35,6 +37,7 @@ def test_lines_of_file_systems_that_stayed_behind_are_gone(root: Path) -> None:
         "//nas.example.org/share /mnt/share cifs guest 0 0",
         "/swapfile none swap sw 0 0",
         "/dev/sr0 /media/cdrom0 udf,iso9660 user,noauto 0 0",
+        "/dev/fd0 /media/floppy0 auto user,noauto 0 0",
     ]
     mixed = [stay[0], behind[0], *behind[1:3], *stay[1:3], *behind[3:], *stay[3:]]
     (root / "etc/fstab").write_text("".join(f"{line}\n" for line in mixed))
