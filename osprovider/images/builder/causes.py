@@ -30,8 +30,13 @@ class _Cause:
     message: str
 
 
-# The most telling first: a name that cannot be resolved also means that something could not be fetched.
+# The most telling first: once dpkg is at work all is fetched, so what looks like a mirror's failure is what a package's
+# script said; and a name that cannot be resolved also means that something could not be fetched.
 _CAUSES = (
+    _Cause(
+        (r"dpkg: error processing (?:package|archive) (\S+)",),
+        "package {what} cannot be installed: {before}{next}; leave it out of {file}, or report it as a bug",
+    ),
     _Cause(
         (
             r"Unable to locate package (\S+)",
@@ -84,10 +89,6 @@ _CAUSES = (
             r"Couldn't download",
         ),
         "{mirror} cannot be reached ({line}); check the node's network, and {key} of {file}",
-    ),
-    _Cause(
-        (r"dpkg: error processing (?:package|archive) (\S+)",),
-        "package {what} cannot be installed: {before}{next}; leave it out of {file}, or report it as a bug",
     ),
 )
 

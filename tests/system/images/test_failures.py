@@ -206,12 +206,13 @@ def test_a_package_file_of_another_architecture(tmp_path: Path) -> None:
     assert f"{deb}: is for arm64, and the image for amd64" in line
 
 
-def test_a_packages_script_that_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", ["the licence is missing", "curl: (6) Could not resolve host: get.example.org"])
+def test_a_packages_script_that_fails(said: str, tmp_path: Path) -> None:
     (tmp_path / "etc" / "debs").mkdir(parents=True)
-    postinst = "#!/bin/sh\necho the licence is missing >&2\nexit 3\n"
+    postinst = f"#!/bin/sh\necho '{said}' >&2\nexit 3\n"
     deb = make_deb(tmp_path / "etc" / "debs", "broken", postinst=postinst)
     line = error_of(tmp_path, {"debs": [deb.name]})
-    assert "package broken cannot be installed: the licence is missing: installed broken package post-" in line
+    assert f"package broken cannot be installed: {said}: installed broken package post-" in line
 
 
 @pytest.mark.parametrize(

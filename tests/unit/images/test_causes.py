@@ -136,6 +136,27 @@ def test_what_a_packages_script_said_is_told() -> None:
     assert message.startswith("package broken cannot be installed: cannot reach the licence server: installed broken")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "curl: (6) Could not resolve host: get.example.org",
+        "wget: unable to resolve host address 'get.example.org'",
+        "Failed to connect to get.example.org: Network is unreachable",
+        "E: Unable to locate package more",
+        "the module Depends: on more",
+    ],
+)
+def test_a_package_that_wants_a_network_is_not_the_mirrors_fault(said: str) -> None:
+    message = cause(
+        "Setting up fonts (1.0) ...",
+        said,
+        "dpkg: error processing package fonts (--configure):",
+        " installed fonts package post-installation script subprocess returned error exit status 1",
+        "E: Sub-process env returned an error code (1)",
+    )
+    assert message.startswith(f"package fonts cannot be installed: {said}: installed fonts package post-installation")
+
+
 def test_the_default_mirror_is_not_called_none() -> None:
     assert cause("Connection refused", mirror=None).startswith("the default mirror cannot be reached")
 
