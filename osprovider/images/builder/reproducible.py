@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -33,10 +34,16 @@ def newest_release(guest: Guest) -> int:
         ImageError: apt has no lists.
     """
     texts = (guest.read_text(path) for pattern in _RELEASES for path in guest.glob(pattern))
-    dates = [parsedate_to_datetime(found[1]) for found in map(_DATE.search, texts) if found]
+    dates = [_time(found[1]) for found in map(_DATE.search, texts) if found]
     if not dates:
         raise ImageError("no repository says when it was made; choose another mirror")
     return int(max(dates).timestamp())
+
+
+def _time(text: str) -> datetime:
+    """The time that a list says; one without a zone, or with that of RFC 5322 for none, ``-0000``, is UTC to apt."""
+    found = parsedate_to_datetime(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def settle(guest: Guest, root: Path, *, began: float, epoch: int) -> None:
