@@ -62,6 +62,8 @@ def test_the_random_seed_is_new_each_time_and_roots_alone(tmp_path: Path) -> Non
 def test_leases_and_states_of_another_are_gone(tmp_path: Path) -> None:
     gone = [
         "/var/lib/dhcp/dhclient.eth0.leases",
+        "/var/lib/dhcpcd/duid",
+        "/var/lib/wicked/duid.xml",
         "/var/lib/NetworkManager/secret_key",
         "/var/lib/systemd/credential.secret",
         "/var/lib/cloud/instances/i-1/sem/config_ssh",
