@@ -36,6 +36,7 @@ _CHUNK = 1 << 20
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 _WAYS_OUT = {
     errno.ENOSPC: "the guest's file system is full; make the disk larger",
+    errno.EPERM: "it may not be changed; if lsattr shows i or a for it or its directory, chattr -i -a it in the guest",
     errno.EROFS: "the guest's file system is read-only, or became so after an error; look at the kernel's log",
     errno.EXDEV: "something is mounted there, and a guest is one file system",
 }

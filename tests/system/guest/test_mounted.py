@@ -190,6 +190,20 @@ def test_a_full_guest_is_told_with_the_way_out(image: Path, run: Path) -> None:
     fsck(image)
 
 
+def test_a_file_that_may_not_be_changed_is_told_with_the_way_out(image: Path, run: Path) -> None:
+    def use() -> None:
+        with loop_device(image) as loop, mounted(loop, "ext4", run) as guest:
+            guest.write("/etc/resolv.conf", "nameserver 198.51.100.53\n")
+            path = run / "mnt/etc/resolv.conf"
+            subprocess.run(["chattr", "+i", path], check=True)
+            for change in (guest.remove, partial(guest.write, content="")):
+                with pytest.raises(GuestError, match=r"/etc/resolv\.conf in the guest: .*chattr -i -a"):
+                    change("/etc/resolv.conf")
+            subprocess.run(["chattr", "-i", path], check=True)
+
+    in_namespace(use)
+
+
 def test_what_the_device_lost_is_told(tmp_path: Path, run: Path) -> None:
     """The device is a file on a file system that has no room for it, as a thin pool may have none."""
 
