@@ -95,6 +95,10 @@ class HostGuest(Guest):
         with reported("look at", path) as inside:
             return self._kind(inside) == stat.S_IFDIR
 
+    def is_file(self, path: str) -> bool:
+        with reported("look at", path) as inside:
+            return self._kind(inside, os.O_NOFOLLOW) == stat.S_IFREG
+
     def is_symlink(self, path: str) -> bool:
         with reported("look at", path) as inside:
             return self._kind(inside, os.O_NOFOLLOW) == stat.S_IFLNK

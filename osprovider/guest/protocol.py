@@ -54,6 +54,9 @@ class Guest(Protocol):
     def is_directory(self, path: str) -> bool:
         """Is there a directory at ``path``, symbolic links followed."""
 
+    def is_file(self, path: str) -> bool:
+        """Is ``path`` itself a regular file."""
+
     def is_symlink(self, path: str) -> bool:
         """Is ``path`` itself a symbolic link, dangling or not."""
 

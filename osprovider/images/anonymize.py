@@ -8,13 +8,14 @@ Not for: what has no place in any template, built ones too (:mod:`osprovider.ima
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from glob import escape
 
 from osprovider.guest import fstab
 from osprovider.guest.identity import without_this_host
 from osprovider.guest.protocol import Guest
 from osprovider.guest.text import split_lines
-from osprovider.images.cleaning import clean
+from osprovider.images.cleaning import clean, is_kept, take_out
 
 __all__ = ["anonymize"]
 
@@ -34,19 +35,23 @@ _REMOVED: dict[str, tuple[str, ...]] = {
         "/var/lib/systemd/network/*",
     ),
     "memberships": (
+        "/etc/apt/auth.conf.d/90ubuntu-advantage",
         "/etc/krb5.keytab",
         "/etc/pki/consumer/*",
+        "/etc/pki/entitlement/*",
         "/etc/puppetlabs/puppet/ssl",
         "/etc/salt/minion_id",
         "/etc/salt/pki/minion",
         "/etc/sysconfig/rhn/systemid",
+        "/etc/zypp/credentials.d/SCCcredentials",
         "/var/lib/puppet/ssl",
         "/var/lib/samba/private/*",
         "/var/lib/sss/db/*",
         "/var/lib/tailscale/*",
+        "/var/lib/ubuntu-advantage/private/*",
         "/var/lib/zerotier-one/identity.*",
     ),
-    "notes": ("/etc/osprovider.json",),
+    "notes": ("/etc/osprovider.json", "/var/lib/cloud/seed"),
     "logs": (
         *(f"/var/log/{depth}{name}" for depth in ("", "*/", "*/*/") for name in _ROTATED),
         "/var/crash/*",
@@ -74,6 +79,8 @@ _REMOVED_FROM_HOMES = (
     ".bash_history",
     ".zsh_history",
     ".ash_history",
+    ".sh_history",
+    ".local/share/fish/fish_history",
     ".python_history",
     ".mysql_history",
     ".psql_history",
@@ -94,6 +101,7 @@ auto lo
 iface lo inet loopback
 """
 _NO_NAME = "localhost\n"  # as in templates that are built here
+_PRIVATE_KEY = b"PRIVATE KEY-----"
 _PLAIN_PATH = re.compile(r"/[\w.@+/-]+", re.ASCII)
 
 
@@ -102,27 +110,22 @@ def anonymize(guest: Guest, *, keep: Iterable[str] = (), remove: Iterable[str] =
 
     Args:
         guest: the system, with all its file systems.
-        keep: patterns of paths that stay, with ``*`` for any characters.
+        keep: patterns of paths that stay as they are, with ``*`` for any characters.
         remove: patterns of further paths that go, as a shell's.
 
     Raises:
         GuestError: the file system refuses.
     """
-    names = _names(guest)
+    kept, names, homes = tuple(keep), _names(guest), _homes(guest)
     patterns = [pattern for group in _REMOVED.values() for pattern in group]
-    homes = [f"{home}/{name}" for home in _homes(guest) for name in _REMOVED_FROM_HOMES]
-    clean(guest, [*patterns, *homes, *remove], keep=tuple(keep))
-    guest.write(_HOSTNAME, _NO_NAME)
-    if guest.exists(_MAILNAME):
-        guest.write(_MAILNAME, _NO_NAME)
-    if guest.exists(_HOSTS):
-        before = guest.read_text(_HOSTS)
-        after = _without_names(without_this_host(before), names)
-        if after != before:
-            guest.write(_HOSTS, after)
-    if guest.exists(_INTERFACES):
-        guest.write(_INTERFACES, _LOOPBACK)
-    _remove_swap_files(guest)
+    in_homes = [f"{escape(home)}/{name}" for home in homes for name in _REMOVED_FROM_HOMES]
+    clean(guest, [*patterns, *in_homes, *remove], keep=kept)
+    for path in _private_keys(guest, homes):
+        take_out(guest, path, kept)
+    for path, content in _rewritten(guest, names):
+        if not is_kept(path, kept):
+            guest.write(path, content)
+    _remove_swap_files(guest, kept)
 
 
 def _names(guest: Guest) -> frozenset[str]:
@@ -138,9 +141,31 @@ def _homes(guest: Guest) -> tuple[str, ...]:
         for line in split_lines(guest.read_text("/etc/passwd")):
             fields = line.split(":")
             home = fields[5].rstrip("/") if len(fields) == 7 else ""
-            if _PLAIN_PATH.fullmatch(home) and guest.is_directory(home):
+            if home.startswith("/") and "\0" not in home and guest.is_directory(home):
                 found[home] = None
     return tuple(found)
+
+
+def _private_keys(guest: Guest, homes: Iterable[str]) -> Iterator[str]:
+    """The files of private ssh keys in home directories, whatever their names."""
+    for home in homes:
+        for path in guest.glob(f"{escape(home)}/.ssh/*"):
+            if guest.is_file(path) and _PRIVATE_KEY in guest.read(path):
+                yield path
+
+
+def _rewritten(guest: Guest, names: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """The files that name a system or its addresses and have to be there, and what is in them instead."""
+    yield _HOSTNAME, _NO_NAME
+    if guest.exists(_MAILNAME):
+        yield _MAILNAME, _NO_NAME
+    if guest.exists(_HOSTS):
+        before = guest.read_text(_HOSTS)
+        after = _without_names(without_this_host(before), names)
+        if after != before:
+            yield _HOSTS, after
+    if guest.exists(_INTERFACES):
+        yield _INTERFACES, _LOOPBACK
 
 
 def _without_names(hosts: str, names: frozenset[str]) -> str:
@@ -156,13 +181,13 @@ def _without_names(hosts: str, names: frozenset[str]) -> str:
     return "".join(f"{line}\n" for line in kept)
 
 
-def _remove_swap_files(guest: Guest) -> None:
+def _remove_swap_files(guest: Guest, keep: Collection[str]) -> None:
     """Remove the files that fstab(5) has the system swap to, with their lines: they hold what was in its memory."""
     if not guest.exists(fstab.PATH):
         return
     text = guest.read_text(fstab.PATH)
     swaps = [line for line in fstab.lines(text) if line.type == "swap" and _PLAIN_PATH.fullmatch(line.device)]
-    files = [line for line in swaps if not line.device.startswith("/dev/")]
+    files = [line for line in swaps if not line.device.startswith("/dev/") and not is_kept(line.device, keep)]
     for line in files:
         guest.remove(line.device)
     if files:

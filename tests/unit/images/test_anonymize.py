@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ GONE = {
     "/var/lib/dhcp/dhclient.eth0.leases": "lease {}\n",
     "/var/lib/cloud/instances/i-1/obj.pkl": "pickle",
     "/var/lib/cloud/sem/x.once": "",
+    "/var/lib/cloud/seed/nocloud-net/user-data": "#cloud-config\nhostname: web1\n",
+    "/var/lib/dhcpcd/duid": "00:04:01",
+    "/var/lib/dhcpcd/secret": "secret",
+    "/var/lib/wicked/duid.xml": "<duid/>",
+    "/etc/nvme/hostnqn": "nqn.2014-08.org.nvmexpress:uuid:1",
+    "/etc/nvme/hostid": "1",
+    "/etc/pki/entitlement/1-key.pem": "secret",
+    "/etc/zypp/credentials.d/SCCcredentials": "secret",
+    "/var/lib/ubuntu-advantage/private/machine-token.json": "secret",
+    "/etc/apt/auth.conf.d/90ubuntu-advantage": "secret",
     "/var/cache/dnf/fedora.solv": "cache",
     "/var/lib/tailscale/tailscaled.state": "key",
     "/var/lib/zerotier-one/identity.secret": "key",
@@ -35,9 +46,12 @@ GONE = {
     "/run/x.pid": "1",
     "/root/.bash_history": "ssh web1",
     "/root/.ssh/id_ed25519": "secret",
+    "/root/.ssh/deploy": "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n",
+    "/root/.local/share/fish/fish_history": "- cmd: ssh web1",
     "/root/.ssh/authorized_keys": "ssh-ed25519 AAAA",
     "/home/ada/.ssh/authorized_keys": "ssh-ed25519 AAAA",
     "/srv/git/.ssh/authorized_keys": "ssh-ed25519 AAAA",
+    "/home/Jürgen [x]/.ssh/authorized_keys": "ssh-ed25519 AAAA",
     "/swapfile": "memory",
 }
 STAYS = {
@@ -46,6 +60,7 @@ STAYS = {
     "/etc/apt/apt.conf.d/30-site-proxy": "Acquire::http::Proxy",
     "/home/ada/work": "work",
     "/root/.ssh/config": "Host *\n",
+    "/root/.ssh/known_hosts": "web2 ssh-ed25519 AAAA\n",
     "/srv/git/repository/HEAD": "ref",
     "/var/www/index.html": "<p>",
     "/var/lib/dpkg/status": "Package: x\n",
@@ -54,6 +69,7 @@ PASSWD = (
     "root:x:0:0:root:/root:/bin/bash\n"
     "ada:x:1000:1000::/home/ada:/bin/bash\n"
     "git:x:1001:1001::/srv/git/:/bin/sh\n"
+    "juergen:x:1003:1003::/home/Jürgen [x]:/bin/sh\n"
     "strange:x:1002:1002::/home/*:/bin/sh\n"
     "short:x\n"
 )
@@ -81,6 +97,7 @@ def root(tmp_path: Path) -> Path:
             "/etc/network/interfaces": "auto nic0\niface nic0 inet static\n    address 198.51.100.21/24\n",
             "/etc/fstab": "UUID=x / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n/dev/sda3 none swap sw 0 0\n",
             "/var/log/syslog": "Nov 21 web1",
+            "/var/log/pods/web_1/nginx/0.log": "from 198.51.100.7",
             "/home/x/.ssh/authorized_keys": "of no account",
         },
     )
@@ -106,6 +123,7 @@ def test_it_has_no_name_and_no_address(root: Path) -> None:
     )
     assert "198.51.100" not in (root / "etc/network/interfaces").read_text()
     assert (root / "var/log/syslog").read_text() == ""
+    assert (root / "var/log/pods/web_1/nginx/0.log").read_text() == ""
 
 
 def test_it_does_not_look_for_the_swap_file_that_is_gone(root: Path) -> None:
@@ -121,6 +139,31 @@ def test_patterns_say_what_stays_and_what_else_goes(root: Path) -> None:
     assert not (root / "root/.ssh/authorized_keys").exists()
     assert (root / "var/log/syslog").read_text() == "Nov 21 web1"
     assert not (root / "srv/git/repository").exists()
+
+
+def test_what_is_written_over_can_be_kept_as_well(root: Path) -> None:
+    kept = ["hostname", "hosts", "mailname", "machine-id", "resolv.conf", "network/interfaces", "fstab"]
+    before = {name: (root / "etc" / name).read_text() for name in kept}
+    with directory_guest(root) as guest:
+        anonymize(guest, keep=["/etc/*", "/swapfile"])
+    assert {name: (root / "etc" / name).read_text() for name in kept} == before
+    assert (root / "swapfile").exists()
+
+
+def test_what_is_kept_in_a_directory_that_goes_stays_alone(root: Path) -> None:
+    write_tree(root, {"/root/.cache/models/a": "a", "/root/.cache/models/b": "b", "/root/.cache/other/[c]": "c"})
+    with directory_guest(root) as guest:
+        anonymize(guest, keep=["/root/.cache/*/a", "/var/lib/cloud/instances/*"])
+    assert [path.name for path in (root / "root/.cache").rglob("*") if path.is_file()] == ["a"]
+    assert not (root / "root/.cache/other").exists()
+    assert (root / "var/lib/cloud/instances/i-1/obj.pkl").exists()
+
+
+def test_what_is_no_file_among_the_logs_does_not_matter(root: Path) -> None:
+    os.mkfifo(root / "var/log/pipe")
+    with directory_guest(root) as guest:
+        anonymize(guest)
+    assert (root / "var/log/pipe").is_fifo()
 
 
 def test_an_empty_tree_gets_what_every_template_has(tmp_path: Path) -> None:
