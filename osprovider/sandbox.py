@@ -43,6 +43,7 @@ def confine(
     cwd: str = "/",
     memory_bytes: int | None = None,
     cpu_seconds: int | None = None,
+    file_bytes: int | None = None,
 ) -> list[str]:
     """The arguments that run a program so, for :mod:`osprovider.run`. Descriptors that are passed stay open in it.
 
@@ -56,12 +57,13 @@ def confine(
         cwd: where it runs, inside.
         memory_bytes: the most that it may allocate; None for no limit of its own.
         cpu_seconds: the longest that it may compute; likewise.
+        file_bytes: the largest that it may make a file, its output among them; likewise.
 
     Raises:
         NodeError: nothing can be confined on this node; whatever failed then would seem to be the file's fault.
     """
     _require_sandbox()
-    limits = {"--data": memory_bytes, "--cpu": cpu_seconds}
+    limits = {"--data": memory_bytes, "--cpu": cpu_seconds, "--fsize": file_bytes}
     words = [f"{option}={limit}" for option, limit in limits.items() if limit is not None]
     return [
         *(["prlimit", *words, "--"] if words else []),

@@ -12,9 +12,10 @@ from types import FrameType
 
 from osprovider.errors import Terminated
 
-__all__ = ["past_stopping", "terminable"]
+__all__ = ["STOPPING", "past_stopping", "terminable"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that ask us to stop."""
 
 
 class _State:
@@ -41,7 +42,7 @@ def terminable() -> Iterator[None]:
             _state.is_stopping = True
             raise Terminated(signal.Signals(number).name)
 
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield

@@ -10,15 +10,18 @@ Not for: changing one. Nor file systems that were not unmounted: it does not rep
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import IO
 
 from osprovider import programs
+from osprovider.background import Task
 from osprovider.descriptors import in_memory
 from osprovider.errors import GuestError
 from osprovider.guest.host import is_gone
@@ -26,6 +29,7 @@ from osprovider.guest.unclean import why_unclean
 from osprovider.manifest import EXT
 from osprovider.run import BASE_ENVIRONMENT, running
 from osprovider.sandbox import confine
+from osprovider.signals import STOPPING
 
 __all__ = ["CONNECTION", "options", "serving", "why_not"]
 
@@ -43,9 +47,11 @@ if channel := os.environ.get("_FUSE_COMMFD"):
     socket.send_fds(socket.socket(fileno=int(channel)), [b"\\0"], [{}])
 """
 _MOST_MEMORY = 256 << 20
-_MOST_CPU_SECONDS = 300
-_MOST_SECONDS = 900.0
-_MOST_WORDS = 1 << 10  # characters
+_MOST_CPU_SECONDS = 120
+_MOST_SECONDS = 300.0
+_PAUSE_SECONDS = 0.5
+_MOST_WORDS = 1 << 10  # bytes
+_MOST_WRITTEN = 1 << 20  # bytes, of what it says
 
 
 def why_not(device: Path, filesystem: str) -> str | None:
@@ -72,7 +78,7 @@ def why_not(device: Path, filesystem: str) -> str | None:
 
 def options(connection: FileIO) -> str:
     """With what a file system of the kernel's type ``fuse`` is mounted, for which the other end answers."""
-    return f"fd={connection.fileno()},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+    return f"fd={connection.fileno()},rootmode=40000,user_id=0,group_id=0,default_permissions"
 
 
 @contextmanager
@@ -81,10 +87,11 @@ def serving(device: Path, connection: FileIO) -> Iterator[None]:
 
     Args:
         device: a read-only block device that it fills.
-        connection: what is mounted by it; it is closed here, so that the mount ends with fuse2fs.
+        connection: what is mounted by it; it is closed here, so that the mount ends with fuse2fs. The body asks it
+            something in the end: whoever looked before may have taken one that ended for one that lacks a file.
 
     Raises:
-        GuestError: fuse2fs ended, or took too long; the body's own error is its cause then.
+        GuestError: fuse2fs ended, or took too long: in place of the error that the body had of that.
     """
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
@@ -97,24 +104,49 @@ def serving(device: Path, connection: FileIO) -> Iterator[None]:
             devices=[device, CONNECTION],
             memory_bytes=_MOST_MEMORY,
             cpu_seconds=_MOST_CPU_SECONDS,
+            file_bytes=_MOST_WRITTEN,
         )
         fds = [connection.fileno(), *scripts.values()]
-        process = stack.enter_context(
-            running(boxed, stdin=nothing, stdout=log.fileno(), stderr=log.fileno(), pass_fds=fds)
+        stack.enter_context(
+            _held(running(boxed, stdin=nothing, stdout=log.fileno(), stderr=log.fileno(), pass_fds=fds))
         )
         connection.close()
-        timer = threading.Timer(_MOST_SECONDS, process.kill)
-        timer.daemon = True
-        timer.start()
-        stack.callback(timer.cancel)
         try:
             yield
         except (GuestError, OSError) as error:
             if not is_gone(error):
                 raise
             raise GuestError(f"{_PROGRAM} with {device} ended: {_last_words(log)}") from error
-        if process.poll() is not None:
-            raise GuestError(f"{_PROGRAM} with {device} ended: {_last_words(log)}")
+
+
+@contextmanager
+def _held(program: AbstractContextManager[object]) -> Iterator[None]:
+    """Have a program run as long as the body, or as long as it may.
+
+    Who asks a file system waits in the kernel until it has its answer, and can neither heed a signal nor be killed
+    before. So a thread of its own starts the program, and ends it. Where we are killed, this thread ends first, and the
+    program with it; where we are asked to stop, it sees that nobody takes the signal.
+    """
+    ready, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with program:
+                ready.set()
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # what is blocked here is seen while it waits
+                end = time.monotonic() + _MOST_SECONDS
+                while not over.wait(_PAUSE_SECONDS) and time.monotonic() < end and not signal.sigpending():
+                    pass
+        finally:
+            ready.set()
+
+    task = Task(_PROGRAM, hold)
+    try:
+        ready.wait()
+        yield
+    finally:
+        over.set()
+        task.result()
 
 
 def _places() -> set[str]:

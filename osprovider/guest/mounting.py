@@ -198,6 +198,8 @@ def _served(device: Path, mountpoint: Path) -> Iterator[HostGuest]:
         flags = _FLAGS | MountFlag.RDONLY
         with _at(mountpoint, str(device), "fuse", flags, fuse2fs.options(connection), server) as guest:
             yield guest
+            with reported("look at", "/"):  # has it answered to the end?
+                os.fstatvfs(guest.root_fd)
 
 
 @contextmanager
@@ -222,6 +224,7 @@ def _at(
     server: AbstractContextManager[None] | None = None,
 ) -> Iterator[HostGuest]:
     """What is mounted at a mount point, which is made; unmounted in the end. A server answers for it meanwhile."""
+    leave = _detach if server else _unmount
     mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         linux.mount(source, str(mountpoint), driver, flags, options)
@@ -229,13 +232,18 @@ def _at(
         raise GuestError(f"cannot mount {source} as {driver}: {reason_of(error)}; see the kernel's log") from error
     try:
         # Opened before the first write: syncfs(2) reports what went wrong since then.
-        with server or nullcontext(), opened(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)) as root:
+        with server or nullcontext(), opened(_open_root(mountpoint)) as root:
             yield HostGuest(root, mountpoint=mountpoint)
     except BaseException:
         with suppress(GuestError):  # the first error is the one to show
-            _unmount(mountpoint)
+            leave(mountpoint)
         raise
-    _unmount(mountpoint)
+    leave(mountpoint)
+
+
+def _open_root(mountpoint: Path) -> int:
+    with reported("open", "/"):
+        return os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
 
 
 @contextmanager
@@ -303,6 +311,11 @@ def _unmount(mountpoint: Path) -> None:
     holders = ", ".join(_holders(mountpoint)) or "the kernel"
     linux.umount(str(mountpoint), Umount.NOFOLLOW | Umount.DETACH)
     raise GuestError(f"cannot unmount {mountpoint}: it is in use by {holders}; end that and try again")
+
+
+def _detach(mountpoint: Path) -> None:
+    """Take what a program answered for out of sight, and what is mounted in there: the way to that leads through it."""
+    linux.umount(str(mountpoint), Umount.NOFOLLOW | Umount.DETACH)
 
 
 def _holders(mountpoint: Path) -> list[str]:

@@ -61,14 +61,22 @@ class Reading:
 
         Returns:
             what ``work`` returns.
+
+        Raises:
+            ImageError, NodeError: as ``work`` raises them, but for what the sandbox alone cannot.
         """
         if self.isolation != "auto":
             return work(self)
         try:
             return work(dataclasses.replace(self, isolation="sandbox"))
         except _SandboxError as error:
-            reporter.debug(f"{error}; it is opened in the appliance")
-        return work(dataclasses.replace(self, isolation="appliance"))
+            why_not = str(error)
+        reporter.debug(f"{why_not}; it is opened in the appliance")
+        try:
+            return work(dataclasses.replace(self, isolation="appliance"))
+        except NodeError:  # which would not have mattered
+            reporter.warning(why_not)
+            raise
 
     @contextmanager
     def opened(self, partitions: Sequence[ImagePartition], what: str) -> Iterator[HostGuest]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -161,6 +161,49 @@ def test_a_program_that_ends_or_hangs_ends_the_look(
             guest.read("/lost+found/nothing")
 
     with pytest.raises(GuestError, match=r"^fuse2fs with /dev/loop\d+ ended: it said nothing$"):
+        in_namespace(look)
+
+
+def test_one_that_ended_is_told_of_where_what_looked_took_it_for_a_missing_file(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "image", 8)
+
+    def look() -> None:
+        with confined((image, "ext4", "/")) as guest:
+            os.kill(server(), signal.SIGKILL)
+            with suppress(GuestError):
+                guest.read("/lost+found/nothing")
+
+    with pytest.raises(GuestError, match=r"^fuse2fs with /dev/loop\d+ ended: it said nothing$"):
+        in_namespace(look)
+
+
+def test_what_is_mounted_in_a_guest_that_is_gone_goes_with_it(tmp_path: Path) -> None:
+    root, esp = make_image(tmp_path / "root", 8), tmp_path / "esp"
+    subprocess.run(["debugfs", "-w", "-R", "mkdir boot", root], check=True, capture_output=True)
+    subprocess.run(["mkfs.vfat", "-C", esp, "4096"], check=True, capture_output=True)
+
+    def use() -> None:
+        with confined((root, "ext4", "/"), (esp, "vfat", "/boot")) as guest:
+            os.kill(server(), signal.SIGKILL)
+            guest.read("/lost+found/nothing")
+
+    def look() -> list[str]:
+        with pytest.raises(GuestError, match=r"^fuse2fs with /dev/loop\d+ ended: it said nothing$"):
+            use()
+        return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+
+    assert in_namespace(look) == []
+
+
+def test_a_damaged_root_directory_is_the_guests_fault(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "image", 8)
+    subprocess.run(["debugfs", "-w", "-R", "clri <2>", image], check=True, capture_output=True)
+
+    def look() -> None:
+        with confined((image, "ext4", "/")):
+            pytest.fail("it was opened")
+
+    with pytest.raises(GuestError, match=r"^cannot open / in the guest: "):
         in_namespace(look)
 
 

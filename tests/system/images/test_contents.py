@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import struct
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from osprovider.errors import ImageError
+from osprovider.errors import ImageError, NodeError
 from osprovider.guest import fuse2fs
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
@@ -190,6 +191,21 @@ def test_where_fuse2fs_fails_the_appliance_looks(
     contents, found = examined(disk(root), directories, "auto", kernels)
     assert contents.filesystem.uuid == root.uuid
     assert found
+
+
+def test_a_node_that_has_neither_is_told_what_either_lacks(
+    disk: Callable[..., Path],
+    directories: Directories,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(fuse2fs, "_PROGRAM", "fuse2fs-of-no-node")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    image = disk(Part(1, ROOT, 32, "ext4", files=system("")))
+    with pytest.raises(NodeError, match=r"^image x: partition 1: the libguestfs appliance needs python3-guestfs"):
+        find_partitions(image, "x", directories)
+    lacking = "warning: image x: partition 1: cannot be read in the sandbox: fuse2fs-of-no-node is missing\n"
+    assert lacking in capsys.readouterr().err
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
