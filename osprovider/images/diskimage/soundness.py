@@ -33,6 +33,13 @@ _QEMU_SECONDS = 600
 _QEMU_BYTES_PER_SECOND = 16 << 20
 _TOO_LONG = frozenset({signal.SIGXCPU, signal.SIGKILL})  # setrlimit(2)
 _OFFSET = 0xFFFFFFFFFFFE00  # of what is in qcow2's tables
+_OTHER_COMPRESSION, _ZSTD = 1 << 3, 1  # a bit of qcow2's incompatible features, and the header's compression_type
+_INFLATE = """
+import sys, zlib
+inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+inflate.decompress(sys.stdin.buffer.read(), int(sys.argv[1]) + 1)
+sys.exit(not inflate.eof)
+"""
 _OVERLAPS_UNSEEN = ("vmdk", "vpc")  # by qemu-img check
 _SOUND = frozenset({0, 3, 63})  # qemu-img(1), "check": sound; leaked clusters only; nothing to check in this format
 
@@ -130,7 +137,12 @@ def _first_data(path: Path) -> int:
 
 
 def _check_compressed(path: Path, name: str, size: int) -> None:
-    """See that qcow2's compressed clusters lie in the file; ``qemu-img map`` does not tell where they are."""
+    """See that qcow2's compressed clusters lie in the file; ``qemu-img map`` does not tell where they are.
+
+    Their lengths are in sectors, and the file may end within the last one (nbdcopy(1) by way of ``qemu-nbd`` leaves it
+    so): then what lies there has to be whole.
+    """
+    last = 0
     with path.open("rb", buffering=0) as file:
         fd = file.fileno()
         version, cluster_bits, disk = struct.unpack(">I12xIQ", os.pread(fd, 28, 4))
@@ -148,11 +160,28 @@ def _check_compressed(path: Path, name: str, size: int) -> None:
                 start = entry & (1 << offset_bits) - 1
                 sectors = (entry & (1 << 62) - 1) >> offset_bits
                 end = start // SECTOR * SECTOR + (sectors + 1) * SECTOR
+                if end > -(-size // SECTOR) * SECTOR:
+                    raise _cut_off(name, start, end, size)
                 if end > size:
-                    raise ImageError(
-                        f"{name}: qcow2 image, cut off: a compressed cluster lies at bytes {start} to {end} of the "
-                        f"file, which has {size}; fetch or make it again"
-                    )
+                    last = max(last, start)
+        if last and not _is_whole(os.pread(fd, size - last, last), fd, cluster):
+            raise _cut_off(name, last, -(-size // SECTOR) * SECTOR, size)
+
+
+def _cut_off(name: str, start: int, end: int, size: int) -> ImageError:
+    return ImageError(
+        f"{name}: qcow2 image, cut off: a compressed cluster lies at bytes {start} to {end} of the file, which has "
+        f"{size}; fetch or make it again"
+    )
+
+
+def _is_whole(data: bytes, fd: int, cluster: int) -> bool:
+    """Is this a whole compressed cluster of a qcow2."""
+    version, features, kind = struct.unpack(">I64xQ24xB", os.pread(fd, 101, 4))
+    is_zstd = version == 3 and features & _OTHER_COMPRESSION and kind == _ZSTD
+    words = ["zstd", "--test", "--quiet"] if is_zstd else ["python3", "-I", "-S", "-c", _INFLATE, str(cluster)]
+    inflate = confine(words, memory_bytes=QEMU_MEMORY, cpu_seconds=_QEMU_SECONDS)
+    return run(inflate, stdin=data, check=False).status == 0
 
 
 def _entries(fd: int, offset: int, length: int) -> array[int]:

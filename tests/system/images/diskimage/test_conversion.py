@@ -92,6 +92,26 @@ def test_a_raw_disk_shares_its_blocks_where_the_file_system_can(tmp_path: Path) 
         assert sum(counts) == image.stat().st_size
 
 
+@pytest.mark.parametrize("how", ["zlib", "zstd"])
+@pytest.mark.parametrize("cluster", ["512", "64k", "2M"])
+def test_a_qcow2_that_ends_within_a_sector_is_whole(how: str, cluster: str, tmp_path: Path) -> None:
+    """As who writes compressed clusters through qemu-nbd leaves it."""
+    raw, image = tmp_path / "raw", tmp_path / "image"
+    raw.write_bytes((bytes(range(256)) * 8192).ljust(4 * MIB, b"x"))
+    options = f"compression_type={how},cluster_size={cluster}"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, image, "4M"], check=True)
+    writes = [f"write -q -c -s {raw} {number * 2}M 2M" for number in range(2)]
+    writes = [word for write in writes for word in ("-c", write)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *writes, image], check=True)
+    size = image.stat().st_size
+    assert size % 512
+    expected = tmp_path / "expected"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, expected], check=True)
+    assert is_disk(convert(image, tmp_path), expected)
+    os.truncate(image, size - 1)
+    assert f"of the file, which has {size - 1}; fetch" in refused(image, tmp_path)
+
+
 def test_a_vhd_has_the_size_that_it_states_and_not_its_geometrys(originals: Images, tmp_path: Path) -> None:
     image = Path(shutil.copy(originals("vhd of forced size"), tmp_path / "image"))
     for place in (0, image.stat().st_size - 512):
