@@ -13,7 +13,7 @@ from osprovider.config.model import Layout, Variant
 from osprovider.errors import RequestError
 from osprovider.ganeti.hypervisor import has_external_kernel, has_firmware
 from osprovider.ganeti.request import Request
-from osprovider.layout import TablePlan
+from osprovider.layout import MSDOS_TYPES, TYPES, TablePlan
 from osprovider.manifest import Manifest
 
 __all__ = ["LEGACY_BOOT", "boots", "firmware_of", "marked_for", "refuse_unbootable"]
@@ -21,6 +21,7 @@ __all__ = ["LEGACY_BOOT", "boots", "firmware_of", "marked_for", "refuse_unbootab
 LEGACY_BOOT = 1 << 2
 """The attribute of a GPT's partition that a BIOS's boot code looks for (UEFI 2.10, table 5.8)."""
 
+_ESP_TYPES = {TYPES["esp"], MSDOS_TYPES["esp"]}
 _EXTLINUX_READS = frozenset({"ext4", "ext3", "ext2"})
 
 
@@ -40,9 +41,9 @@ def firmware_of(request: Request, variant: Variant, manifest: Manifest | None) -
     image = manifest.table if manifest else None
     if image is None:
         return variant.layout.firmware
-    roles = {part.role for part in image.partitions}
-    has_bios = image.type == "msdos" or "bios_boot" in roles
-    return (*(["bios"] if has_bios else []), *(["uefi"] if "esp" in roles else []))
+    types = {part.type for part in image.partitions}  # an EFI system partition at /boot has the role of one for that
+    has_bios = image.type == "msdos" or TYPES["bios_boot"] in types
+    return (*(["bios"] if has_bios else []), *(["uefi"] if types & _ESP_TYPES else []))
 
 
 def refuse_unbootable(request: Request, variant: Variant, manifest: Manifest | None, image: str | None) -> None:

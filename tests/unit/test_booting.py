@@ -14,8 +14,11 @@ from osprovider.ganeti.environment import parse
 from osprovider.ganeti.hypervisor import has_external_kernel, has_firmware
 from osprovider.ganeti.request import Request, Script
 from osprovider.ganeti.synthesis import synthesize
-from osprovider.layout import DiskFacts, InstanceDisk, TablePlan
+from osprovider.images.diskimage.mount_points import System, placed_in
+from osprovider.layout import TYPES, DiskFacts, InstanceDisk, TablePlan
+from osprovider.manifest import Filesystem, ImagePartition, ImageTable
 from tests.support.boot_context import boot_context
+from tests.support.manifests import manifest
 
 PVGRUB = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
 UUID = "3f2a1c5e-0d4b-4c6a-9e8f-1a2b3c4d5e6f"
@@ -55,6 +58,35 @@ def test_the_hypervisor_says_what_the_disk_is_started_by(
 
 def test_without_a_loader_nothing_is_made_for_any_firmware() -> None:
     assert firmware_of(request(kernel_path=""), Variant(boot=Boot(loader="none")), MANIFEST) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "types", "firmware"),
+    [
+        ("gpt", (TYPES["bios_boot"], TYPES["root"]), ("bios",)),
+        ("gpt", (TYPES["esp"], TYPES["root"]), ("uefi",)),
+        ("gpt", (TYPES["bios_boot"], TYPES["esp"], TYPES["root"]), ("bios", "uefi")),
+        ("msdos", ("83",), ("bios",)),
+        ("msdos", ("ef", "83"), ("bios", "uefi")),
+    ],
+)
+@pytest.mark.parametrize("place", ["/boot/efi", "/boot"])
+def test_a_disk_image_boots_under_what_its_table_has_a_place_for(
+    kind: str, types: tuple[str, ...], firmware: tuple[str, ...], place: str
+) -> None:
+    """An EFI system partition may be the system's /boot, as systemd-boot likes it."""
+    held = Filesystem("vfat", "1234-ABCD", "", 512, 1 << 20, 1 << 20)
+    roles = {TYPES["bios_boot"]: "bios_boot", TYPES["esp"]: "esp", "ef": "esp"}
+    bare = [
+        ImagePartition(number, roles.get(each, "other"), number << 20, 1 << 20, each, "", "", 0, held, None)
+        for number, each in enumerate(types, start=1)
+    ]
+    bare[-1] = dataclasses.replace(bare[-1], filesystem=dataclasses.replace(held, type="ext4"))
+    table = ImageTable(kind, "1234abcd", 512, tuple(bare))
+    fstab = f"/dev/vda{len(types) - 1} {place} vfat defaults 0 0\n"
+    parts = placed_in(bare, System(bare[-1], fstab=fstab), table)
+    made = manifest(table=dataclasses.replace(table, partitions=parts))
+    assert firmware_of(request(kernel_path=""), Variant(), made) == firmware
 
 
 @pytest.mark.parametrize("made", [request("kvm", kernel_path=""), request("xen-pvm", kernel_path=PVGRUB)])
