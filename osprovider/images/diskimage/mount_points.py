@@ -74,6 +74,10 @@ def placed_in(
                     subvolumes.append((line.place, subvolume))
             elif line.place not in mounts.values():
                 mounts.setdefault(part.number, line.place)
+    for part in partitions:
+        place = {"boot": "/boot", "esp": system.esp}.get(part.role)
+        if place and place not in mounts.values() and type_of(part) in MOUNTED:
+            mounts.setdefault(part.number, place)
     if system.subvolume or subvolumes:
         subvolumes.insert(0, ("/", system.subvolume))
     return tuple(_place(part, system, mounts, tuple(subvolumes)) for part in partitions)
@@ -86,10 +90,9 @@ def _place(
         filesystem = part.filesystem and dataclasses.replace(part.filesystem, subvolumes=subvolumes)
         return dataclasses.replace(part, role="root", mount="/", filesystem=filesystem)
     mount = mounts.get(part.number)
-    if mount is None and part.role in ("boot", "esp") and type_of(part) in MOUNTED:
-        mount = {"boot": "/boot", "esp": system.esp}[part.role]
     role = "boot" if mount == "/boot" else "swap" if type_of(part) == "swap" else part.role
-    return dataclasses.replace(part, role="other" if role == "root" else role, mount=mount)
+    is_other = role == "root" or (role == "boot" and mount != "/boot")
+    return dataclasses.replace(part, role="other" if is_other else role, mount=mount)
 
 
 def _mounts(text: str) -> Iterator[fstab.Line]:
