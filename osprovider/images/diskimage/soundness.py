@@ -41,6 +41,8 @@ inflate.decompress(sys.stdin.buffer.read(), int(sys.argv[1]) + 1)
 sys.exit(not inflate.eof)
 """
 _OVERLAPS_UNSEEN = ("vmdk", "vpc")  # by qemu-img check
+_HAS_LOG = "contains a log that needs to be replayed"  # what QEMU says of a vhdx
+_REPAIR = "repair it (qemu-img check -r all)"
 _SOUND = frozenset({0, 3, 63})  # qemu-img(1), "check": sound; leaked clusters only; nothing to check in this format
 
 
@@ -70,6 +72,8 @@ def qemu_failure(name: str, container: Container, status: int, said: str) -> Ima
     """
     if signal_of(status) in _TOO_LONG:
         return ImageError(f"{name}: damaged {container} image: qemu-img computed with no end; fetch or make it again")
+    if _HAS_LOG in said:
+        return ImageError(f"{name}: {container} image, was not closed properly (its log holds changes): {_REPAIR}")
     return ImageError(f"{name}: damaged {container} image: {_qemu_cause(said, name)}")
 
 

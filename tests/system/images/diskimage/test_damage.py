@@ -102,6 +102,34 @@ def test_a_dirty_qcow2_is_to_be_repaired_first(originals: Images, tmp_path: Path
     assert is_disk(convert(image, tmp_path), originals("raw"))
 
 
+def test_a_vhdx_with_a_log_is_to_be_repaired_first(originals: Images, tmp_path: Path) -> None:
+    """As one is that was taken from a running system; the log of this one has an entry without any change."""
+    image = Path(shutil.copy(originals("vhdx"), tmp_path / "image"))
+    guid, size = b"log of this file", image.stat().st_size
+    entry = struct.pack("<4sIIIQII16sQQ", b"loge", 0, 4096, 0, 1, 0, 0, guid, size, size).ljust(4096, b"\0")
+    (log,) = struct.unpack_from("<Q", image.read_bytes(), (64 << 10) + 72)
+    patch(image, log, _sealed(entry))
+    for place in (64 << 10, 128 << 10):
+        header = bytearray(image.read_bytes()[place : place + 4096])
+        header[48:64] = guid
+        patch(image, place, _sealed(bytes(header)))
+    assert refused(image, tmp_path) == (
+        f"{image}: vhdx image, was not closed properly (its log holds changes): repair it (qemu-img check -r all)"
+    )
+    subprocess.run(["qemu-img", "check", "-q", "-f", "vhdx", "-r", "all", image], check=True)
+    assert is_disk(convert(image, tmp_path), originals("raw"))
+
+
+def _sealed(block: bytes) -> bytes:
+    """A header or an entry of a vhdx with its checksum, CRC-32C ([MS-VHDX] 2.2.2 and 2.3.1.1)."""
+    crc = 0xFFFFFFFF
+    for byte in block[:4] + bytes(4) + block[8:]:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return block[:4] + struct.pack("<I", crc ^ 0xFFFFFFFF) + block[8:]
+
+
 def test_leaked_clusters_are_no_damage(originals: Images, tmp_path: Path) -> None:
     image = Path(shutil.copy(originals("qcow2"), tmp_path / "image"))
     place, _ = list(_l2_entries(image).items())[-1]
