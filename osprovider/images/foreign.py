@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat],
         target = root
         if part == "boot":
             target = root / "boot"
-            if not target.is_symlink():
-                target.mkdir(exist_ok=True)
+            with suppress(FileExistsError):  # who unpacks into it looks what it is
+                target.mkdir()
         kind = found[part]
         with streams.decompressed(path, kind.compression, limit_bytes=limit) as stream:
             if kind.container == "tar":

@@ -243,6 +243,17 @@ def test_a_boot_that_is_a_link_is_not_followed(root: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "outside").iterdir())
 
 
+def test_a_boot_that_is_a_file_is_refused(root: Path, tmp_path: Path) -> None:
+    def fill(source: Path) -> None:
+        (source / "etc").mkdir()
+        (source / "boot").write_text("no directory")
+
+    _make_dumps(tmp_path, "ext4", fill, {"plain": ()})
+    paths = _pair(tmp_path, tmp_path, ("root", "boot"))
+    with pytest.raises(ImageError, match=r"boot/boot: cannot be unpacked: .*/root/boot is not a directory"):
+        foreign._unpack(paths, dict.fromkeys(paths, formats.ImageFormat("dump", "none")), root, 1 << 40)
+
+
 def test_a_dump_of_another_file_system_is_refused(root: Path, tmp_path: Path) -> None:
     _make_dumps(tmp_path, "ext4", _boot, {"plain": ()})
     paths = {"image": tmp_path / "plain"}
