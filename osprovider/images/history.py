@@ -53,9 +53,10 @@ def note(directories: Directories, manifest: Manifest) -> None:
     path = directories.cache / "history" / manifest.image
     with suppress(OSError):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # One write(2) at the end of the file, so that lines of two processes do not mix.
+        # One write(2) at the end of the file, so that lines of two processes do not mix; it begins with the newline,
+        # since a full disk may have cut off the line before.
         with path.open("ab", buffering=0) as file:
-            file.write(f"{json.dumps(asdict(entry))}\n".encode())
+            file.write(f"\n{json.dumps(asdict(entry))}".encode())
 
 
 def entries(directories: Directories, name: str) -> tuple[Entry, ...]:

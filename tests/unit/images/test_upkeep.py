@@ -467,10 +467,9 @@ def template_manifest(store: Store) -> Manifest:
     return info.manifest
 
 
-def test_a_line_that_was_cut_off_does_not_hide_the_others(
-    store: Store, builder: Builder, directories: Directories
-) -> None:
-    open_once(store)
+def test_a_line_that_was_cut_off_does_not_hide_the_others(store: Store, directories: Directories) -> None:
+    made = template_manifest(store)
     with (directories.cache / "history" / "debian-12").open("a") as file:
-        file.write('{"prepared": \n')
-    assert len(history.entries(directories, "debian-12")) == 1
+        file.write('\n{"prepared": ')
+    history.note(directories, made)
+    assert len(history.entries(directories, "debian-12")) == 2
