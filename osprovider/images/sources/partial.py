@@ -108,8 +108,8 @@ class Part:
         self.expected = length_of(response)
         self._said = {
             "boot": _BOOT.read_text(),
-            "etag": response.headers.get("ETag"),
-            "last_modified": response.headers.get("Last-Modified"),
+            "etag": _validator(response, "ETag"),
+            "last_modified": _validator(response, "Last-Modified"),
         }
         self._notes.write_text(json.dumps(self._said))
 
@@ -165,7 +165,7 @@ class Part:
 
     def _is_another(self, response: requests.Response) -> bool:
         """Is this of another file, from a server that knows no If-Range."""
-        etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+        etag, modified = _validator(response, "ETag"), _validator(response, "Last-Modified")
         if etag is not None:
             return etag != self._said.get("etag")
         return modified is not None and modified != self._said.get("last_modified")
@@ -198,6 +198,12 @@ class Part:
             for digest in self._digests.values():
                 digest.update(chunk)
             self.size += len(chunk)
+
+
+def _validator(response: requests.Response, name: str) -> str | None:
+    """A header that can be sent back; one that goes on in another line or the like cannot."""
+    text: str = response.headers.get(name, "")
+    return text if text.isprintable() and text else None
 
 
 def length_of(response: requests.Response) -> int | None:

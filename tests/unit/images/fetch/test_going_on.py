@@ -105,6 +105,18 @@ def test_nor_where_only_its_date_tells(server: Server, target: Path) -> None:
     assert [request.headers.get("range") for request in server.requests] == [None, "bytes=1000-", None]
 
 
+def test_a_tag_that_cannot_be_sent_back_counts_as_none(server: Server, target: Path) -> None:
+    """So it is in no pin either, by which the next pull would ask for news in vain."""
+    page = server.pages["/image"]
+    page.etag, page.last_modified = '"1\r\n 2"', "Sat, 21 Nov 2026 00:00:00 GMT"
+    page.misdeeds = [cut(1000)]
+    fetched = fetch(server, target)
+    assert_whole(fetched, target)
+    assert fetched is not None
+    assert (fetched.etag, fetched.last_modified) == (None, page.last_modified)
+    assert server.requests[1].headers["range"] == "bytes=1000-"
+
+
 def test_another_part_than_was_asked_for_is_not_taken(server: Server, target: Path) -> None:
     server.pages["/image"].misdeeds = [cut(1000), wrong_range(900)]
     assert_whole(fetch(server, target), target)
