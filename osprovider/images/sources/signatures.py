@@ -171,7 +171,8 @@ def _judge(status: str, keyring: Path, where: str) -> str:
             good = words[-1]
         elif words[1] == "ERRSIG" and words[7] != "9":
             raise ImageError(
-                f"{where}: the signature cannot be checked, or is over a hash that can be forged ({words[2]})"
+                f"{where}: the signature cannot be checked: over a hash that can be forged, or made in the future by "
+                f"this node's clock (key {words[2]})"
             )
         elif words[1] == "NO_PUBKEY":
             missing.append(words[2])

@@ -168,6 +168,13 @@ def test_a_signature_that_has_expired(keys: Keys, text: Path, tmp_path: Path) ->
     assert "the signature has expired" in refusal(LIST, signature, ring(tmp_path, keys.export()))
 
 
+def test_a_key_of_the_future(keys: Keys, text: Path, tmp_path: Path) -> None:
+    """As it is for a node whose clock has stopped."""
+    keys.make("publisher", at="20990101")
+    signature = keys.gpg("--output", "-", "--detach-sign", text, at="20990601")
+    assert "in the future by this node's clock" in refusal(LIST, signature, ring(tmp_path, keys.export()))
+
+
 def test_a_key_that_was_revoked(keys: Keys, text: Path, tmp_path: Path) -> None:
     keys.make("publisher")
     signature = keys.sign(text, "publisher")
