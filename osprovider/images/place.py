@@ -119,13 +119,13 @@ class Place:
             if not isinstance(found, Fault) or self._occupant() == before:
                 return found  # otherwise one was replaced meanwhile, and both were looked at
 
-    def _occupant(self) -> tuple[int, int] | None:
+    def _occupant(self) -> Identity | None:
         """Tells the directory that is there now from the one that takes its place; None where there is none."""
         try:
             found = self.directory.stat()
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino, found.st_ctime_ns
 
     def _look(self) -> Manifest | Fault | None:
         try:
