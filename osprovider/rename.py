@@ -1,7 +1,7 @@
 """Ganeti's ``rename``: an installed system gets its new name.
 
 The system has run since it was installed, so its file system is somebody else's: unless the configuration says
-``host``, only the appliance opens it.
+``host``, it is looked for in the sandbox or the appliance, and only the appliance changes it.
 Not for: what becomes of the old name in the guest's files (the hook ``hostname``).
 """
 

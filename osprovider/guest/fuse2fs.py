@@ -37,7 +37,9 @@ CONNECTION = Path("/dev/fuse")
 """Opened, it is one end of a connection, whose other end is what is mounted with its :func:`options`."""
 
 _PROGRAM = "fuse2fs"
-_OWN = "/tmp"  # noqa: S108 - the sandbox's, which nothing is really mounted on
+# In the sandbox: an empty directory, which nothing is really mounted on; and one for programs of ours.
+_MOUNT_POINT = "/tmp"  # noqa: S108 - its own
+_OWN = "/own"
 # What libfuse asks to mount it.
 _NAMES = ("fusermount", "fusermount3")
 _FUSERMOUNT = """\
@@ -99,7 +101,7 @@ def serving(device: Path, connection: FileIO) -> Iterator[None]:
         script = _FUSERMOUNT.format(connection.fileno()).encode()
         scripts = {place: stack.enter_context(in_memory("fusermount", script)) for place in _places()}
         boxed = confine(
-            ["env", f"PATH={_OWN}:{BASE_ENVIRONMENT['PATH']}", _PROGRAM, "-f", "-s", "-o", "ro", device, _OWN],
+            ["env", f"PATH={_OWN}:{BASE_ENVIRONMENT['PATH']}", _PROGRAM, "-f", "-s", "-o", "ro", device, _MOUNT_POINT],
             scripts=scripts,
             devices=[device, CONNECTION],
             memory_bytes=_MOST_MEMORY,

@@ -1,8 +1,8 @@
 """A disk with an installed system becomes an image: the disk of an instance that is shut down, as it lies there.
 
-The disk is only read, and what is on it is only parsed in the libguestfs appliance. A tree is packed straight from the
-disk: what has to be changed for it is written to an overlay in the appliance's memory, so that there is no copy of
-anything. An image of the disk is made of a sparse copy, because only there can free space be given back.
+The disk is only read, and what is on it is only parsed in the sandbox and in the libguestfs appliance. A tree is packed
+straight from the disk: what has to be changed for it is written to an overlay in the appliance's memory, so that there
+is no copy of anything. An image of the disk is made of a sparse copy, because only there can free space be given back.
 Not for: activating an instance's disks (:mod:`osprovider.ganeti.activation`); what is taken out of a system
 (:mod:`osprovider.images.anonymize`).
 """

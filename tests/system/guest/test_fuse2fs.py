@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -132,6 +133,26 @@ def test_a_guest_of_several_is_one_tree_and_cannot_be_written(tmp_path: Path) ->
             return guest.glob("/boot/*") + guest.glob("/boot/efi/*")
 
     assert in_namespace(look) == ["/boot/efi", "/boot/lost+found", "/boot/vmlinuz", "/boot/efi/EFI"]
+
+
+def test_the_node_need_not_have_what_libfuse_asks_to_mount_it(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "image", 8)
+
+    def look() -> list[str]:
+        layers = tmp_path / "layers"
+        layers.mkdir()
+        linux.mount("tmpfs", str(layers), "tmpfs", linux.MountFlag.NOATIME)
+        upper, work = layers / "upper", layers / "work"
+        for made in (upper, work):
+            made.mkdir()
+        for name in ("fusermount", "fusermount3"):
+            os.mknod(upper / name, stat.S_IFCHR)  # overlayfs: it is not there
+        options = f"lowerdir=/usr/bin,upperdir={upper},workdir={work}"
+        linux.mount("overlay", "/usr/bin", "overlay", linux.MountFlag.NOATIME, options)
+        with confined((image, "ext4", "/")) as guest:
+            return guest.glob("/*")
+
+    assert in_namespace(look) == ["/lost+found"]
 
 
 def test_nothing_on_it_has_rights_here(tmp_path: Path) -> None:
