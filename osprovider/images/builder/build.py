@@ -79,7 +79,8 @@ class Build:
     def write_settings(self, mirror: str, security_mirror: str | None) -> list[str]:
         """Write what apt goes by. Returns the lines of the sources."""
         keys = self.scratch / "keys"
-        self.sources[:] = [*archives.sources(self.recipe.build, mirror, security_mirror, keys), *self.local]
+        # Of one version in several of them apt takes the first, and the site's file is what was asked for.
+        self.sources[:] = [*self.local, *archives.sources(self.recipe.build, mirror, security_mirror, keys)]
         lines = [archives.one_line(source, signed_by=source.keyring, copying=True) for source in self.sources]
         (self.scratch / "sources.list").write_text("".join(f"{line}\n" for line in lines))
         self.keep_away(self.recipe.build.exclude)

@@ -82,6 +82,7 @@ def site(run_directory: Path) -> Iterator[Site]:
             make_deb(base, "shop-extra", fields={"Recommends": "shop-unwanted"}),
             make_deb(base, "shop-unwanted"),
             make_deb(base, "probe", "9.0"),  # the file's version is the one that is asked for
+            make_deb(base, "probe", "1.0~rc1+b1"),  # and the file, though this has its version
         ]
         make_repository(base / "www", "stable", packages, keys, "shop")
         port = url.rpartition(":")[2]
