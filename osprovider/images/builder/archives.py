@@ -143,7 +143,7 @@ def local_packages(paths: Sequence[Path], directory: Path, architecture: str) ->
         the repository, and what to install of it: ``NAME=VERSION``.
 
     Raises:
-        ImageError: a file is no package, or another architecture's.
+        ImageError: a file is no package, does not say what it is, or is another architecture's.
     """
     index, wanted = [], []
     for number, path in enumerate(paths):
@@ -153,6 +153,9 @@ def local_packages(paths: Sequence[Path], directory: Path, architecture: str) ->
             why = error.last_line or "dpkg-deb cannot read it"
             raise ImageError(f"{path}: no Debian package: {why}") from error
         fields = _fields(control.splitlines())
+        for name in ("Package", "Version", "Architecture"):
+            if name not in fields:
+                raise ImageError(f"{path}: does not say its {name}, as every Debian package does: build it again")
         if fields["Architecture"] not in {architecture, "all"}:
             raise ImageError(f"{path}: is for {fields['Architecture']}, and the image for {architecture}: remove it")
         copy = directory / f"{number}.deb"

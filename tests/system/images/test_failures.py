@@ -199,6 +199,20 @@ def test_a_package_file_that_is_none(tmp_path: Path) -> None:
     assert f"{tmp_path}/etc/debs/a.deb: no Debian package: " in line
 
 
+def test_a_package_file_that_does_not_say_what_it_is_for(tmp_path: Path) -> None:
+    """As dpkg-deb does not make it, but reads it."""
+    debs, tree = tmp_path / "etc" / "debs", tmp_path / "tree"
+    for directory in (debs, tree):
+        directory.mkdir(parents=True)
+    (tree / "debian-binary").write_text("2.0\n")
+    (tree / "control").write_text("Package: own\nVersion: 1\n")
+    for name, members in (("control.tar", ["./control"]), ("data.tar", ["--files-from=/dev/null"])):
+        subprocess.run(["tar", "--create", f"--file={name}", *members], cwd=tree, check=True)
+    subprocess.run(["ar", "rc", debs / "own.deb", "debian-binary", "control.tar", "data.tar"], cwd=tree, check=True)
+    line = error_of(tmp_path, {"debs": ["own.deb"]})
+    assert f"{debs}/own.deb: does not say its Architecture, as every Debian package does: build it again" in line
+
+
 def test_a_package_file_of_another_architecture(tmp_path: Path) -> None:
     (tmp_path / "etc" / "debs").mkdir(parents=True)
     deb = make_deb(tmp_path / "etc" / "debs", "other", fields={"Architecture": "arm64"})
