@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from osprovider.disk.device import Device
@@ -68,22 +69,28 @@ def copy_disk(order: CaptureOrder, device: Device, found: Found, target: Path, d
 def wanted_ranges(table: ImageTable | None, parts: Sequence[ImagePartition], size: int) -> list[tuple[int, int]]:
     """The bytes (from, to) of a disk that belong to an image of it: not what was in its memory, nor between partitions.
 
-    Between the partitions of an msdos table are the records of the logical ones.
+    Between the logical partitions in an extended one, which is among ``parts``, are their records.
     """
-    end_of = {part.start_bytes: part.start_bytes + part.size_bytes for part in parts}
-    swaps = {part.start_bytes: part.start_bytes + _SWAP_HEADER for part in parts if part.role == "swap"}
-    if table is None or table.type != "gpt":
-        skipped = sorted((header, end_of[start]) for start, header in swaps.items())
-        edges = [0, *(edge for pair in skipped for edge in pair), size]
-        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-    first = min(end_of, default=size)
-    ranges = sorted([(0, first), *{**end_of, **swaps}.items(), (max(size - _GPT_BACKUP, first), size)])
-    merged: list[tuple[int, int]] = []
-    for start, end in ranges:
-        begin = max(start, merged[-1][1]) if merged else start
-        if begin < end:
-            merged.append((begin, end))
-    return merged
+    if table is None:
+        return [(0, size)]
+    taken = [(part.start_bytes, part.start_bytes + part.size_bytes) for part in parts]
+    first = min((start for start, _ in taken), default=size)
+    left_out = [
+        (part.start_bytes + _SWAP_HEADER, part.start_bytes + part.size_bytes) for part in parts if part.role == "swap"
+    ]
+    taken.append((0, first))
+    if table.type == "gpt":
+        taken.append((max(size - _GPT_BACKUP, first), size))
+    ranges: list[tuple[int, int]] = []
+    for start, end in pairwise(sorted({edge for pair in (*taken, *left_out) for edge in pair})):
+        if _covers(taken, start) and not _covers(left_out, start):
+            begin = ranges.pop()[0] if ranges and ranges[-1][1] == start else start
+            ranges.append((begin, end))
+    return ranges
+
+
+def _covers(ranges: Sequence[tuple[int, int]], position: int) -> bool:
+    return any(start <= position < end for start, end in ranges)
 
 
 def _unreadable(disk: int, position: int, error: OSError) -> DeviceError:

@@ -72,11 +72,14 @@ def test_the_file_systems_of_a_disk_are_one_tree_and_swap_is_left_out(site: Site
         file.seek(1 << 20)
         file.write(SECRET.encode())
     sparse_file(disk, GIB)
-    table = "label: dos\n2048,131072,83\n133120,819200,83,*\n952320,,5\n954368,262144,82\n"
+    table = "label: dos\n2048,131072,83\n133120,819200,83,*\n952320,524288,5\n954368,262144,82\n"
     subprocess.run(["sfdisk", "--quiet", disk], input=table, text=True, check=True)
     for part, sector in ((boot, 2048), (root, 133120), (swap, 954368)):
         place = [f"of={disk}", f"seek={sector * 512}", "oflag=seek_bytes", "conv=notrunc,sparse", "bs=1M"]
         subprocess.run(["dd", f"if={part}", *place, "status=none"], check=True)
+    with disk.open("r+b") as file:  # of whoever had the disk before
+        file.seek(2000000 * 512)
+        file.write(SECRET.encode())
 
     outcome = site.command("image", "capture", str(disk), "--name", "tree")
     assert outcome.status == 0, outcome.said
