@@ -54,6 +54,24 @@ def test_the_menu_is_gone_and_the_rest_of_grub_stays(root: Path) -> None:
     assert [path.name for path in (root / "boot/grub").iterdir()] == ["custom.cfg"]
 
 
+def test_nothing_that_stayed_behind_is_decrypted(root: Path) -> None:
+    """systemd-cryptsetup-generator(8) would have each boot wait for it."""
+    behind = [
+        "cryptswap1 UUID=0b6c5a42-7f3e-5d4e-9a11-3c5d7e9f1b23 /dev/urandom swap,cipher=aes-xts-plain64",
+        "\tdata\t/dev/vda5 none luks",
+    ]
+    stay = [
+        "# <name> <device> <key> <options>",
+        "#old /dev/vda6 none luks",
+        "",
+        "vault /srv/vault.img none luks,noauto",
+    ]
+    (root / "etc/crypttab").write_text("".join(f"{line}\n" for line in [*stay[:2], *behind, *stay[2:]]))
+    with directory_guest(root) as guest:
+        assert detach(guest) == ()
+    assert (root / "etc/crypttab").read_text().splitlines() == stay
+
+
 def test_a_tree_without_either_stays_as_it_is(root: Path) -> None:
     with directory_guest(root) as guest:
         assert detach(guest) == ()
