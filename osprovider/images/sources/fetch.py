@@ -61,6 +61,14 @@ class Limits:
     pause: float = 1.0
 
 
+class _Session(requests.Session):
+    """Follows no redirects, of which the base class looks for the next one even so, and reads the body: all of it."""
+
+    def resolve_redirects(self, *_: object, **__: object) -> Iterator[requests.Response]:
+        """As the base class, which calls it."""
+        return iter(())
+
+
 class Fetcher:
     """Fetches files.
 
@@ -72,7 +80,7 @@ class Fetcher:
 
     def __init__(self, proxy: str | None = None, limits: Limits | None = None, ca_file: Path | None = None) -> None:
         self._limits = limits or Limits()
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         self._session.headers.update(_HEADERS)
         self._session.verify = str(ca_file or _AUTHORITIES)

@@ -120,6 +120,17 @@ def test_a_redirect_may_have_letters_as_they_are(server: Server, target: Path) -
     assert_whole(fetch(server, target, "/old"), target)
 
 
+def test_a_redirect_without_an_end_is_followed_before_that(server: Server, target: Path) -> None:
+    """Of which all was kept in memory."""
+
+    def redirect_and_stall(handler: Handler, _: Page) -> None:
+        handler.head(302, Page(etag=None), 1000, Location="/image")
+        handler.site.closing.wait()
+
+    server.pages["/old"] = Page(always=redirect_and_stall)
+    assert_whole(fetch(server, target, "/old", limits=IMPATIENT), target)
+
+
 def test_a_redirect_asks_for_the_rest_as_well(server: Server, target: Path) -> None:
     server.pages["/image"].misdeeds = [cut(1000)]
     server.pages["/latest"] = Page(always=redirect("/image"))
