@@ -210,7 +210,8 @@ def length_of(response: requests.Response) -> int | None:
     """The length of a body, as the server declares it."""
     if "Transfer-Encoding" in response.headers:
         return None
-    return number(response.headers.get("Content-Length", ""))
+    said = {each.strip() for each in response.headers.get("Content-Length", "").split(",")}  # perhaps twice
+    return number(said.pop()) if len(said) == 1 else None
 
 
 def number(text: str) -> int | None:

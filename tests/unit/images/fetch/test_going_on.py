@@ -36,6 +36,15 @@ def test_a_fetch_goes_on_where_it_was_interrupted(server: Server, target: Path, 
     assert second.headers["range"] in {f"bytes={1 << 20}-", f"bytes={len(CONTENT)}-"}
 
 
+def test_a_length_that_is_said_twice_counts(server: Server, target: Path) -> None:
+    def say_twice(handler: Handler, page: Page) -> None:
+        cut(1000)(handler, Page(page.content, page.etag, headers={"content-length": str(len(CONTENT))}))
+
+    server.pages["/image"].misdeeds = [say_twice]
+    assert_whole(fetch(server, target), target)
+    assert len(server.requests) == 2
+
+
 def test_it_goes_on_as_often_as_there_is_something_more(server: Server, target: Path) -> None:
     server.pages["/image"].misdeeds = [cut(300_000)] * 9
     assert_whole(fetch(server, target), target)
