@@ -28,6 +28,8 @@ _ROLES = {guid: role for role, guid in TYPES.items()}
 _MSDOS_ROLES = {"ef": "esp", "82": "swap", "ea": "boot"}  # ea: the Boot Loader Specification's
 _SECTOR_SIZES = (512, 4096)
 _MBR_END = 512
+_MBR_MAGIC, _MBR_TYPES = b"\x55\xaa", slice(450, 510, 16)
+_PROTECTIVE = 0xEE  # the type that announces a GPT
 _MOST_PARTITIONS = 24  # an appliance has no more drives
 _HIGHEST_NUMBER = 128  # of a GPT of the usual size
 _GPT_BYTES = _HIGHEST_NUMBER * ENTRY.size
@@ -106,6 +108,10 @@ def _backup(fd: int, address: int, sector: int, size: int) -> list[tuple[int, in
 
 
 def _read_gpt(fd: int) -> ImageTable | None:
+    first = os.pread(fd, _MBR_END, 0)
+    types = first[_MBR_TYPES]
+    if first[-2:] == _MBR_MAGIC and any(types) and _PROTECTIVE not in types:
+        return None  # an msdos table, and a GPT from before it, which UEFI and the kernel pass over
     for sector in _SECTOR_SIZES:
         if os.pread(fd, len(SIGNATURE), sector) != SIGNATURE:
             continue
@@ -133,7 +139,7 @@ def _read_msdos(fd: int, sector: int) -> ImageTable | None:
     first = os.pread(fd, _MBR_END, 0)
     found = msdos.read(fd, sector)
     if found is None:
-        if first[-2:] == b"\x55\xaa" and 0xEE in first[450:510:16]:
+        if first[-2:] == _MBR_MAGIC and _PROTECTIVE in first[_MBR_TYPES]:
             raise GptError("its first sector announces a GPT, and none is there")
         return None
     if not found.entries:

@@ -102,6 +102,20 @@ def test_a_gpt_of_large_sectors_counts_in_them(tmp_path: Path) -> None:
     assert (table.sector_size, table.partitions[0].start_bytes, table.partitions[0].size_bytes) == (4096, MIB, MIB)
 
 
+def test_a_gpt_that_an_msdos_table_has_followed_does_not_count(gpt: Path, tmp_path: Path) -> None:
+    """As fdisk of old left it. A GPT counts where the first sector announces it, beside other partitions as well."""
+    msdos = make(tmp_path / "disk", MSDOS).read_bytes()
+    content = gpt.read_bytes()
+    gpt.write_bytes(msdos[:512] + content[512 : MIB + 512] + msdos[MIB + 512 :])
+    assert read(gpt) == read(tmp_path / "disk")
+    gpt.write_bytes(content)
+    hybrid = struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), 10240, 20480)
+    patch(gpt, 446 + 16, hybrid)
+    assert read(gpt).type == "gpt"
+    patch(gpt, 446, bytes(66))
+    assert read(gpt).type == "gpt"
+
+
 def test_an_image_without_a_table_has_none(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(MIB))
