@@ -298,7 +298,10 @@ def _fstab(guest: Guest, top: str) -> str:
 
 def _several_roots(systems: Sequence[System], name: str) -> ImageError:
     places = " and ".join(f"{_called(each.part)} {each.subvolume}".strip() for each in systems)
-    return ImageError(f"image {name}: {places} could both be the root: set the type of one partition (root-x86-64)")
+    way = "set the type of one partition (root-x86-64)"
+    if len({each.part.number for each in systems}) == 1:
+        way = "make one the default subvolume (btrfs subvolume set-default)"
+    return ImageError(f"image {name}: {places} could both be the root: {way}")
 
 
 def _no_root(partitions: Sequence[ImagePartition], name: str) -> ImageError:

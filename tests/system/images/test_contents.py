@@ -420,6 +420,21 @@ def test_two_roots_are_both_named(disk: Callable[..., Path], directories: Direct
     assert said.startswith("image x: partition 1 @ and partition 1 @old and partition 2 could both be the root")
 
 
+def test_of_two_subvolumes_with_a_system_the_default_one_is_the_root(
+    disk: Callable[..., Path], directories: Directories
+) -> None:
+    """As a snapshot beside the system that is in use."""
+    root = Part(1, ROOT, 128, "btrfs", subvolumes=("@", "@old"), files=system("", top="/@") | system("", top="/@old"))
+    image = disk(root)
+    way = "make one the default subvolume (btrfs subvolume set-default)"
+    assert refusal(image, directories) == f"image x: partition 1 @ and partition 1 @old could both be the root: {way}"
+    image = disk(root)
+    place = f"loop,offset={MIB},sizelimit={128 * MIB}"
+    install_filesystem(image, "btrfs subvolume set-default root/@", place)
+    contents, _ = examined(image, directories, "auto", kernels)
+    assert contents.filesystem.subvolumes == ()
+
+
 def test_a_root_in_a_subvolume_needs_a_boot_loader_of_the_images(
     disk: Callable[..., Path], directories: Directories
 ) -> None:
