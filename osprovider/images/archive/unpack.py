@@ -56,6 +56,7 @@ _NAMELESS = re.compile(r"expected next file \d+, got (\d+)")
 """What restore(8) says of a file of the dump that is in no directory."""
 
 _ROOT_HAS = frozenset({"etc", "usr", "bin"})
+_DISKS = (".qcow2", ".raw", ".vdi", ".vhd", ".vhdx", ".vmdk")  # a disk in a tar, as for GCE, or of an OVA
 _LEFT_BY_RESTORE = "restoresymtable"
 
 _LOG_AT_MOST = 1 << 16
@@ -139,9 +140,10 @@ def require_root(root: Path, name: str) -> None:
     held = sorted(entry.name for entry in root.iterdir() if entry.name != "lost+found")
     if not _ROOT_HAS.intersection(held):
         shown = printable(", ".join(held[:5])) or "nothing"
-        raise ImageError(
-            f"{name}: no root file system: its top holds {shown}; make the tar of / itself (tar -C / .), or the dump"
-        )
+        way = "make the tar of / itself (tar -C / .), or the dump"
+        if disks := [each for each in held if each.endswith(_DISKS)]:
+            way = f"unpack it, and name the disk image in it as source ({printable(disks[0])})"
+        raise ImageError(f"{name}: no root file system: its top holds {shown}; {way}")
 
 
 @functools.cache

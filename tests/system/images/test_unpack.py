@@ -422,6 +422,15 @@ def test_a_tree_of_something_else_is_refused(top: str, filesystem: Path) -> None
     require_root(filesystem / "trees", "image")
 
 
+@pytest.mark.parametrize("names", [["disk.raw"], ["server.mf", "server.ovf", "server-disk1.vmdk"]])
+def test_a_disk_image_in_a_tar_is_told_of(names: list[str], root: Path, tmp_path: Path) -> None:
+    """As Debian and Google have theirs, and an OVA is."""
+    (tmp_path / "archive").write_bytes(b"".join(member(name, b"x") for name in names) + END)
+    _unpack(tmp_path / "archive", root)
+    with pytest.raises(ImageError, match=rf"unpack it, and name the disk image in it as source \({names[-1]}\)"):
+        require_root(root, "image")
+
+
 @pytest.mark.parametrize("unpacker", [unpack_tar, unpack_dump])
 def test_nothing_is_unpacked_where_a_link_leads_to(
     unpacker: Callable[..., None], filesystem: Path, tmp_path: Path
