@@ -15,8 +15,11 @@ __all__ = ["KEYRINGS", "ROLLING", "TO_BE_MERGED", "Keyring", "distribution"]
 ROLLING = frozenset({"sid", "unstable", "experimental", "rc-buggy", "testing"})
 """Debian's suites that have no updates beside them."""
 
-TO_BE_MERGED = frozenset({"buster", "bullseye", "bookworm", "focal", "jammy", "kinetic", "lunar", "mantic"})
-"""Releases whose /usr is merged by who installs them; since then the links are in a package (base-files)."""
+TO_BE_MERGED = frozenset(
+    {"buster", "bullseye", "bookworm", "oldoldstable", "oldstable"} | {"focal", "jammy", "kinetic", "lunar", "mantic"}
+)
+"""Releases whose /usr is merged by who installs them; since then the links are in a package (base-files), which does
+not mind those that are there."""
 
 _UBUNTU = frozenset(
     {"trusty", "xenial", "bionic", "focal", "jammy", "kinetic", "lunar", "mantic", "noble", "oracular", "plucky"}

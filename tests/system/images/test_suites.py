@@ -57,6 +57,17 @@ def test_another_release_is_built(suite: str, version: str, tool: str, site: Sit
         assert (tree / "etc/machine-id").read_text() == ""
 
 
+def test_a_release_that_is_named_by_its_age_is_merged_as_well(site: Site, tmp_path: Path) -> None:
+    build = "{suite: oldstable, updates: false, security: false}"
+    site.write("images/old.yaml", f"build: {build}\n")
+    outcome = site.command("image", "build", "old", "--json")
+    assert outcome.status == 0, outcome.said
+    (made,) = json.loads(outcome.said[outcome.said.index("[\n") :])
+    with mounted(Path(made["directory"]) / "template.img", tmp_path / "tree") as tree:
+        assert {name: (tree / name).readlink() for name in _MERGED} == {name: Path("usr", name) for name in _MERGED}
+        assert installed_badly(tree) == ""
+
+
 def installed_badly(tree: Path) -> str:
     """What dpkg says of packages that are not, or not wholly, installed."""
     audit = ["dpkg", f"--root={tree}", "--audit"]
