@@ -23,6 +23,7 @@ import osprovider
 from osprovider.descriptors import opened
 from osprovider.errors import ApplianceError, GuestError
 from osprovider.guest import mounting
+from osprovider.guest.answering import answering
 from osprovider.guest.appliance_memory import kernels, memory_mib, swap_file
 from osprovider.guest.appliance_order import LIBGUESTFS_MIB, Drive, Order
 from osprovider.guest.host import HostGuest, is_gone
@@ -228,7 +229,7 @@ def _roomy(order: Order) -> Order:
 def _tried(stack: ExitStack, order: Order, seconds: float, fds: Sequence[int]) -> _Server:
     """Start the appliance, within that time; where it does not, nothing of it is left."""
     with ExitStack() as attempt:
-        server = attempt.enter_context(_process(order))
+        server = attempt.enter_context(answering(_process(order)))
         server.launch(order, seconds, fds)
         stack.push(attempt.pop_all())
     return server
@@ -328,6 +329,8 @@ class _Server:
 
     def _last_words(self) -> str:
         """Why it ended, as far as it said."""
+        if self._log.closed:
+            return "was ended, as we are asked to stop"
         if self._is_late:
             return f"was not done with after {_USE_SECONDS:.0f} s"
         with suppress(OSError):

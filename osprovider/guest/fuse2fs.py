@@ -10,26 +10,22 @@ Not for: changing one. Nor file systems that were not unmounted: it does not rep
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import IO
 
 from osprovider import programs
-from osprovider.background import Task
 from osprovider.descriptors import in_memory
 from osprovider.errors import GuestError
+from osprovider.guest.answering import answering
 from osprovider.guest.host import is_gone
 from osprovider.guest.unclean import why_unclean
 from osprovider.manifest import EXT
 from osprovider.run import BASE_ENVIRONMENT, running
 from osprovider.sandbox import confine
-from osprovider.signals import STOPPING
 
 __all__ = ["CONNECTION", "options", "serving", "why_not"]
 
@@ -51,7 +47,6 @@ if channel := os.environ.get("_FUSE_COMMFD"):
 _MOST_MEMORY = 256 << 20
 _MOST_CPU_SECONDS = 120
 _MOST_SECONDS = 300.0
-_PAUSE_SECONDS = 0.5
 _MOST_WORDS = 1 << 10  # bytes
 _MOST_WRITTEN = 1 << 20  # bytes, of what it says
 
@@ -109,9 +104,8 @@ def serving(device: Path, connection: FileIO) -> Iterator[None]:
             file_bytes=_MOST_WRITTEN,
         )
         fds = [connection.fileno(), *scripts.values()]
-        stack.enter_context(
-            _held(running(boxed, stdin=nothing, stdout=log.fileno(), stderr=log.fileno(), pass_fds=fds))
-        )
+        program = running(boxed, stdin=nothing, stdout=log.fileno(), stderr=log.fileno(), pass_fds=fds)
+        stack.enter_context(answering(program, _MOST_SECONDS))
         connection.close()
         try:
             yield
@@ -119,36 +113,6 @@ def serving(device: Path, connection: FileIO) -> Iterator[None]:
             if not is_gone(error):
                 raise
             raise GuestError(f"{_PROGRAM} with {device} ended: {_last_words(log)}") from error
-
-
-@contextmanager
-def _held(program: AbstractContextManager[object]) -> Iterator[None]:
-    """Have a program run as long as the body, or as long as it may.
-
-    Who asks a file system waits in the kernel until it has its answer, and can neither heed a signal nor be killed
-    before. So a thread of its own starts the program, and ends it. Where we are killed, this thread ends first, and the
-    program with it; where we are asked to stop, it sees that nobody takes the signal.
-    """
-    ready, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            with program:
-                ready.set()
-                signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # what is blocked here is seen while it waits
-                end = time.monotonic() + _MOST_SECONDS
-                while not over.wait(_PAUSE_SECONDS) and time.monotonic() < end and not signal.sigpending():
-                    pass
-        finally:
-            ready.set()
-
-    task = Task(_PROGRAM, hold)
-    try:
-        ready.wait()
-        yield
-    finally:
-        over.set()
-        task.result()
 
 
 def _places() -> set[str]:

@@ -265,7 +265,7 @@ def test_kvm_that_does_not_work_is_found_out_once(
     note.unlink()
 
 
-@pytest.mark.parametrize("moment", ["started", "written"])
+@pytest.mark.parametrize("moment", ["started", "written", "hanging"])
 def test_a_killed_process_takes_the_appliance_with_it(image: Path, directories: Directories, moment: str) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
@@ -274,20 +274,30 @@ def test_a_killed_process_takes_the_appliance_with_it(image: Path, directories: 
         "image, cache, run = map(Path, sys.argv[1:])\n"
         "print('started', flush=True)\n"
         "with appliance([Volume(image, 'ext4')], Directories(cache=cache, run=run)) as guest:\n"
-        "    guest.write('/file', 'x'); print('written', flush=True); time.sleep(600)\n"
+        "    guest.write('/file', 'x'); print('written', flush=True)\n"
+        "    while True: time.sleep(0.01); guest.exists(f'/{time.monotonic()}')\n"
     )
     command = [sys.executable, "-c", code, str(image), str(directories.cache), str(directories.run)]
     others = snapshot([]).processes
     # As Ganeti calls an OS script: without HOME and most else.
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PATH": os.defpath}, cwd=Path.cwd()) as process:
         assert process.stdout is not None
-        while process.stdout.readline() != f"{moment}\n".encode():
+        while process.stdout.readline() != ("started\n" if moment == "started" else "written\n").encode():
             assert process.poll() is None
         end = time.monotonic() + 300  # the appliance may have to be built
         while not any("qemu" in line for line in users_of(image).values()):
             assert time.monotonic() < end
             time.sleep(0.05)
+        qemus = [pid for pid, line in users_of(image).items() if "qemu" in line]
+        if moment == "hanging":
+            os.kill(qemus[0], signal.SIGSTOP)
+            time.sleep(1)  # until it is asked for a file
         process.kill()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.kill(qemus[0], signal.SIGKILL)
+            raise
     end = time.monotonic() + 60
     while snapshot([]).processes - others and time.monotonic() < end:
         time.sleep(0.02)
