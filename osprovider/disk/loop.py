@@ -18,7 +18,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from osprovider.disk.users import find_users, openers
@@ -31,6 +31,7 @@ __all__ = ["loop_device"]
 _CONTROL = Path("/dev/loop-control")
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
+_LOOP_CLR_FD = 0x4C01
 
 _READ_ONLY = 1
 _AUTOCLEAR = 4
@@ -79,13 +80,13 @@ def loop_device(
         if not read_only:
             _sync(fd, node, path)
     except BaseException:
-        os.close(fd)
+        _detach(fd)
         try:
             _wait_until_detached(number, sequence, path)
         except DeviceError as error:  # the first error is the one that counts
             reporter.warning(str(error))
         raise
-    os.close(fd)
+    _detach(fd)
     _wait_until_detached(number, sequence, path)
 
 
@@ -195,6 +196,16 @@ def _sequence(number: int) -> str | None:
         return (directory / "diskseq").read_text() if (directory / "loop").exists() else None
     except FileNotFoundError:
         return None
+
+
+def _detach(fd: int) -> None:
+    """Close a loop device, and have it detached when nobody else has it open.
+
+    It is attached in such a way already; but a program that had its node may have changed that (LOOP_SET_STATUS64).
+    """
+    with suppress(OSError):  # it is detached
+        fcntl.ioctl(fd, _LOOP_CLR_FD)
+    os.close(fd)
 
 
 def _wait_until_detached(number: int, sequence: str | None, path: Path) -> None:

@@ -9,6 +9,7 @@ Not for: changing one. Nor file systems that were not unmounted: it does not rep
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -122,6 +123,6 @@ def _places() -> set[str]:
 
 
 def _last_words(log: IO[bytes]) -> str:
-    log.seek(0)
-    said = log.read(_MOST_WORDS).decode(errors="replace").split()
+    log.seek(max(log.seek(0, os.SEEK_END) - _MOST_WORDS, 0))
+    said = log.read().decode(errors="replace").split()
     return " ".join(said) or "it said nothing"

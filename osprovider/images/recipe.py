@@ -27,7 +27,7 @@ from osprovider.paths import Directories
 
 __all__ = ["Recipe"]
 
-_REVISION = 3
+_REVISION = 4
 """Of what this package does to a tree, and of the file systems that :func:`osprovider.disk.filesystem.make` makes; a
 higher one makes every template anew."""
 

@@ -199,6 +199,5 @@ def _full(job: Job, size_bytes: int) -> ImageError:
     """What to say where the file system that was to be filled is full."""
     if size_bytes >= job.free_bytes - _BLOCK:
         return job.too_little_space(f"more than {human_bytes(job.free_bytes)}")
-    return _TooSmallError(
-        f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; raise its max_size"
-    )
+    way_out = "leave packages out" if job.recipe.definition.build else "raise its max_size"
+    return _TooSmallError(f"image {job.name}: it takes more than {human_bytes(size_bytes)} unpacked; {way_out}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -20,6 +22,10 @@ from osprovider.errors import DeviceError
 from tests.support.runs import loop_devices
 from tests.support.sparse import sparse_file
 from tests.system.disk.support import DISK_SIZE, MIB, attached, python, used_disk
+
+# linux/loop.h
+LOOP_SET_STATUS64, LOOP_GET_STATUS64, LO_FLAGS_AUTOCLEAR = 0x4C04, 0x4C05, 4
+STATUS_BYTES, FLAGS_AT = 232, 52
 
 ATTACH_AND_WAIT = """
 import time
@@ -105,6 +111,22 @@ def test_who_keeps_it_busy_is_named(scratch: Path) -> None:
                 attachment.__exit__(None, None, None)
         finally:
             holder.kill()
+
+
+def test_one_that_was_told_to_stay_is_detached_all_the_same(scratch: Path) -> None:
+    """A program that has the node, though it cannot write, may have set its status."""
+    file = sparse_file(scratch / "disk", MIB)
+    with loop_device(file, read_only=True) as loop:
+        fd = os.open(loop, os.O_RDWR)
+        try:
+            status = bytearray(STATUS_BYTES)
+            fcntl.ioctl(fd, LOOP_GET_STATUS64, status)
+            (flags,) = struct.unpack_from("=I", status, FLAGS_AT)
+            struct.pack_into("=I", status, FLAGS_AT, flags & ~LO_FLAGS_AUTOCLEAR)
+            fcntl.ioctl(fd, LOOP_SET_STATUS64, status)
+        finally:
+            os.close(fd)
+    assert loops_on(file) == []
 
 
 def test_many_at_once_do_not_get_in_each_others_way(scratch: Path) -> None:
