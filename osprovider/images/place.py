@@ -123,7 +123,7 @@ class Place:
         """Tells the directory that is there now from the one that takes its place; None where there is none."""
         try:
             found = self.directory.stat()
-        except FileNotFoundError:
+        except OSError:  # whoever looks into it says why
             return None
         return found.st_dev, found.st_ino, found.st_ctime_ns
 
