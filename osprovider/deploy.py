@@ -26,6 +26,7 @@ from osprovider.customize.hooks import Hook, refuse_programs, select
 from osprovider.customize.installation import context_of
 from osprovider.customize.runner import HookRunner
 from osprovider.datadisks import DiskPlan
+from osprovider.descriptors import path_of
 from osprovider.disk import bootsector, btrfs, changing, datadisks, fill, integrity, loader, partitions, wipe
 from osprovider.disk.copy import DamagedTemplate, copy_extents, verify_extents
 from osprovider.disk.datadisks import ClaimedDisk
@@ -42,7 +43,7 @@ from osprovider.images.store import Store
 from osprovider.layout import PartitionPlan, TablePlan, copy_rounds
 from osprovider.log import reporter
 from osprovider.manifest import Template
-from osprovider.opening import guest_of
+from osprovider.opening import guest_of, where_to_change
 from osprovider.paths import Directories
 from osprovider.plan import Plan, make_plan
 from osprovider.signals import past_stopping
@@ -70,10 +71,13 @@ class _Order:
         key = manifest.key if manifest else None
         disks = [disk.plan for disk in self.others]
         plan = make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest, disks=disks)
+        if plan.isolation == "appliance" and template:
+            plan = dataclasses.replace(plan, isolation=_isolation(self.settings.variant.isolation, plan, template))
         if plan.isolation == "appliance":
             from osprovider.guest.appliance import require_appliance  # dear to import
 
             require_appliance()
+        if plan.isolation != "host":
             refuse_programs(self.hooks)
         elif plan.table is not None and manifest is not None and not manifest.built_here:
             kinds = (part.filesystem for part in plan.table.partitions if part.filesystem)
@@ -85,6 +89,16 @@ class _Order:
 
             extlinux.require()
         return plan
+
+
+def _isolation(configured: str, plan: Plan, template: Template) -> str:
+    """Where a guest is opened that was not made here."""
+    partitions = plan.table.partitions if plan.table else ()
+    held = [
+        (part.filesystem, part.source_bytes or 0) for part in partitions if part.role == "root" or part.source_bytes
+    ]
+    filesystems = [(filesystem, start) for filesystem, start in held if filesystem is not None]
+    return where_to_change(configured, Path(path_of(template.fd)), filesystems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Plan:
         hooks: names in the order they run.
         wipe: what happens to what was on the disk.
         disks: what becomes of the other disks that the variant names; the rest is left alone.
-        isolation: where the guest's file system is mounted: ``host`` or ``appliance``.
+        isolation: where the guest's file system is opened: ``host``, ``sandbox`` or ``appliance``.
         reinstall: the instance was installed before.
         notes: what should be known before, each a line.
     """

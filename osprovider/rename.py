@@ -31,7 +31,7 @@ from osprovider.images.diskimage.contents import find_partitions
 from osprovider.layout import msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition
-from osprovider.opening import guest_of, isolation_of_others
+from osprovider.opening import guest_of, isolation_of_others, where_to_change
 from osprovider.paths import Directories
 from osprovider.plan import make_plan
 from osprovider.systemdisk import disk_0_path
@@ -59,13 +59,11 @@ def rename(request: Request, directories: Directories) -> None:
         return
     hooks = select(directories, settings.variant.hooks, "rename")
     linux.private_mount_namespace()
-    isolation = isolation_of_others(settings.variant.isolation)
-    if isolation == "appliance":
+    isolation = settings.variant.isolation
+    if isolation_of_others(isolation) != "host":
         refuse_programs(hooks)
     with claim(disk_0_path(request), directories.run) as device:
-        system = _find(
-            device, directories, settings.variant.isolation, guest_sector_size(request, device.facts.sector_size)
-        )
+        system = _find(device, directories, isolation, guest_sector_size(request, device.facts.sector_size))
         context = Context(
             event="rename",
             instance=instance,
@@ -137,5 +135,6 @@ def _opened(
     root = system.root
     with loop_device(device.path, offset_bytes=root.start_bytes, size_bytes=root.size_bytes) as loop:
         volume = Volume(loop, filesystem.type_of(loop), subvolumes=system.subvolumes)
-        with guest_of([volume], isolation, directories) as guest:
+        where = where_to_change(isolation, loop, [(volume.filesystem, 0)])
+        with guest_of([volume], where, directories) as guest:
             yield guest, loop

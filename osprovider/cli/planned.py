@@ -34,7 +34,7 @@ def describe(plan: Plan) -> list[str]:
         lines.append(f"    {part.number:<2} {part.role:<10} {place}{moved}{held}")
     root = table.find("root") if table else None
     if root is not None:
-        opened = "in the appliance" if plan.isolation == "appliance" else "on the node"
+        opened = {"host": "on the node"}.get(plan.isolation, f"in the {plan.isolation}")
         lines.append(f"  root        UUID={root.filesystem_uuid}{made}, opened {opened}")
     lines += [_other_disk(each) for each in plan.disks]
     lines.append(f"  boots       {plan.boots}")

@@ -57,12 +57,13 @@ def require(filesystems: Iterable[str], what: str) -> None:
             raise NodeError(f"{what}: this node's kernel cannot mount {kind}: see modprobe {kind}")
 
 
-def change(volume: Volume, run_directory: Path) -> None:
+def change(volume: Volume, run_directory: Path, *, confined: bool = False) -> None:
     """Give a file system that is not mounted its UUID, and have it fill its device where that can be done so.
 
     Args:
         volume: see there.
         run_directory: where mount points are made (``Directories.run``).
+        confined: its tools read it in the sandbox: it is none that has to be mounted.
 
     Raises:
         DeviceError: it is broken beyond repair.
@@ -71,10 +72,13 @@ def change(volume: Volume, run_directory: Path) -> None:
     """
     if volume.uuid is not None:
         with reporter.step(f"{called(volume.mount, volume.filesystem)}: new UUID"):
-            _RENEWING[volume.filesystem](volume.device, volume.uuid, run_directory)
+            if volume.filesystem in EXT:
+                _renew_ext(volume.device, volume.uuid, confined=confined)
+            else:
+                _RENEWING[volume.filesystem](volume.device, volume.uuid, run_directory)
     if volume.grow and volume.filesystem in EXT:
         with reporter.step(f"{called(volume.mount, volume.filesystem)}: new size") as detail:
-            filesystem.grow(volume.device)
+            filesystem.grow(volume.device, confined=confined)
             detail(human_bytes(filesystem.read_superblock(volume.device).size_bytes))
 
 
@@ -94,9 +98,9 @@ def grow_mounted(volume: Volume, mountpoint: Path) -> None:
             run([*words, mountpoint])
 
 
-def _renew_ext(device: Path, uuid: str, _: Path) -> None:
-    filesystem.check(device)  # replays the journal; tune2fs and resize2fs want it checked
-    filesystem.set_uuid(device, uuid)
+def _renew_ext(device: Path, uuid: str, *, confined: bool) -> None:
+    filesystem.check(device, confined=confined)  # replays the journal; tune2fs and resize2fs want it checked
+    filesystem.set_uuid(device, uuid, confined=confined)
 
 
 def _renew_xfs(device: Path, uuid: str, run_directory: Path) -> None:
@@ -122,11 +126,10 @@ def _renew_fat(device: Path, uuid: str, _: Path) -> None:
 
 
 def _renew_swap(device: Path, uuid: str, _: Path) -> None:
-    run(["swaplabel", "-U", uuid, device])
+    run(confine(["swaplabel", "-U", uuid, device], devices=[device]))
 
 
 _RENEWING: Mapping[str, Callable[[Path, str, Path], None]] = {
-    **dict.fromkeys(EXT, _renew_ext),
     "xfs": _renew_xfs,
     "btrfs": _renew_btrfs,
     "vfat": _renew_fat,

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from osprovider.errors import DeviceError, GuestError, reason_of
 from osprovider.run import run
+from osprovider.sandbox import confine
 
 __all__ = [
     "WITHOUT_JOURNAL",
@@ -57,6 +58,9 @@ WITHOUT_JOURNAL = frozenset({"has_journal"})
 
 _BEFORE_METADATA_CSUM = "uninit_bg"  # checks block groups alone, and lets their tables wait; Linux 2.6.24
 _BLOCK_SIZE = 4096
+# Of a program that reads what somebody else made: e2fsck takes 60 MiB for 5 TiB.
+_MOST_MEMORY = 256 << 20
+_MOST_SECONDS = 3600
 _RESIZE_BLOCKS = (1 << 32) - 1  # mke2fs: the most that the resize inode may be asked to foresee
 _JOURNAL_MIB = 64  # what mke2fs gives 16 GiB and more; a template is smaller than the disk that it will be on
 _LEAST_WITH_JOURNAL = 512 << 20  # of that size; what is smaller, and no template, gets what mke2fs finds right
@@ -153,7 +157,7 @@ def _features(type: str, without: Collection[str]) -> list[str]:  # noqa: A002
     return [*names, *([_BEFORE_METADATA_CSUM] if "metadata_csum" in without else [])]
 
 
-def set_uuid(path: Path, uuid: str) -> None:
+def set_uuid(path: Path, uuid: str, *, confined: bool = False) -> None:
     """Give a file system a new UUID.
 
     One that was mounted since its last :func:`check` is checked now, its journal replayed.
@@ -161,28 +165,37 @@ def set_uuid(path: Path, uuid: str) -> None:
     Args:
         path: what it lies on.
         uuid: as blkid(8) writes it.
+        confined: somebody else made it: it is read in the sandbox. ``path`` is a device then.
 
     Raises:
         DeviceError: it is broken beyond repair.
         ToolError: tune2fs failed.
     """
-    words: list[str | Path] = ["tune2fs", "-U", uuid, path]
+    words = _words(["tune2fs", "-U", uuid], path, confined=confined)
     if run(words, check=False).status:  # it wants some of them "freshly checked"
-        check(path)
+        check(path, confined=confined)
         run(words)
 
 
-def grow(path: Path) -> None:
+def grow(path: Path, *, confined: bool = False) -> None:
     """Let a file system that was not mounted since its last :func:`check` fill its device or file.
+
+    Args:
+        path: what it lies on.
+        confined: as for :func:`set_uuid`.
 
     Raises:
         ToolError: resize2fs failed.
     """
-    run(["resize2fs", path])
+    run(_words(["resize2fs"], path, confined=confined))
 
 
-def check(path: Path) -> bool:
+def check(path: Path, *, confined: bool = False) -> bool:
     """Check a file system thoroughly and repair what can be.
+
+    Args:
+        path: what it lies on.
+        confined: as for :func:`set_uuid`.
 
     Returns:
         it was sound; False where something had to be repaired.
@@ -190,7 +203,7 @@ def check(path: Path) -> bool:
     Raises:
         DeviceError: it is broken beyond repair, or no file system.
     """
-    return _e2fsck(path, [])
+    return _e2fsck(path, [], confined=confined)
 
 
 def shrink(
@@ -332,9 +345,15 @@ def _type(compatible: int, incompatible: int) -> str:
     return "ext3" if compatible & _HAS_JOURNAL else "ext2"
 
 
-def _e2fsck(path: Path, options: list[str], env: Mapping[str, str] | None = None) -> bool:
+def _words(words: list[str], path: Path, *, confined: bool) -> list[str]:
+    """What runs one of e2fsprogs on a file system."""
+    words = [*words, str(path)]
+    return confine(words, devices=[path], memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_SECONDS) if confined else words
+
+
+def _e2fsck(path: Path, options: list[str], env: Mapping[str, str] | None = None, *, confined: bool = False) -> bool:
     """Check and repair. Returns whether there was nothing to repair."""
-    result = run(["e2fsck", "-f", "-y", *options, path], check=False, env=env)
+    result = run(_words(["e2fsck", "-f", "-y", *options], path, confined=confined), check=False, env=env)
     # e2fsck(8): 1 and 2 are bits for "errors corrected", everything above means that it did not get there.
     if result.status < 0 or result.status & ~3:
         said = (result.text or result.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]

@@ -68,7 +68,7 @@ def unpacked(device: Path, tree: Path, *, read_only: bool) -> Iterator[None]:
         if free.f_bavail * free.f_frsize < _NEARLY_FULL or not free.f_favail:
             most = f"{MOST_BYTES >> 20} MiB, {free.f_files} files"
             raise GuestError(
-                f"{device}: its vfat has too many files (more than {most}): set isolation to auto"
+                f"{device}: its vfat has too many files (more than {most}): set isolation to appliance"
             ) from error
         raise
     before = _states(tree)
@@ -91,7 +91,7 @@ def _refuse_small_fat32(device: Path) -> None:
     if not fat16 and cluster and data_sectors // cluster < _LEAST_FAT32:
         raise GuestError(
             f"{device}: its vfat cannot be used: a FAT32 of less than {_LEAST_FAT32} clusters, in which mtools sees no "
-            "files: make it a FAT16, or set isolation to auto"
+            "files: make it a FAT16, or set isolation to appliance"
         )
 
 
@@ -150,5 +150,5 @@ def _mtools(device: Path, tree: Path, program: str, *words: str, stdin: bytes | 
         lines = error.tail.replace(_NOISE, "").strip().splitlines() or [f"exit status {error.status}"]
         raise GuestError(
             f"{device}: its vfat cannot be used: {program}: {lines[0].strip()}; have fsck.vfat look at it, or set "
-            "isolation to auto"  # the other lines say less
+            "isolation to appliance"  # the other lines say less
         ) from error

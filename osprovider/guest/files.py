@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.guest.resolve import open_inside
+from osprovider.linux import Resolve
 from osprovider.run import run
 
 __all__ = ["allocate", "copy_tree", "put", "refuse_special", "remove", "renamed_into_place"]
@@ -23,6 +24,7 @@ _NO_SUCH_CALL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.E
 _ACCESS_LIST = "system.posix_acl_access"
 # They vouch for a content (capabilities(7), IMA and EVM), so they go with it, as they would at a write(2).
 _VOUCHING = frozenset({"security.capability", "security.evm", "security.ima"})
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFCHR: "a character device",
@@ -203,11 +205,39 @@ def _empty_into(top_fd: int, name: str) -> None:
     with opened(_open_directory(top_fd, name)) as directory:
         for each in os.listdir(directory):  # noqa: PTH208
             if not _unlinked(directory, each):
-                os.rename(each, _new_name(), src_dir_fd=directory, dst_dir_fd=top_fd)
+                try:
+                    os.rename(each, _new_name(), src_dir_fd=directory, dst_dir_fd=top_fd)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    # An overlay does not move a directory whose path has more than 256 signs (its "redirect_max").
+                    _remove_in_place(directory, each)
+
+
+def _remove_in_place(parent_fd: int, name: str) -> None:
+    """Remove a directory with all in it, however deep it is nested, where names of any depth can be reached."""
+    current = os.dup(parent_fd)
+    left = [[name]]  # by level, from the top to where we are: directories to remove
+    try:
+        while left != [[]]:
+            if left[-1]:
+                current = _instead(current, _open_directory(current, left[-1][-1]))
+                left.append([each for each in os.listdir(current) if not _unlinked(current, each)])  # noqa: PTH208
+            else:
+                left.pop()
+                current = _instead(current, linux.openat2(current, "..", _DIRECTORY, resolve=Resolve.NO_XDEV))
+                os.rmdir(left[-1].pop(), dir_fd=current)
+    finally:
+        os.close(current)
+
+
+def _instead(old_fd: int, new_fd: int) -> int:
+    os.close(old_fd)
+    return new_fd
 
 
 def _open_directory(parent_fd: int, name: str) -> int:
-    return open_inside(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    return open_inside(parent_fd, name, _DIRECTORY)
 
 
 def _unlinked(parent_fd: int, name: str) -> bool:

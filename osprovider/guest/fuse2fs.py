@@ -52,12 +52,13 @@ _MOST_WORDS = 1 << 10  # bytes
 _MOST_WRITTEN = 1 << 20  # bytes, of what it says
 
 
-def why_not(device: Path, filesystem: str) -> str | None:
+def why_not(path: Path, filesystem: str, start_bytes: int = 0) -> str | None:
     """Tell why a file system cannot be read so on this node.
 
     Args:
-        device: a read-only block device that it fills.
+        path: the file or block device that it lies on.
         filesystem: its type, as blkid(8) has it.
+        start_bytes: where on it.
 
     Returns:
         words for people; None where it can.
@@ -71,7 +72,7 @@ def why_not(device: Path, filesystem: str) -> str | None:
         return f"{_PROGRAM} is missing"
     if not CONNECTION.exists():
         return f"there is no {CONNECTION}"
-    return why_unclean(device, filesystem)
+    return why_unclean(path, filesystem, start_bytes)
 
 
 def options(connection: FileIO) -> str:

@@ -1,7 +1,8 @@
 """A guest's file systems: where each lies, what it is to become, where the guest has it; and mounting them here.
 
-Not for: deciding which file system may be mounted on the node, that is the plan's; the appliance's way
-(:mod:`osprovider.guest.appliance`); files in them (:mod:`osprovider.guest.host`).
+Not for: deciding which file system may be mounted on the node, that is the plan's; the sandbox's way
+(:mod:`osprovider.guest.confined`) or the appliance's (:mod:`osprovider.guest.appliance`); files in them
+(:mod:`osprovider.guest.host`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,12 @@ from pathlib import Path
 from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, ToolError, reason_of
-from osprovider.guest import fat, files, fuse2fs
+from osprovider.guest import fat, files
 from osprovider.guest.host import HostGuest, reported
 from osprovider.guest.resolve import joined, open_inside
 from osprovider.linux import MountFlag, Umount
 
-__all__ = ["DRIVERS", "Volume", "mounted", "mounted_together", "why_not_confined"]
+__all__ = ["DRIVERS", "FLAGS", "Volume", "at", "fat_in_memory", "mounted", "mounted_together", "together"]
 
 # A write after an error fails, in place of making it worse (xfs and btrfs do so anyway). Inode tables are left for the
 # guest's kernel to zero: ours would begin with it beside us, and a grown file system has gigabytes of them.
@@ -37,7 +38,9 @@ DRIVERS = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": _XFS, "btrfs": ("btr
 _NEW = {"ext4": "noload,nobarrier", "xfs": "", "btrfs": "nobarrier"}
 _NO_REPLAY = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
 
-_FLAGS = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC | MountFlag.NOATIME
+FLAGS = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC | MountFlag.NOATIME
+"""With which whatever is a guest's is mounted."""
+
 _BUSY_SECONDS = 3.0
 
 
@@ -100,31 +103,46 @@ def mounted(
     driver, options = DRIVERS[filesystem]
     more = (_NO_REPLAY if read_only else _NEW)[driver] if read_only or is_new else ""
     options = ",".join(filter(None, (options, more, f"subvol={subvolume}" if subvolume else "")))
-    flags = _FLAGS | MountFlag.RDONLY if read_only else _FLAGS
-    with _at(run_directory / place, str(device), driver, flags, options) as guest:
+    flags = FLAGS | MountFlag.RDONLY if read_only else FLAGS
+    with at(run_directory / place, str(device), driver, flags, options) as guest:
         yield guest
         if not read_only:
             _sync(guest.root_fd, device)
 
 
-@contextmanager
 def mounted_together(
-    volumes: Sequence[Volume], run_directory: Path, *, read_only: bool = False, confined: bool = False
-) -> Iterator[HostGuest]:
+    volumes: Sequence[Volume], run_directory: Path, *, read_only: bool = False
+) -> AbstractContextManager[HostGuest]:
     """Mount a guest's file systems in one tree, as :func:`mounted` does each, as long as the body runs.
 
     Args:
         volumes: the root, and what the guest has mounted inside of it; those to be filled are.
         run_directory: where mount points are made (``Directories.run``).
         read_only: nothing is written; what the guest has no directory for is left out.
-        confined: all are read by programs in the sandbox, none by the kernel; only to read, and only those that
-            :func:`why_not_confined` allows.
 
     Raises:
         GuestError: as for :func:`mounted`; or a mount point can be no directory, or one does not hold what it is to be
             filled with.
     """
-    one = _confined if confined else partial(_one, read_only=read_only)
+    return together(volumes, run_directory, partial(_one, read_only=read_only), read_only=read_only)
+
+
+@contextmanager
+def together(
+    volumes: Sequence[Volume],
+    run_directory: Path,
+    one: Callable[[Volume, str, Path], AbstractContextManager[HostGuest]],
+    *,
+    read_only: bool,
+) -> Iterator[HostGuest]:
+    """Have a guest's file systems in one tree, each opened by itself.
+
+    Args:
+        volumes: as for :func:`mounted_together`.
+        run_directory: likewise.
+        one: opens one of them, of a btrfs a subvolume, at a mount point.
+        read_only: as for :func:`mounted_together`.
+    """
     (_, subvolume, root), *others = sorted(_places(volumes), key=lambda each: each[0])
     with ExitStack() as stack:
         guest = stack.enter_context(one(root, subvolume, run_directory / "mnt"))
@@ -148,26 +166,10 @@ def _places(volumes: Sequence[Volume]) -> Iterator[tuple[str, str, Volume]]:
                 yield mount, subvolume, volume
 
 
-def why_not_confined(volumes: Sequence[Volume]) -> str | None:
-    """Tell why a guest's file systems cannot be read by programs in the sandbox on this node.
-
-    Args:
-        volumes: on read-only block devices.
-
-    Returns:
-        words for people; None where they can.
-
-    Raises:
-        GuestError: one cannot be read at all.
-    """
-    whys = (fuse2fs.why_not(each.device, each.filesystem) for each in volumes if each.filesystem != "vfat")
-    return next(filter(None, whys), None)
-
-
 def _one(volume: Volume, subvolume: str, mountpoint: Path, *, read_only: bool) -> AbstractContextManager[HostGuest]:
     """A guest's file system by itself."""
     if volume.filesystem == "vfat":
-        return _fat(volume.device, mountpoint, read_only=read_only)
+        return fat_in_memory(volume.device, mountpoint, read_only=read_only)
     return mounted(
         volume.device,
         volume.filesystem,
@@ -179,43 +181,29 @@ def _one(volume: Volume, subvolume: str, mountpoint: Path, *, read_only: bool) -
     )
 
 
-def _confined(volume: Volume, _: str, mountpoint: Path) -> AbstractContextManager[HostGuest]:
-    """Likewise, to be read by a program in the sandbox."""
-    if volume.filesystem == "vfat":
-        return _fat(volume.device, mountpoint, read_only=True)
-    return _served(volume.device, mountpoint)
-
-
 @contextmanager
-def _served(device: Path, mountpoint: Path) -> Iterator[HostGuest]:
-    """An ext file system that fuse2fs reads."""
-    try:
-        opened_connection = fuse2fs.CONNECTION.open("r+b", buffering=0)
-    except OSError as error:  # a kernel without fuse may have the device node
-        raise GuestError(f"cannot read {device} in the sandbox: {fuse2fs.CONNECTION}: {reason_of(error)}") from error
-    with opened_connection as connection:
-        server = fuse2fs.serving(device, connection)
-        flags = _FLAGS | MountFlag.RDONLY
-        with _at(mountpoint, str(device), "fuse", flags, fuse2fs.options(connection), server) as guest:
-            yield guest
-            with reported("look at", "/"):  # has it answered to the end?
-                os.fstatvfs(guest.root_fd)
+def fat_in_memory(device: Path, mountpoint: Path, *, read_only: bool) -> Iterator[HostGuest]:
+    """The files of a FAT, in memory, as long as the body runs; what is changed of them is stored in the end.
 
+    Args:
+        device: the block device that it fills.
+        mountpoint: where they are mounted.
+        read_only: nothing is written.
 
-@contextmanager
-def _fat(device: Path, mountpoint: Path, *, read_only: bool) -> Iterator[HostGuest]:
-    """The files of a FAT, in memory."""
+    Raises:
+        GuestError: it cannot be read, or written.
+    """
     with (
-        _at(mountpoint, "tmpfs", "tmpfs", _FLAGS, f"mode=0755,{fat.LIMITS}") as guest,
+        at(mountpoint, "tmpfs", "tmpfs", FLAGS, f"mode=0755,{fat.LIMITS}") as guest,
         fat.unpacked(device, mountpoint, read_only=read_only),
     ):
         if read_only:
-            linux.mount(None, str(mountpoint), None, _FLAGS | MountFlag.REMOUNT | MountFlag.RDONLY)
+            linux.mount(None, str(mountpoint), None, FLAGS | MountFlag.REMOUNT | MountFlag.RDONLY)
         yield guest
 
 
 @contextmanager
-def _at(
+def at(
     mountpoint: Path,
     source: str,
     driver: str,
@@ -223,7 +211,19 @@ def _at(
     options: str,
     server: AbstractContextManager[None] | None = None,
 ) -> Iterator[HostGuest]:
-    """What is mounted at a mount point, which is made; unmounted in the end. A server answers for it meanwhile."""
+    """Mount something at a mount point, which is made, as long as the body runs.
+
+    Args:
+        mountpoint: where.
+        source: what, for mount(2) and for messages.
+        driver: the file system's type for the kernel.
+        flags: of mount(2).
+        options: the file system's own.
+        server: answers for it meanwhile.
+
+    Raises:
+        GuestError: it cannot be mounted, or unmounted.
+    """
     leave = _detach if server else _unmount
     mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

@@ -32,12 +32,13 @@ _XFS_STATE = re.compile(rb"log tail: (\d+) head: (\d+) state: <(CLEAN|DIRTY)>")
 _XFS_BLOCK = 512
 
 
-def why_unclean(device: Path, filesystem: str) -> str | None:
+def why_unclean(device: Path, filesystem: str, start_bytes: int = 0) -> str | None:
     """Tell why a file system is not one that was unmounted.
 
     Args:
-        device: a read-only block device that it fills.
+        device: a read-only block device that it fills; of an ext, any file that it lies in.
         filesystem: its type, as blkid(8) has it.
+        start_bytes: where it lies in that.
 
     Returns:
         words for people; None where it was unmounted, or is of a type that does not tell.
@@ -48,7 +49,7 @@ def why_unclean(device: Path, filesystem: str) -> str | None:
     try:
         with device.open("rb", buffering=0) as file:
             if filesystem in EXT:
-                return _ext(file.fileno())
+                return _ext(file.fileno(), start_bytes)
             if filesystem == "btrfs":
                 (log_root,) = struct.unpack("<Q", os.pread(file.fileno(), 8, _BTRFS_SUPERBLOCK + 0x60))
                 return "its log tree is not empty" if log_root else None
@@ -57,8 +58,8 @@ def why_unclean(device: Path, filesystem: str) -> str | None:
         raise GuestError(f"{device}: the superblock of {filesystem} cannot be read: {error}") from error
 
 
-def _ext(fd: int) -> str | None:
-    superblock = os.pread(fd, 0x64, _EXT_SUPERBLOCK)
+def _ext(fd: int, start_bytes: int) -> str | None:
+    superblock = os.pread(fd, 0x64, start_bytes + _EXT_SUPERBLOCK)
     (state,) = struct.unpack_from("<H", superblock, 0x3A)
     (features,) = struct.unpack_from("<I", superblock, 0x60)
     if state & _EXT_ERRORS:

@@ -57,10 +57,13 @@ def fsck(image: Path) -> None:
 
 
 @contextmanager
-def mounted_here(image: Path, directory: Path, *, read_only: bool = False) -> Iterator[int]:
-    """Mount an image with this machine's kernel, in a process of its own, and give a descriptor of its root."""
+def mounted_here(image: Path, directory: Path, *, read_only: bool = False, confined: bool = False) -> Iterator[int]:
+    """Mount an image on this machine, in a process of its own, and give a descriptor of its root.
+
+    Its kernel parses it, or with ``confined`` programs in the sandbox do.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    access = "ro" if read_only else "rw"
+    access = "sandbox" if confined else "ro" if read_only else "rw"
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.system.guest.lend", str(theirs.fileno()), str(image), str(directory), access],
         cwd=_CHECKOUT,

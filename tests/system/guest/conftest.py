@@ -29,7 +29,7 @@ def directories(run_directory: Path) -> Directories:
     return found
 
 
-@pytest.fixture(scope="module", params=["host", "appliance"])
+@pytest.fixture(scope="module", params=["host", "sandbox", "appliance"])
 def file_system(
     request: pytest.FixtureRequest, directories: Directories, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[int]:
@@ -38,8 +38,8 @@ def file_system(
     image = make_image(place / "image")
     with mounted_here(image, place / "run") as root:
         _prepare(Path(f"/proc/self/fd/{root}"))
-    if request.param == "host":
-        with mounted_here(image, place / "run") as root:
+    if request.param != "appliance":
+        with mounted_here(image, place / "run", confined=request.param == "sandbox") as root:
             yield root
     else:
         # A loop device, as at a deployment: the root partition is reached by its offset.

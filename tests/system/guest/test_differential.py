@@ -1,4 +1,4 @@
-"""The same operations, in whatever order, leave the same tree behind both backends."""
+"""The same operations, in whatever order, leave the same tree behind every backend."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def arrange(root: Path) -> None:
 def test_the_same_steps_leave_the_same_trees(
     tmp_path: Path, directories: Directories, overlays: tuple[Path, ...]
 ) -> None:
-    images = {name: make_image(tmp_path / name) for name in ("host", "appliance")}
+    images = {name: make_image(tmp_path / name) for name in ("host", "sandbox", "appliance")}
     told: dict[str, list[str]] = {}
 
     def carry_out(name: str, root: Root) -> None:
@@ -109,8 +109,9 @@ def test_the_same_steps_leave_the_same_trees(
             told.setdefault(name, []).extend(step.outcome(below.guest) for step in steps(seed, overlays))
             os.close(below.fd)
 
-    with mounted_here(images["host"], tmp_path / "run") as fd:
-        carry_out("host", Root(fd))
+    for name in ("host", "sandbox"):
+        with mounted_here(images[name], tmp_path / "run", confined=name == "sandbox") as fd:
+            carry_out(name, Root(fd))
     with appliance([Volume(images["appliance"], "ext4")], directories) as guest:
         carry_out("appliance", Root(guest._root))
 

@@ -204,7 +204,7 @@ def test_more_files_than_memory_are_refused(tmp_path: Path, image: Path, use: Ca
     subprocess.run(["mkfs.vfat", "-F", "32", image], check=True, capture_output=True)
     subprocess.run(["mcopy", "-i", image, large, "::/"], check=True)
     with pytest.raises(
-        GuestError, match=r"its vfat has too many files \(more than 128 MiB, 65536 files\): set isolation to auto"
+        GuestError, match=r"its vfat has too many files \(more than 128 MiB, 65536 files\): set isolation to appliance"
     ):
         use(lambda guest: guest.glob("/*"))
 

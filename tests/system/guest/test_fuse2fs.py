@@ -18,8 +18,9 @@ from osprovider import linux
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError
 from osprovider.guest import fuse2fs
+from osprovider.guest.confined import read_together, why_not_readable
 from osprovider.guest.host import HostGuest
-from osprovider.guest.mounting import Volume, mounted_together, why_not_confined
+from osprovider.guest.mounting import Volume
 from osprovider.run import BASE_ENVIRONMENT
 from tests.support import processes
 from tests.support.leftovers import no_leftovers
@@ -54,9 +55,9 @@ def confined(*images: tuple[Path, str, str]) -> Iterator[HostGuest]:
             Volume(stack.enter_context(loop_device(image, read_only=True)), filesystem, place)
             for image, filesystem, place in images
         ]
-        assert why_not_confined(volumes) is None
+        assert why_not_readable(volumes) is None
         run = images[0][0].parent / "run"
-        yield stack.enter_context(mounted_together(volumes, run, read_only=True, confined=True))
+        yield stack.enter_context(read_together(volumes, run))
 
 
 def server() -> int:
@@ -259,12 +260,12 @@ def test_what_it_does_not_read_is_known_before(make: Callable[[Path], object], w
     image = make_image(tmp_path / "image", 320)
     make(image)
     with loop_device(image, read_only=True) as loop:
-        assert why_not_confined([Volume(loop, "xfs" if "xfs" in why else "ext4")]) == why
+        assert why_not_readable([Volume(loop, "xfs" if "xfs" in why else "ext4")]) == why
 
 
 def test_a_node_without_fuse2fs_or_fuse_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with loop_device(make_image(tmp_path / "image", 8), read_only=True) as loop:
         monkeypatch.setattr(fuse2fs, "CONNECTION", tmp_path / "fuse")
-        assert why_not_confined([Volume(loop, "ext4")]) == f"there is no {tmp_path}/fuse"
+        assert why_not_readable([Volume(loop, "ext4")]) == f"there is no {tmp_path}/fuse"
         monkeypatch.setitem(BASE_ENVIRONMENT, "PATH", str(tmp_path))
-        assert why_not_confined([Volume(loop, "ext4")]) == "fuse2fs is missing"
+        assert why_not_readable([Volume(loop, "ext4")]) == "fuse2fs is missing"

@@ -1,0 +1,224 @@
+"""What was changed in an overlay, as commands for debugfs(8), which changes the ext file system below likewise.
+
+An overlay keeps what is new, or no longer as it was, in a directory of its own ("upper"), so that whoever reads the
+file system below ("lower") need not write it. Names, owners, modes, attributes and times are written down here; debugfs
+takes contents from the upper directory itself.
+Sources: the kernel's Documentation/filesystems/overlayfs.rst; debugfs(8); e2fsprogs' lib/ss/parse.c (quoting),
+debugfs/set_fields.c (times) and misc/create_inode.c (``do_write_internal``) of 1.47.
+Not for: running debugfs (:mod:`osprovider.guest.writing`), or mounting an overlay (:mod:`osprovider.guest.mounting`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from osprovider.descriptors import opened, path_of
+from osprovider.errors import GuestError
+from osprovider.guest.writing import Inodes
+
+__all__ = ["Changes"]
+
+_OVERLAYS_OWN = "trusted.overlay."
+_OPAQUE = f"{_OVERLAYS_OWN}opaque"  # what is in the directory below is not seen any more
+_REDIRECT = f"{_OVERLAYS_OWN}redirect"  # it has another name below
+_METACOPY = f"{_OVERLAYS_OWN}metacopy"  # its content is still the one below
+_KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFDIR: "directory"}
+_NANOSECOND_BITS = 2  # those before them are of the seconds; see ext4(5)'s i_mtime_extra
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_ITSELF = os.O_PATH | os.O_NOFOLLOW
+_MOST_LINE = 8000  # bytes; debugfs reads up to BUFSIZ, and a name, or what a link says, may be in quotes twice as long
+
+
+class _Found(NamedTuple):
+    """What there is to a file beside its content."""
+
+    status: os.stat_result
+    attributes: dict[str, bytes]
+
+
+class Changes:
+    """The changes that one overlay kept; it is not mounted any more.
+
+    Args:
+        upper: a descriptor of the directory where they are. What is in it becomes root's: debugfs is nobody else.
+        lower: a descriptor of the root directory of the file system below, which is mounted.
+        values: an empty directory, for what debugfs reads from files of their own.
+        inside: the path by which debugfs has ``values``.
+        inodes: of the file system below.
+    """
+
+    def __init__(self, upper: int, lower: int, values: Path, *, inside: str, inodes: Inodes) -> None:
+        self._upper = upper
+        self._lower = lower
+        self._values = values
+        self._inside = inside
+        self._inodes = inodes
+        self._lines: list[bytes] = []
+
+    def commands(self) -> bytes:
+        """Lines for debugfs, which works in the upper directory.
+
+        Raises:
+            GuestError: something cannot be told to debugfs; says what.
+            OSError: something cannot be read.
+        """
+        self._directory(b".", self._upper, self._lower)
+        return b"".join(self._lines)
+
+    def _directory(self, name: bytes, upper: int, lower: int | None) -> None:
+        """A directory that is there, with all that is in it."""
+        marks = os.listxattr(upper)
+        if _REDIRECT in marks:
+            raise GuestError(f"a directory was renamed to {_shown(name)}, which cannot be told to debugfs")
+        found = _found(upper)
+        with self._entered(name, native=True):
+            if _OPAQUE in marks and lower is not None:
+                self._empty(lower)
+            for entry in sorted(_names(upper)):
+                self._entry(entry, upper, None if _OPAQUE in marks else lower)
+        _give_to_root(upper, 0o700)
+        self._describe(name, found, None if lower is None else _found(lower))
+
+    def _entry(self, name: bytes, upper: int, lower: int | None) -> None:
+        """What the upper directory has of a name."""
+        with opened(os.open(name, _ITSELF, dir_fd=upper)) as fd:
+            found = _found(fd)
+            kind = stat.S_IFMT(found.status.st_mode)
+            before = _kind(name, lower)
+            is_kept = kind == before and (
+                kind == stat.S_IFDIR or kind not in _KINDS or _METACOPY in os.listxattr(path_of(fd))
+            )
+            if before is not None and lower is not None and not is_kept:
+                self._remove(name, lower)
+            if stat.S_ISCHR(kind) and not found.status.st_rdev:  # a "whiteout"
+                return
+            if not is_kept:
+                self._make(name, fd, found.status)
+            if kind == stat.S_IFDIR:
+                with opened(os.open(name, _DIRECTORY, dir_fd=upper)) as directory, _same(name, lower, is_kept) as below:
+                    self._directory(name, directory, below)
+            else:
+                with _same(name, lower, is_kept) as below:
+                    self._describe(name, found, None if below is None else _found(below))
+
+    def _make(self, name: bytes, fd: int, status: os.stat_result) -> None:
+        """Have something of a name, with its content."""
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFDIR:
+            self._say(b"mkdir", _path(name))
+        elif kind == stat.S_IFLNK:
+            self._say(b"symlink", _path(name), os.readlink(b"", dir_fd=fd))
+        elif kind == stat.S_IFREG and status.st_nlink == 1:
+            _give_to_root(fd, 0o600)
+            self._say(b"write", _path(name), name)
+            if status.st_size and status.st_blocks * 512 >= status.st_size:  # debugfs leaves zeros out
+                self._say(b"fallocate", _path(name), b"0", b"%d" % ((status.st_size - 1) // self._inodes.block_size))
+        else:
+            raise GuestError(f"{_shown(name)} has another name or is a device, which cannot be told to debugfs")
+
+    def _remove(self, name: bytes, lower: int) -> None:
+        """Have nothing of that name any more."""
+        if _kind(name, lower) != stat.S_IFDIR:
+            self._say(b"rm", _path(name))
+            return
+        with opened(os.open(name, _DIRECTORY, dir_fd=lower)) as directory, self._entered(name):
+            self._empty(directory)
+        self._say(b"rmdir", _path(name))
+
+    def _empty(self, directory: int) -> None:
+        for name in sorted(_names(directory)):
+            self._remove(name, directory)
+
+    def _describe(self, name: bytes, found: _Found, before: _Found | None) -> None:
+        """Have what is of a name be described like that; nothing of what it was described by before is said again."""
+        was = _fields(before.status, has_nanoseconds=self._inodes.has_nanoseconds) if before else {}
+        for field, value in _fields(found.status, has_nanoseconds=self._inodes.has_nanoseconds).items():
+            if was.get(field) != value:
+                self._say(b"set_inode_field", _path(name), field, value)
+        had = before.attributes if before else {}
+        for attribute in sorted(had.keys() - found.attributes.keys()):
+            self._say(b"ea_rm", _path(name), attribute.encode())
+        for attribute, data in sorted(found.attributes.items()):
+            if had.get(attribute) != data:
+                number = str(len(self._lines))
+                (self._values / number).write_bytes(data)
+                self._say(b"ea_set", b"-f", f"{self._inside}/{number}".encode(), _path(name), attribute.encode())
+
+    @contextmanager
+    def _entered(self, name: bytes, *, native: bool = False) -> Iterator[None]:
+        """What the body says is done in a directory; with ``native``, also for what debugfs reads."""
+        commands = (b"cd", b"lcd") if native else (b"cd",)
+        for command in commands:
+            self._say(command, _path(name))
+        yield
+        if name != b".":
+            for command in commands:
+                self._say(command, b"..")
+
+    def _say(self, *words: bytes) -> None:
+        line = b" ".join(b'"%s"' % word.replace(b'"', b'""') for word in words)
+        if b"\n" in line or len(line) > _MOST_LINE:
+            raise GuestError(f"{_shown(words[1])} has a name that cannot be told to debugfs")
+        self._lines.append(line + b"\n")
+
+
+def _path(name: bytes) -> bytes:
+    """A name, so that debugfs does not take it for an option, or for an inode's number in angle brackets."""
+    return b"./" + name
+
+
+def _shown(name: bytes) -> str:
+    return ascii(os.fsdecode(name))
+
+
+def _names(directory: int) -> list[bytes]:
+    with os.scandir(directory) as found:
+        return [os.fsencode(each.name) for each in found]
+
+
+def _found(fd: int) -> _Found:
+    place = path_of(fd)
+    names = (each for each in os.listxattr(place) if not each.startswith(_OVERLAYS_OWN))
+    return _Found(os.fstat(fd), {name: os.getxattr(place, name) for name in names})
+
+
+def _kind(name: bytes, directory: int | None) -> int | None:
+    """The file type bits of what has a name; None where nothing has."""
+    if directory is None:
+        return None
+    try:
+        return stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode)
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _same(name: bytes, lower: int | None, is_kept: bool) -> Iterator[int | None]:
+    """A descriptor of what it is below; none where it is new."""
+    if lower is None or not is_kept:
+        yield None
+        return
+    with opened(os.open(name, _ITSELF, dir_fd=lower)) as fd:
+        yield fd
+
+
+def _fields(status: os.stat_result, *, has_nanoseconds: bool) -> dict[bytes, bytes]:
+    """Fields of an inode, and their values as debugfs takes them."""
+    fields = {b"mode": b"0%o" % status.st_mode, b"uid": b"%d" % status.st_uid, b"gid": b"%d" % status.st_gid}
+    for name, nanoseconds in ((b"mtime", status.st_mtime_ns), (b"ctime", status.st_ctime_ns)):
+        seconds, rest = divmod(nanoseconds, 10**9)
+        fields[name] = b"@%d" % (seconds & 0xFFFFFFFF)
+        if has_nanoseconds:
+            extra = rest << _NANOSECOND_BITS | ((seconds - (seconds & 0x7FFFFFFF)) >> 32 & 3)
+            fields[name + b"_extra"] = b"%d" % extra
+    return fields
+
+
+def _give_to_root(fd: int, mode: int) -> None:
+    os.chown(path_of(fd), 0, 0)
+    os.chmod(path_of(fd), mode)  # noqa: PTH101

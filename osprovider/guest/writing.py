@@ -1,0 +1,144 @@
+"""Changing an ext file system that the node's kernel must not parse: debugfs does it, confined, and e2fsck has a look.
+
+fuse2fs could write, too, but what it leaves is damaged (e2fsprogs 1.47.0).
+Sources: debugfs(8), e2fsck(8), ext4(5); the kernel's Documentation/filesystems/ext4/super.rst (features).
+Not for: what to change (:mod:`osprovider.guest.changes`).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from osprovider import linux, programs
+from osprovider.errors import GuestError, reason_of
+from osprovider.guest import fuse2fs
+from osprovider.run import run
+from osprovider.sandbox import confine
+
+__all__ = ["INSIDE", "Inodes", "change", "inodes_of", "why_not", "why_not_here"]
+
+INSIDE = "/changes"
+"""What debugfs sees the scratch directory as."""
+
+_PROGRAMS = ("fuse2fs", "debugfs", "e2fsck")
+_SUPERBLOCK = 1024
+# What debugfs keeps right, by the superblock's three words: not the numbers of quotas and projects, encrypted or
+# case-folded names, checksums of contents (verity), clusters, or attributes in inodes of their own.
+_COMPATIBLE = 0x8 | 0x10 | 0x4 | 0x20 | 0x200 | 0x400 | 0x1000
+_INCOMPATIBLE = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000
+_READ_ONLY_COMPATIBLE = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x400
+_PLAIN_INODE = 128  # bytes
+_MOST_BLOCK_LOG = 6  # 64 KiB
+_MOST_MEMORY = 256 << 20
+_MOST_CPU_SECONDS = 600
+
+
+def why_not_here() -> str | None:
+    """Tell why no file system can be changed so on this node; None where one can."""
+    missing = [name for name in _PROGRAMS if not programs.is_installed(name)]
+    if missing:
+        return f"{missing[0]} is missing"
+    if not fuse2fs.CONNECTION.exists():
+        return f"there is no {fuse2fs.CONNECTION}"
+    return None if linux.has_filesystem("overlay") else "this node's kernel has no overlay file system"
+
+
+def why_not(path: Path, filesystem: str, start_bytes: int = 0) -> str | None:
+    """Tell why a file system cannot be changed so.
+
+    Args:
+        path: the file or block device that it lies on.
+        filesystem: its type, as blkid(8) has it.
+        start_bytes: where on it.
+
+    Returns:
+        words for people; None where it can, on a node that can (:func:`why_not_here`).
+
+    Raises:
+        GuestError: it cannot be read at all.
+    """
+    if why := fuse2fs.why_not(path, filesystem, start_bytes):
+        return why
+    words = struct.unpack("<III", _superblock(path, start_bytes, 0x5C, 12))
+    known = (_COMPATIBLE, _INCOMPATIBLE, _READ_ONLY_COMPATIBLE)
+    unknown = [f"{word & ~each:#x}" for word, each in zip(words, known, strict=True) if word & ~each]
+    return f"its {filesystem} has features ({', '.join(unknown)}) that debugfs does not keep right" if unknown else None
+
+
+class Inodes(NamedTuple):
+    """What an ext file system has for its files.
+
+    Attributes:
+        block_size: in bytes.
+        has_nanoseconds: there is room for more than the seconds of their times.
+    """
+
+    block_size: int
+    has_nanoseconds: bool
+
+
+def inodes_of(device: Path) -> Inodes:
+    """Read that from its superblock.
+
+    Raises:
+        GuestError: it cannot be read.
+    """
+    (block,) = struct.unpack("<I", _superblock(device, 0, 0x18, 4))
+    (size,) = struct.unpack("<H", _superblock(device, 0, 0x58, 2))
+    return Inodes(1024 << min(block, _MOST_BLOCK_LOG), size > _PLAIN_INODE)
+
+
+def change(device: Path, scratch: Path, upper: str, commands: bytes) -> None:
+    """Change an ext file system, which is not mounted, and see that it is sound.
+
+    Args:
+        device: the block device that it fills.
+        scratch: a directory, which debugfs sees as :data:`INSIDE`.
+        upper: the one in it where debugfs works.
+        commands: for debugfs.
+
+    Raises:
+        GuestError: it cannot be changed so, or is damaged now.
+    """
+    boxed = confine(
+        ["debugfs", "-w", "-f", "/dev/stdin", device],
+        read={scratch: INSIDE},
+        devices=[device],
+        cwd=f"{INSIDE}/{upper}",
+        memory_bytes=_MOST_MEMORY,
+        cpu_seconds=_MOST_CPU_SECONDS,
+    )
+    done = run(boxed, stdin=commands, check=False)
+    # It goes on after an error, and ends well; but then it has said more than its version.
+    said = [line for line in done.stderr.decode(errors="replace").splitlines() if not line.startswith("debugfs 1.")]
+    if done.status or said:
+        raise GuestError(_explained(said[0] if said else f"debugfs ended with {done.status}", device))
+    boxed = confine(
+        ["e2fsck", "-f", "-n", device], devices=[device], memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_CPU_SECONDS
+    )
+    done = run(boxed, check=False)
+    if done.status:
+        said = [line for line in done.text.splitlines() if line and not line.startswith(("e2fsck 1.", "Pass "))]
+        what = said[0] if said else f"e2fsck ended with {done.status}"
+        raise GuestError(f"{device} is damaged by what debugfs wrote ({what}): set isolation to appliance")
+
+
+def _explained(said: str, device: Path) -> str:
+    """What went wrong, as the middle of a line."""
+    if "no free space" in said or "Could not allocate" in said:
+        return f"{device}: the guest's file system is full; make the disk larger ({said})"
+    return f"{device} could not be changed by debugfs ({said}): set isolation to appliance"
+
+
+def _superblock(path: Path, start_bytes: int, offset: int, size: int) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, start_bytes + _SUPERBLOCK + offset)
+    except OSError as error:
+        raise GuestError(f"{path}: its superblock cannot be read: {reason_of(error)}") from error
+    if len(data) < size:
+        raise GuestError(f"{path}: it ends before its superblock")
+    return data
