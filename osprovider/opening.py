@@ -90,9 +90,9 @@ def guest_of(
                 changing.grow_mounted(volumes[0], guest.mountpoint)
             yield guest
     elif isolation == "sandbox":
-        if why := why_not_readable(volumes):
-            raise GuestError(f"cannot be read in the sandbox: {why}")
         if read_only:
+            if why := why_not_readable(volumes):
+                raise GuestError(f"cannot be read in the sandbox: {why}")
             with read_together(volumes, directories.run) as guest:
                 yield guest
         else:

@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError
-from osprovider.guest.writing import Inodes
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "Inodes", "Told"]
 
 _OVERLAYS_OWN = "trusted.overlay."
 _OPAQUE = f"{_OVERLAYS_OWN}opaque"  # what is in the directory below is not seen any more
@@ -32,6 +31,32 @@ _NANOSECOND_BITS = 2  # those before them are of the seconds; see ext4(5)'s i_mt
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _ITSELF = os.O_PATH | os.O_NOFOLLOW
 _MOST_LINE = 8000  # bytes; debugfs reads up to BUFSIZ, and a name, or what a link says, may be in quotes twice as long
+
+
+class Inodes(NamedTuple):
+    """What an ext file system has for its files.
+
+    Attributes:
+        block_size: in bytes.
+        has_nanoseconds: there is room for more than the seconds of their times.
+    """
+
+    block_size: int
+    has_nanoseconds: bool
+
+
+class Told(NamedTuple):
+    """What debugfs is told.
+
+    Attributes:
+        questions: lines that have it print ("stat") what is there already and becomes another, or is removed.
+        asked: the names of these, in that order.
+        commands: lines that change it.
+    """
+
+    questions: bytes
+    asked: tuple[str, ...]
+    commands: bytes
 
 
 class _Found(NamedTuple):
@@ -59,16 +84,18 @@ class Changes:
         self._inside = inside
         self._inodes = inodes
         self._lines: list[bytes] = []
+        self._questions: list[bytes] = []
+        self._asked: list[str] = []
 
-    def commands(self) -> bytes:
-        """Lines for debugfs, which works in the upper directory.
+    def told(self) -> Told:
+        """What to tell debugfs, which works in the upper directory.
 
         Raises:
             GuestError: something cannot be told to debugfs; says what.
             OSError: something cannot be read.
         """
-        self._directory(b".", self._upper, self._lower)
-        return b"".join(self._lines)
+        self._directory(b".", self._upper, self._lower)  # "cd .." ends at the root, where it began
+        return Told(b"".join(self._questions), tuple(self._asked), b"".join(self._lines))
 
     def _directory(self, name: bytes, upper: int, lower: int | None) -> None:
         """A directory that is there, with all that is in it."""
@@ -76,7 +103,7 @@ class Changes:
         if _REDIRECT in marks:
             raise GuestError(f"a directory was renamed to {_shown(name)}, which cannot be told to debugfs")
         found = _found(upper)
-        with self._entered(name, native=True):
+        with self._entered(name, native=True, is_new=lower is None):
             if _OPAQUE in marks and lower is not None:
                 self._empty(lower)
             for entry in sorted(_names(upper)):
@@ -123,6 +150,7 @@ class Changes:
 
     def _remove(self, name: bytes, lower: int) -> None:
         """Have nothing of that name any more."""
+        self._ask(name)
         if _kind(name, lower) != stat.S_IFDIR:
             self._say(b"rm", _path(name))
             return
@@ -136,6 +164,8 @@ class Changes:
 
     def _describe(self, name: bytes, found: _Found, before: _Found | None) -> None:
         """Have what is of a name be described like that; nothing of what it was described by before is said again."""
+        if before:
+            self._ask_where_changed(name, found, before)
         was = _fields(before.status, has_nanoseconds=self._inodes.has_nanoseconds) if before else {}
         for field, value in _fields(found.status, has_nanoseconds=self._inodes.has_nanoseconds).items():
             if was.get(field) != value:
@@ -150,21 +180,38 @@ class Changes:
                 self._say(b"ea_set", b"-f", f"{self._inside}/{number}".encode(), _path(name), attribute.encode())
 
     @contextmanager
-    def _entered(self, name: bytes, *, native: bool = False) -> Iterator[None]:
+    def _entered(self, name: bytes, *, native: bool = False, is_new: bool = False) -> Iterator[None]:
         """What the body says is done in a directory; with ``native``, also for what debugfs reads."""
-        commands = (b"cd", b"lcd") if native else (b"cd",)
-        for command in commands:
-            self._say(command, _path(name))
-        yield
-        if name != b".":
-            for command in commands:
-                self._say(command, b"..")
+        for place in (_path(name), b".."):
+            self._say(b"cd", place)
+            if native:
+                self._say(b"lcd", place)
+            if not is_new:
+                self._questions.append(_line(b"cd", place))
+            if place != b"..":
+                yield
 
     def _say(self, *words: bytes) -> None:
-        line = b" ".join(b'"%s"' % word.replace(b'"', b'""') for word in words)
-        if b"\n" in line or len(line) > _MOST_LINE:
-            raise GuestError(f"{_shown(words[1])} has a name that cannot be told to debugfs")
-        self._lines.append(line + b"\n")
+        self._lines.append(_line(*words))
+
+    def _ask(self, name: bytes) -> None:
+        """Ask what is there now, which may be protected from changes."""
+        self._questions.append(_line(b"stat", _path(name)))
+        self._asked.append(_shown(name))
+
+    def _ask_where_changed(self, name: bytes, found: _Found, before: _Found) -> None:
+        """Ask where more is changed than what is in a directory in it; what is changed in itself has another time."""
+        now, then = found.status, before.status
+        if not stat.S_ISDIR(now.st_mode) or now.st_mtime_ns != then.st_mtime_ns or now.st_mode != then.st_mode:
+            self._ask(name)
+
+
+def _line(*words: bytes) -> bytes:
+    """A line for debugfs."""
+    line = b" ".join(b'"%s"' % word.replace(b'"', b'""') for word in words)
+    if b"\n" in line or len(line) > _MOST_LINE:
+        raise GuestError(f"{_shown(words[1])} has a name that cannot be told to debugfs")
+    return line + b"\n"
 
 
 def _path(name: bytes) -> bytes:

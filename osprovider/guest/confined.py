@@ -134,8 +134,8 @@ def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[Host
                     inside=f"{writing.INSIDE}/values",
                     inodes=writing.inodes_of(device),
                 )
-                commands = changes.commands()
-        writing.change(device, place, "upper", commands)
+                told = changes.told()
+        writing.change(device, place, "upper", told)
 
 
 def _layers(lower: int, upper: int, work: int) -> str:

@@ -24,7 +24,7 @@ from osprovider.guest import files
 from osprovider.guest.protocol import Guest
 from osprovider.guest.resolve import ABSENT, entry, make_directory_at, open_inside
 
-__all__ = ["MOST_FOUND", "READ_LIMIT", "HostGuest", "is_gone", "reported"]
+__all__ = ["MOST_FOUND", "PROTECTED", "READ_LIMIT", "HostGuest", "is_gone", "reported"]
 
 READ_LIMIT = 16 << 20
 """The largest file that ``read`` returns, in bytes."""
@@ -32,11 +32,14 @@ READ_LIMIT = 16 << 20
 MOST_FOUND = 100_000
 """How many files ``glob`` finds at most: a guest may have made any number of them."""
 
+PROTECTED = "it may not be changed; if lsattr shows i or a for it or its directory, chattr -i -a it in the guest"
+"""Why a file cannot be changed that chattr(1) protects, and what to do."""
+
 _CHUNK = 1 << 20
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 _WAYS_OUT = {
     errno.ENOSPC: "the guest's file system is full; make the disk larger",
-    errno.EPERM: "it may not be changed; if lsattr shows i or a for it or its directory, chattr -i -a it in the guest",
+    errno.EPERM: PROTECTED,
     errno.EROFS: "the guest's file system is read-only, or became so after an error; look at the kernel's log",
     errno.EXDEV: "something is mounted there, and a guest is one file system",
 }

@@ -8,17 +8,20 @@ Not for: what to change (:mod:`osprovider.guest.changes`).
 from __future__ import annotations
 
 import os
+import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from osprovider import linux, programs
 from osprovider.errors import GuestError, reason_of
 from osprovider.guest import fuse2fs
+from osprovider.guest.changes import Inodes, Told
+from osprovider.guest.host import PROTECTED
 from osprovider.run import run
 from osprovider.sandbox import confine
 
-__all__ = ["INSIDE", "Inodes", "change", "inodes_of", "why_not", "why_not_here"]
+__all__ = ["INSIDE", "change", "inodes_of", "why_not", "why_not_here"]
 
 INSIDE = "/changes"
 """What debugfs sees the scratch directory as."""
@@ -32,6 +35,9 @@ _INCOMPATIBLE = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000
 _READ_ONLY_COMPATIBLE = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x400
 _PLAIN_INODE = 128  # bytes
 _MOST_BLOCK_LOG = 6  # 64 KiB
+# What debugfs prints of an inode, and what of that is lsattr's i or a.
+_FLAGS = re.compile(r"^Inode: \d+ .* Flags: 0x([0-9a-f]+)$", re.MULTILINE)
+_PROTECTED = 0x10 | 0x20
 _MOST_MEMORY = 256 << 20
 _MOST_CPU_SECONDS = 600
 
@@ -68,18 +74,6 @@ def why_not(path: Path, filesystem: str, start_bytes: int = 0) -> str | None:
     return f"its {filesystem} has features ({', '.join(unknown)}) that debugfs does not keep right" if unknown else None
 
 
-class Inodes(NamedTuple):
-    """What an ext file system has for its files.
-
-    Attributes:
-        block_size: in bytes.
-        has_nanoseconds: there is room for more than the seconds of their times.
-    """
-
-    block_size: int
-    has_nanoseconds: bool
-
-
 def inodes_of(device: Path) -> Inodes:
     """Read that from its superblock.
 
@@ -91,39 +85,55 @@ def inodes_of(device: Path) -> Inodes:
     return Inodes(1024 << min(block, _MOST_BLOCK_LOG), size > _PLAIN_INODE)
 
 
-def change(device: Path, scratch: Path, upper: str, commands: bytes) -> None:
+def change(device: Path, scratch: Path, upper: str, told: Told) -> None:
     """Change an ext file system, which is not mounted, and see that it is sound.
 
     Args:
         device: the block device that it fills.
         scratch: a directory, which debugfs sees as :data:`INSIDE`.
         upper: the one in it where debugfs works.
-        commands: for debugfs.
+        told: to debugfs.
 
     Raises:
         GuestError: it cannot be changed so, or is damaged now.
     """
-    boxed = confine(
-        ["debugfs", "-w", "-f", "/dev/stdin", device],
-        read={scratch: INSIDE},
-        devices=[device],
-        cwd=f"{INSIDE}/{upper}",
-        memory_bytes=_MOST_MEMORY,
-        cpu_seconds=_MOST_CPU_SECONDS,
-    )
-    done = run(boxed, stdin=commands, check=False)
-    # It goes on after an error, and ends well; but then it has said more than its version.
-    said = [line for line in done.stderr.decode(errors="replace").splitlines() if not line.startswith("debugfs 1.")]
-    if done.status or said:
-        raise GuestError(_explained(said[0] if said else f"debugfs ended with {done.status}", device))
-    boxed = confine(
-        ["e2fsck", "-f", "-n", device], devices=[device], memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_CPU_SECONDS
-    )
-    done = run(boxed, check=False)
+    _refuse_protected(told, _debugfs(device, told.questions))
+    _debugfs(device, told.commands, "-w", read={scratch: INSIDE}, cwd=f"{INSIDE}/{upper}")
+    done = run(_boxed("e2fsck", "-f", "-n", device, device=device), check=False)
     if done.status:
         said = [line for line in done.text.splitlines() if line and not line.startswith(("e2fsck 1.", "Pass "))]
         what = said[0] if said else f"e2fsck ended with {done.status}"
         raise GuestError(f"{device} is damaged by what debugfs wrote ({what}): set isolation to appliance")
+
+
+def _debugfs(device: Path, lines: bytes, *options: str, read: Mapping[Path, str] | None = None, cwd: str = "/") -> str:
+    """Run debugfs on a device; returns what it printed."""
+    boxed = _boxed("debugfs", *options, "-f", "/dev/stdin", device, device=device, read=read, cwd=cwd)
+    done = run(boxed, stdin=lines, check=False)
+    # It goes on after an error, and ends well; but then it has said more than its version.
+    said = [line for line in done.stderr.decode(errors="replace").splitlines() if not line.startswith("debugfs 1.")]
+    if done.status or said:
+        raise GuestError(_explained(said[0] if said else f"it ended with {done.status}", device))
+    return done.text
+
+
+def _boxed(*words: str | Path, device: Path, read: Mapping[Path, str] | None = None, cwd: str = "/") -> list[str]:
+    """What runs a program on a device in the sandbox."""
+    return confine(
+        words, devices=[device], read=read, cwd=cwd, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_CPU_SECONDS
+    )
+
+
+def _refuse_protected(told: Told, printed: str) -> None:
+    """Refuse to change what its owner protects; neither fuse2fs nor debugfs minds that."""
+    flags = [int(each, 16) for each in _FLAGS.findall(printed)]
+    if len(flags) != len(told.asked):
+        raise GuestError(
+            f"debugfs told of {len(flags)} files in place of {len(told.asked)}: set isolation to appliance"
+        )
+    for name, flag in zip(told.asked, flags, strict=True):
+        if flag & _PROTECTED:
+            raise GuestError(f"cannot change {name} in the guest: {PROTECTED}")
 
 
 def _explained(said: str, device: Path) -> str:

@@ -277,14 +277,18 @@ def read_partition(disk: Path, start_bytes: int, size_bytes: int, tree: Path) ->
 
 @contextmanager
 def mounted_by_the_host(directory: Path) -> Iterator[set[str]]:
-    """Collect what this machine's kernel mounts of the files beneath a directory while the body runs."""
+    """Collect what this machine's kernel mounts of the files beneath a directory while the body runs.
+
+    Files without a name are left out: what is in them was made there and then.
+    """
     seen: set[str] = set()
 
     def look() -> None:
         for kind in ("ext4", "xfs"):
             with suppress(FileNotFoundError):  # nothing of the kind was ever mounted
-                devices = (path.name for path in Path("/sys/fs", kind).iterdir())
-                seen.update(device for device in devices if str(directory) in backing_file(device))
+                files = {path.name: backing_file(path.name) for path in Path("/sys/fs", kind).iterdir()}
+                named = (name for name, file in files.items() if not file.endswith(" (deleted)"))
+                seen.update(name for name in named if str(directory) in files[name])
 
     with watching(look, 0.002):
         yield seen

@@ -32,8 +32,8 @@ from tests.system.create.trees import differences, tree_of
 ARGUMENTS = " quiet console=tty0 console=ttyS0,38400n8"
 """What the hook kernel-args adds wherever a kernel is started."""
 
-ISOLATIONS = ("auto", "host")
-"""What others made is opened in the appliance, unless the site trusts them."""
+ISOLATIONS = ("auto", "host", "appliance")
+"""What others made is opened by programs in the sandbox, unless the site trusts them, or has a machine do it."""
 
 # -- a cloud image with everything ------------------------------------------------------------------------------------
 
@@ -192,38 +192,39 @@ def test_nothing_of_what_was_on_the_disk_shows_through(instances: Pair) -> None:
 
 
 def test_a_second_create_does_not_look_into_the_image_again(pairs: dict[str, Pair]) -> None:
-    (first, second), on_the_host = ([each.outcome.said for each in pairs[isolation]] for isolation in ISOLATIONS)
-    assert "look inside" in first
-    assert first.count("start the libguestfs appliance:") == 1
-    assert second.count("start the libguestfs appliance:") == 1
-    assert all("appliance" not in said for said in on_the_host)
-    for said in (second, *on_the_host):
-        assert not [word for word in ("verify", "to raw", "look inside", "checksums") if word in said]
+    said = {isolation: [each.outcome.said for each in pairs[isolation]] for isolation in ISOLATIONS}
+    assert "look inside" in said["auto"][0]
+    assert all("appliance" not in each for each in (*said["auto"], *said["host"]))
+    assert [each.count("start the libguestfs appliance:") for each in said["appliance"]] == [1, 1]
+    for each in (said["auto"][1], *said["host"], *said["appliance"]):
+        assert not [word for word in ("verify", "to raw", "look inside", "checksums") if word in each]
 
 
 def test_ext_file_systems_have_their_new_uuids_before_anything_opens_them(pairs: dict[str, Pair]) -> None:
     """So nothing checks them again: they were when the image was prepared."""
     for each in (each for pair in pairs.values() for each in pair):
         steps = ["copy image", "file system /boot: new UUID", "file system: new UUID"]  # as they lie on the disk
-        steps += ["start the libguestfs appliance"] if each in pairs["auto"] else ["file system /boot/efi: new UUID"]
+        is_in_a_machine = each in pairs["appliance"]
+        steps += ["start the libguestfs appliance" if is_in_a_machine else "file system /boot/efi: new UUID"]
         places = [each.outcome.said.rindex(step) for step in steps]
         assert places == sorted(places)
 
 
-def test_the_host_and_the_appliance_leave_the_same_files_and_names(pairs: dict[str, Pair]) -> None:
-    for auto, host in zip(pairs["auto"], pairs["host"], strict=True):
-        assert auto.table["id"] == host.table["id"]
-        assert auto.identity(1, 3, 15, 16) == host.identity(1, 3, 15, 16)
+@pytest.mark.parametrize("other", ["auto", "appliance"])
+def test_every_way_leaves_the_same_files_and_names_as_the_host(pairs: dict[str, Pair], other: str) -> None:
+    for one, host in zip(pairs[other], pairs["host"], strict=True):
+        assert one.table["id"] == host.table["id"]
+        assert one.identity(1, 3, 15, 16) == host.identity(1, 3, 15, 16)
         for number in (1, 15, 16):
-            one, other = auto.partition(number), host.partition(number)
-            assert one.size_bytes == other.size_bytes
-            assert differences(tree_of(one.tree), tree_of(other.tree)) == {}
+            found, expected = one.partition(number), host.partition(number)
+            assert found.size_bytes == expected.size_bytes
+            assert differences(tree_of(found.tree), tree_of(expected.tree)) == {}
 
 
 def test_the_plan_shows_what_create_writes(cloud: Published, instances: Pair, isolation: str) -> None:
     for each, name in zip(instances, (FIRST, SECOND), strict=True):
         plan = cloud.plan(each.disk, name, parameters={"isolation": isolation})
-        assert plan["isolation"] == {"auto": "appliance"}.get(isolation, isolation)
+        assert plan["isolation"] == {"auto": "sandbox"}.get(isolation, isolation)
         assert plan["firmware"] == ["bios", "uefi"]
         table = plan["table"]
         assert table["guid"] == each.table["id"].lower()
@@ -265,6 +266,7 @@ def test_sectors_of_another_size_are_refused_with_both_sizes_and_not_touched(clo
 # -- other layouts ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("isolation", ["auto", "host"])  # in an appliance, then
 def test_a_btrfs_root_in_a_subvolume_with_its_boot_on_xfs(publish: Callable[..., Published], isolation: str) -> None:
     """As Fedora's: BIOS boot, ESP, /boot, and a btrfs with subvolumes; entries of the Boot Loader Specification."""
     esp, boot = Part(2, ESP, 40, "vfat"), Part(3, BOOT, 320, "xfs")
@@ -373,7 +375,7 @@ def test_a_root_whose_own_blocks_are_between_pages_gets_its_uuid_when_it_is_open
     root.files = system(f"UUID={root.uuid} / ext4 defaults 0 1\n")
     old = publish(root, label="dos", start=63 << 9)
     installed = old.install(128, isolation=isolation)
-    assert installed.outcome.said.count("file system: new UUID") == (isolation == "host")  # an appliance says less
+    assert installed.outcome.said.count("file system: new UUID") == (isolation != "appliance")  # which says less
     root_now = installed.partition(1)
     assert installed.partitions[1]["start"] == 63
     assert root_now.uuid not in ("", root.uuid)
@@ -381,6 +383,7 @@ def test_a_root_whose_own_blocks_are_between_pages_gets_its_uuid_when_it_is_open
     assert root_now.text("/etc/fstab") == f"UUID={root_now.uuid} / ext4 defaults 0 1\n"
 
 
+@pytest.mark.parametrize("isolation", ["auto", "host"])  # in an appliance, then
 def test_a_file_system_without_a_table_gets_a_table_and_a_boot_loader_of_ours(
     publish: Callable[..., Published], isolation: str
 ) -> None:
