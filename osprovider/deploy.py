@@ -71,7 +71,7 @@ class _Order:
         key = manifest.key if manifest else None
         disks = [disk.plan for disk in self.others]
         plan = make_plan(self.request, self.settings, names, device.facts, key=key, manifest=manifest, disks=disks)
-        if plan.isolation == "appliance" and template:
+        if plan.isolation == "sandbox" and template:
             plan = dataclasses.replace(plan, isolation=_isolation(self.settings.variant.isolation, plan, template))
         if plan.isolation == "appliance":
             from osprovider.guest.appliance import require_appliance  # dear to import

@@ -20,12 +20,13 @@ from osprovider.ganeti import hypervisor
 from osprovider.ganeti.hypervisor import SerialConsole
 from osprovider.ganeti.request import Request
 from osprovider.layout import DiskFacts, TablePlan
-from osprovider.manifest import Manifest
+from osprovider.manifest import EXT, Manifest
 from osprovider.nics import ResolvedNic
 from osprovider.systemdisk import plan_system_disk
 
 __all__ = ["Plan", "make_plan", "serial_console"]
 
+_IN_THE_SANDBOX = EXT | {"vfat", "swap"}  # file systems that programs there change, in most of their shapes
 _LONGEST_HOSTNAME = 64  # HOST_NAME_MAX in limits.h: what sethostname(2) takes
 
 
@@ -55,7 +56,8 @@ class Plan:
         hooks: names in the order they run.
         wipe: what happens to what was on the disk.
         disks: what becomes of the other disks that the variant names; the rest is left alone.
-        isolation: where the guest's file system is opened: ``host``, ``sandbox`` or ``appliance``.
+        isolation: where the guest's file system is opened: ``host``, ``sandbox`` (or the appliance, where it turns out
+            that this will not do) or ``appliance``.
         reinstall: the instance was installed before.
         notes: what should be known before, each a line.
     """
@@ -152,7 +154,7 @@ def make_plan(
         nics=_nics(request, settings, instance.name),
         hooks=tuple(hooks),
         wipe=variant.wipe,
-        isolation=_isolation(variant.isolation, manifest),
+        isolation=_isolation(variant.isolation, manifest, system.table),
         reinstall=request.reinstall,
         notes=(*_left_out(settings), *system.notes),
         disks=tuple(disks),
@@ -192,8 +194,11 @@ def _hostname(configured: str, fqdn: str) -> str:
     return name
 
 
-def _isolation(configured: str, manifest: Manifest | None) -> str:
+def _isolation(configured: str, manifest: Manifest | None, table: TablePlan | None) -> str:
     """By itself the node's kernel only mounts what our own mkfs made."""
     if configured != "auto":
         return configured
-    return "host" if manifest is None or manifest.built_here else "appliance"
+    if manifest is None or manifest.built_here:
+        return "host"
+    held = {part.filesystem for part in table.partitions if part.filesystem} if table else set()
+    return "sandbox" if held <= _IN_THE_SANDBOX else "appliance"
