@@ -22,6 +22,7 @@ from osprovider.guest.changes import Changes
 from osprovider.guest.host import HostGuest, reported
 from osprovider.guest.mounting import FLAGS, Volume, at, fat_in_memory, together
 from osprovider.linux import MountFlag
+from osprovider.log import reporter
 
 __all__ = ["Scratch", "changed_together", "read_together", "why_not_readable"]
 
@@ -135,7 +136,8 @@ def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[Host
                     inodes=writing.inodes_of(device),
                 )
                 told = changes.told()
-        writing.change(device, place, "upper", told)
+        with reporter.step("store the guest's changes"):
+            writing.change(device, place, "upper", told)
 
 
 def _layers(lower: int, upper: int, work: int) -> str:
