@@ -2,8 +2,8 @@
 
 The same system, Debian 12, as a dump and a tar, each plain and compressed, and as a disk in three forms. A first create
 prepares the image, a second one copies the template, which takes the same time whatever the image was. A disk that
-others made is opened in an appliance, whose start is dearer than all else, unless the site trusts its maker
-(`isolation: host`): disks are measured both ways.
+others made is opened in the sandbox, or on the node where the site trusts its maker (`isolation: host`): disks are
+measured both ways; and one in an appliance, whose start is dearer than all else.
 Preparation is `osprovider image build`, from exec to exit, synced. It and its step that unpacks or converts stand
 beside restore(8), tar(1) or `qemu-img convert`, timed with the sync of what they wrote: they neither verify, check,
 shrink nor inspect anything. No definition declares a checksum, which would be compared before anything is unpacked, and
@@ -46,6 +46,7 @@ _STEPS = {
     "qemu-img convert": (r"\w+ to raw",),
 }
 _ISOLATIONS = {kind: ("auto", "host") if peer == "qemu-img convert" else ("auto",) for kind, peer in _PEERS.items()}
+_ISOLATIONS["raw"] += ("appliance",)
 # An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
 _UNPACK = (
     'set -o errexit; mount -t tmpfs none /mnt; mkdir /mnt/root; mount -o loop,noatime "$1" /mnt/root; cd /mnt/root; '
@@ -144,7 +145,7 @@ class _Bench:
         )
         figures = "".join(f"{figure:>{width}}" for figure, width in zip(shown, (9, 9, 9, 10, 10), strict=True))
         beside = f"{_PEERS[kind]} {statistics.median(peer):.2f} s, ratio {unpacked:.2f}, of all {prepared:.2f}"
-        title = f"{kind}, on host" if isolation == "host" else kind
+        title = kind if isolation == "auto" else f"{kind}, {isolation}"
         return f"{title:<26}{figures}  {beside}"
 
     def limited_line(self, kind: str, path: Path, limited: list[str]) -> str:
