@@ -45,8 +45,11 @@ _STEPS = {
     **dict.fromkeys(("restore -r", "tar -xf", "tar -xzf"), ("unpack", "store")),
     "qemu-img convert": (r"\w+ to raw",),
 }
-_ISOLATIONS = {kind: ("auto", "host") if peer == "qemu-img convert" else ("auto",) for kind, peer in _PEERS.items()}
-_ISOLATIONS["raw"] += ("appliance",)
+_ISOLATIONS = {
+    **dict.fromkeys(_PEERS, ("auto",)),
+    **dict.fromkeys(("qcow2, compressed", "qcow2"), ("auto", "host")),
+    "raw": ("auto", "host", "appliance"),
+}
 # An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
 _UNPACK = (
     'set -o errexit; mount -t tmpfs none /mnt; mkdir /mnt/root; mount -o loop,noatime "$1" /mnt/root; cd /mnt/root; '
