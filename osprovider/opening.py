@@ -23,16 +23,7 @@ from osprovider.guest.mounting import Volume, mounted_together
 from osprovider.log import reporter
 from osprovider.paths import Directories
 
-__all__ = ["guest_of", "isolation_of_others", "where_to_change"]
-
-
-def isolation_of_others(configured: str) -> str:
-    """Where a file system is opened that was not made here, or that a guest has run on: ``host`` or ``appliance``.
-
-    Args:
-        configured: a variant's ``isolation``.
-    """
-    return "host" if configured == "host" else "appliance"
+__all__ = ["guest_of", "where_to_change"]
 
 
 def where_to_change(configured: str, path: Path, filesystems: Iterable[tuple[str, int]]) -> str:
@@ -50,7 +41,7 @@ def where_to_change(configured: str, path: Path, filesystems: Iterable[tuple[str
         GuestError: one cannot be read at all.
     """
     if configured != "auto":
-        return isolation_of_others(configured)
+        return configured
     why = writing.why_not_here() or next(filter(None, (_why_not(path, *each) for each in filesystems)), None)
     if why is None:
         return "sandbox"

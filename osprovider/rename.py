@@ -31,7 +31,7 @@ from osprovider.images.diskimage.contents import find_partitions
 from osprovider.layout import msdos_partition_uuid
 from osprovider.log import reporter
 from osprovider.manifest import ImagePartition
-from osprovider.opening import guest_of, isolation_of_others, where_to_change
+from osprovider.opening import guest_of, where_to_change
 from osprovider.paths import Directories
 from osprovider.plan import make_plan
 from osprovider.systemdisk import disk_0_path
@@ -60,7 +60,7 @@ def rename(request: Request, directories: Directories) -> None:
     hooks = select(directories, settings.variant.hooks, "rename")
     linux.private_mount_namespace()
     isolation = settings.variant.isolation
-    if isolation_of_others(isolation) != "host":
+    if isolation != "host":
         refuse_programs(hooks)
     with claim(disk_0_path(request), directories.run) as device:
         system = _find(device, directories, isolation, guest_sector_size(request, device.facts.sector_size))
