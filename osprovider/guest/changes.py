@@ -86,6 +86,7 @@ class Changes:
         self._lines: list[bytes] = []
         self._questions: list[bytes] = []
         self._asked: list[str] = []
+        self._way: list[bytes] = []  # from the root to where we are
 
     def told(self) -> Told:
         """What to tell debugfs, which works in the upper directory.
@@ -101,7 +102,7 @@ class Changes:
         """A directory that is there, with all that is in it."""
         marks = os.listxattr(upper)
         if _REDIRECT in marks:
-            raise GuestError(f"a directory was renamed to {_shown(name)}, which cannot be told to debugfs")
+            raise GuestError(f"a directory was renamed to {self._called(name)}, which cannot be told to debugfs")
         found = _found(upper)
         with self._entered(name, native=True, is_new=lower is None):
             if _OPAQUE in marks and lower is not None:
@@ -146,7 +147,7 @@ class Changes:
             if status.st_size and status.st_blocks * 512 >= status.st_size:  # debugfs leaves zeros out
                 self._say(b"fallocate", _path(name), b"0", b"%d" % ((status.st_size - 1) // self._inodes.block_size))
         else:
-            raise GuestError(f"{_shown(name)} has another name or is a device, which cannot be told to debugfs")
+            raise GuestError(f"{self._called(name)} has another name or is a device, which cannot be told to debugfs")
 
     def _remove(self, name: bytes, lower: int) -> None:
         """Have nothing of that name any more."""
@@ -187,17 +188,31 @@ class Changes:
             if native:
                 self._say(b"lcd", place)
             if not is_new:
-                self._questions.append(_line(b"cd", place))
+                self._questions.append(self._line(b"cd", place))
             if place != b"..":
+                self._way.append(name)
                 yield
+                self._way.pop()
+
+    def _called(self, name: bytes) -> str:
+        """A path for messages."""
+        path = os.path.normpath(os.fsdecode(b"/".join([b"", *self._way, name])))
+        return path if path.isprintable() else ascii(path)
 
     def _say(self, *words: bytes) -> None:
-        self._lines.append(_line(*words))
+        self._lines.append(self._line(*words))
+
+    def _line(self, *words: bytes) -> bytes:
+        """A line for debugfs."""
+        line = b" ".join(b'"%s"' % word.replace(b'"', b'""') for word in words)
+        if b"\n" in line or len(line) > _MOST_LINE:
+            raise GuestError(f"{self._called(words[1])} has a name that cannot be told to debugfs")
+        return line + b"\n"
 
     def _ask(self, name: bytes) -> None:
         """Ask what is there now, which may be protected from changes."""
-        self._questions.append(_line(b"stat", _path(name)))
-        self._asked.append(_shown(name))
+        self._questions.append(self._line(b"stat", _path(name)))
+        self._asked.append(self._called(name))
 
     def _ask_where_changed(self, name: bytes, found: _Found, before: _Found) -> None:
         """Ask where more is changed than what is in a directory in it; what is changed in itself has another time."""
@@ -206,21 +221,9 @@ class Changes:
             self._ask(name)
 
 
-def _line(*words: bytes) -> bytes:
-    """A line for debugfs."""
-    line = b" ".join(b'"%s"' % word.replace(b'"', b'""') for word in words)
-    if b"\n" in line or len(line) > _MOST_LINE:
-        raise GuestError(f"{_shown(words[1])} has a name that cannot be told to debugfs")
-    return line + b"\n"
-
-
 def _path(name: bytes) -> bytes:
     """A name, so that debugfs does not take it for an option, or for an inode's number in angle brackets."""
     return b"./" + name
-
-
-def _shown(name: bytes) -> str:
-    return ascii(os.fsdecode(name))
 
 
 def _names(directory: int) -> list[bytes]:
