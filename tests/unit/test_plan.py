@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -126,3 +127,28 @@ def test_a_disk_image_whose_root_an_external_kernel_does_not_find_is_refused(set
         make_plan(request(**KERNEL), settings, [], FACTS, key="k", manifest=IMAGE)
     named = request(kernel_path="/boot/vmlinuz", root_path="/dev/vda3")
     assert sizes(make_plan(named, settings, [], FACTS, key="k", manifest=IMAGE))["root"][0] == 3
+
+
+@pytest.mark.parametrize(
+    ("configured", "held", "where"),
+    [
+        ("auto", "ext4", "sandbox"),
+        ("auto", "ext2", "sandbox"),
+        ("auto", "xfs", "appliance"),
+        ("auto", "btrfs", "appliance"),
+        ("host", "xfs", "host"),
+        ("appliance", "ext4", "appliance"),
+    ],
+)
+def test_what_others_made_is_opened_by_its_file_systems(
+    settings: Settings, configured: Literal["auto", "host", "appliance"], held: str, where: str
+) -> None:
+    assert IMAGE.table is not None
+    settings = dataclasses.replace(settings, variant=dataclasses.replace(settings.variant, isolation=configured))
+    part = dataclasses.replace(IMAGE.table.partitions[0], filesystem=dataclasses.replace(ROOT, type=held))
+    image = dataclasses.replace(IMAGE, table=dataclasses.replace(IMAGE.table, partitions=(part,)))
+    assert make_plan(request(), settings, [], FACTS, key="k", manifest=image).isolation == where
+
+
+def test_what_was_made_here_is_opened_on_the_node(settings: Settings) -> None:
+    assert make_plan(request(), settings, [], FACTS, key="k", manifest=TREE).isolation == "host"
