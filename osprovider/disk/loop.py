@@ -216,6 +216,8 @@ def _wait_until_detached(number: int, sequence: str | None, path: Path) -> None:
     while sequence is not None and _sequence(number) == sequence:
         if time.monotonic() > deadline:
             users = [*find_users(node.stat()), *openers(node)]
+            if _sequence(number) != sequence:  # it ended while it was looked for, which takes seconds under load
+                return
             who = ", ".join(users) or "something that is not to be seen from here"
             raise DeviceError(f"{path}: {node} is still in use by {who}; it goes away when that ends")
         time.sleep(pause)

@@ -34,12 +34,11 @@ except DeviceError as error:
 """
 
 CLAIM_AND_WAIT = """
-import time
 from pathlib import Path
 from osprovider.disk.device import claim
 with claim(Path(sys.argv[1]), Path(sys.argv[2])):
     print("claimed", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -186,7 +185,7 @@ def test_a_disk_that_qemu_has_open_is_refused(disk: Path, run_dir: Path) -> None
 
 
 def test_a_device_that_somebody_else_holds_exclusively_is_refused(scratch: Path, run_dir: Path) -> None:
-    hold = 'import os, time; os.open(sys.argv[1], os.O_RDONLY | os.O_EXCL); print("held", flush=True); time.sleep(60)'
+    hold = 'import os; os.open(sys.argv[1], os.O_RDONLY | os.O_EXCL); print("held", flush=True); sys.stdin.read()'
     with attached(used_disk(scratch / "disk")) as device, child(python(hold, device), until="held") as process:
         assert f"(process {process.pid})" in refusal(device, run_dir)
 

@@ -98,19 +98,46 @@ def test_an_error_of_the_body_is_the_one_that_is_shown(scratch: Path) -> None:
     assert loops_on(file) == []
 
 
-def test_who_keeps_it_busy_is_named(scratch: Path) -> None:
-    file = used_disk(scratch / "disk", MIB)
-    hold = 'import time; file = open(sys.argv[1], "rb"); print("held", flush=True); time.sleep(60)'
-    attachment = loop_device(file)
-    loop = attachment.__enter__()
-    with subprocess.Popen(python(hold, loop), stdout=subprocess.PIPE, text=True) as holder:
+@contextmanager
+def held(device: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has it open until the end, however long that is."""
+    hold = 'file = open(sys.argv[1], "rb"); print("held", flush=True); sys.stdin.read()'
+    with subprocess.Popen(python(hold, device), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None
-            holder.stdout.readline()
-            with pytest.raises(DeviceError, match=rf"{loop} is still in use by .*\(process {holder.pid}\)"):
-                attachment.__exit__(None, None, None)
+            assert holder.stdout.readline() == "held\n"
+            yield holder
         finally:
             holder.kill()
+
+
+def test_who_keeps_it_busy_is_named(scratch: Path) -> None:
+    file = used_disk(scratch / "disk", MIB)
+    attachment = loop_device(file)
+    loop = attachment.__enter__()
+    with (
+        held(loop) as holder,
+        pytest.raises(DeviceError, match=rf"{loop} is still in use by .*\(process {holder.pid}\)"),
+    ):
+        attachment.__exit__(None, None, None)
+
+
+def test_one_who_ends_while_it_is_looked_for_keeps_nothing_busy(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody to be named then, and nothing to be told."""
+    file = used_disk(scratch / "disk", MIB)
+    attachment = loop_device(file)
+    loop = attachment.__enter__()
+    with held(loop) as holder:
+
+        def look(_: Path) -> list[str]:
+            holder.kill()
+            holder.wait()
+            return []
+
+        monkeypatch.setattr("osprovider.disk.loop._DETACH_SECONDS", 0.1)
+        monkeypatch.setattr("osprovider.disk.loop.openers", look)
+        attachment.__exit__(None, None, None)
+    assert loops_on(file) == []
 
 
 def test_one_that_was_told_to_stay_is_detached_all_the_same(scratch: Path) -> None:
