@@ -20,12 +20,14 @@ from typing import NamedTuple
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError
 
-__all__ = ["Changes", "Inodes", "Told"]
+__all__ = ["OVERLAYS_OWN", "Changes", "Inodes", "Told"]
 
-_OVERLAYS_OWN = "trusted.overlay."
-_OPAQUE = f"{_OVERLAYS_OWN}opaque"  # what is in the directory below is not seen any more
-_REDIRECT = f"{_OVERLAYS_OWN}redirect"  # it has another name below
-_METACOPY = f"{_OVERLAYS_OWN}metacopy"  # its content is still the one below
+OVERLAYS_OWN = "trusted.overlay."
+"""How the names of the attributes begin by which an overlay knows its files; it shows none of them."""
+
+_OPAQUE = f"{OVERLAYS_OWN}opaque"  # what is in the directory below is not seen any more
+_REDIRECT = f"{OVERLAYS_OWN}redirect"  # it has another name below
+_METACOPY = f"{OVERLAYS_OWN}metacopy"  # its content is still the one below
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFDIR: "directory"}
 _NANOSECOND_BITS = 2  # those before them are of the seconds; see ext4(5)'s i_mtime_extra
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -95,7 +97,12 @@ class Changes:
             GuestError: something cannot be told to debugfs; says what.
             OSError: something cannot be read.
         """
-        self._directory(b".", self._upper, self._lower)  # "cd .." ends at the root, where it began
+        try:
+            self._directory(b".", self._upper, self._lower)  # "cd .." ends at the root, where it began
+        except RecursionError as error:
+            raise GuestError(
+                "directories that were changed are nested too deep to be told to debugfs: set isolation to appliance"
+            ) from error
         return Told(b"".join(self._questions), tuple(self._asked), b"".join(self._lines))
 
     def _directory(self, name: bytes, upper: int, lower: int | None) -> None:
@@ -118,12 +125,15 @@ class Changes:
             found = _found(fd)
             kind = stat.S_IFMT(found.status.st_mode)
             before = _kind(name, lower)
-            is_kept = kind == before and (
-                kind == stat.S_IFDIR or kind not in _KINDS or _METACOPY in os.listxattr(path_of(fd))
+            is_gone = stat.S_ISCHR(kind) and not found.status.st_rdev  # a "whiteout"
+            is_kept = (
+                kind == before
+                and not is_gone
+                and (kind == stat.S_IFDIR or kind not in _KINDS or _METACOPY in os.listxattr(path_of(fd)))
             )
             if before is not None and lower is not None and not is_kept:
                 self._remove(name, lower)
-            if stat.S_ISCHR(kind) and not found.status.st_rdev:  # a "whiteout"
+            if is_gone:
                 return
             if not is_kept:
                 self._make(name, fd, found.status)
@@ -173,12 +183,12 @@ class Changes:
                 self._say(b"set_inode_field", _path(name), field, value)
         had = before.attributes if before else {}
         for attribute in sorted(had.keys() - found.attributes.keys()):
-            self._say(b"ea_rm", _path(name), attribute.encode())
+            self._say(b"ea_rm", _path(name), os.fsencode(attribute))
         for attribute, data in sorted(found.attributes.items()):
             if had.get(attribute) != data:
                 number = str(len(self._lines))
                 (self._values / number).write_bytes(data)
-                self._say(b"ea_set", b"-f", f"{self._inside}/{number}".encode(), _path(name), attribute.encode())
+                self._say(b"ea_set", b"-f", f"{self._inside}/{number}".encode(), _path(name), os.fsencode(attribute))
 
     @contextmanager
     def _entered(self, name: bytes, *, native: bool = False, is_new: bool = False) -> Iterator[None]:
@@ -205,8 +215,9 @@ class Changes:
     def _line(self, *words: bytes) -> bytes:
         """A line for debugfs."""
         line = b" ".join(b'"%s"' % word.replace(b'"', b'""') for word in words)
-        if b"\n" in line or len(line) > _MOST_LINE:
-            raise GuestError(f"{self._called(words[1])} has a name that cannot be told to debugfs")
+        if b"\n" in line or b"\r" in line or len(line) > _MOST_LINE:  # debugfs ends a line at either sign
+            said = "has a name that cannot be told to debugfs: set isolation to appliance"
+            raise GuestError(f"{self._called(words[1])} {said}")
         return line + b"\n"
 
     def _ask(self, name: bytes) -> None:
@@ -217,7 +228,7 @@ class Changes:
     def _ask_where_changed(self, name: bytes, found: _Found, before: _Found) -> None:
         """Ask where more is changed than what is in a directory in it; what is changed in itself has another time."""
         now, then = found.status, before.status
-        if not stat.S_ISDIR(now.st_mode) or now.st_mtime_ns != then.st_mtime_ns or now.st_mode != then.st_mode:
+        if not stat.S_ISDIR(now.st_mode) or _own(now) != _own(then) or found.attributes != before.attributes:
             self._ask(name)
 
 
@@ -227,13 +238,13 @@ def _path(name: bytes) -> bytes:
 
 
 def _names(directory: int) -> list[bytes]:
-    with os.scandir(directory) as found:
+    with os.scandir(path_of(directory)) as found:  # which opens it anew: this descriptor may be for no more than paths
         return [os.fsencode(each.name) for each in found]
 
 
 def _found(fd: int) -> _Found:
     place = path_of(fd)
-    names = (each for each in os.listxattr(place) if not each.startswith(_OVERLAYS_OWN))
+    names = (each for each in os.listxattr(place) if not each.startswith(OVERLAYS_OWN))
     return _Found(os.fstat(fd), {name: os.getxattr(place, name) for name in names})
 
 
@@ -257,6 +268,11 @@ def _same(name: bytes, lower: int | None, is_kept: bool) -> Iterator[int | None]
         yield fd
 
 
+def _own(status: os.stat_result) -> tuple[int, ...]:
+    """What the system's calls change of a directory, or of a file where more than its content is."""
+    return status.st_mtime_ns, status.st_mode, status.st_uid, status.st_gid
+
+
 def _fields(status: os.stat_result, *, has_nanoseconds: bool) -> dict[bytes, bytes]:
     """Fields of an inode, and their values as debugfs takes them."""
     fields = {b"mode": b"0%o" % status.st_mode, b"uid": b"%d" % status.st_uid, b"gid": b"%d" % status.st_gid}
@@ -264,7 +280,7 @@ def _fields(status: os.stat_result, *, has_nanoseconds: bool) -> dict[bytes, byt
         seconds, rest = divmod(nanoseconds, 10**9)
         fields[name] = b"@%d" % (seconds & 0xFFFFFFFF)
         if has_nanoseconds:
-            extra = rest << _NANOSECOND_BITS | ((seconds - (seconds & 0x7FFFFFFF)) >> 32 & 3)
+            extra = rest << _NANOSECOND_BITS | ((seconds + (1 << 31)) >> 32 & 3)
             fields[name + b"_extra"] = b"%d" % extra
     return fields
 

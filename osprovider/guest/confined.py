@@ -8,6 +8,7 @@ Not for: file systems of other kinds, which are opened in the appliance (:mod:`o
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from osprovider import linux
 from osprovider.descriptors import opened, path_of
 from osprovider.errors import GuestError, reason_of
 from osprovider.guest import fuse2fs, writing
-from osprovider.guest.changes import Changes
+from osprovider.guest.changes import OVERLAYS_OWN, Changes
 from osprovider.guest.host import HostGuest, reported
 from osprovider.guest.mounting import FLAGS, Volume, at, fat_in_memory, together
+from osprovider.guest.resolve import open_inside
 from osprovider.linux import MountFlag
 from osprovider.log import reporter
 
@@ -117,16 +120,19 @@ def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[Host
     with ExitStack() as stack:
         with _served(device, mountpoint.with_name(f"{mountpoint.name}-below")) as below:
             room = os.fstatvfs(below.root_fd)
-            place = stack.enter_context(scratch(room.f_bavail * room.f_frsize, f"{mountpoint.name}-scratch"))
+            place = stack.enter_context(scratch(room.f_bfree * room.f_frsize, f"{mountpoint.name}-scratch"))
             for name in ("upper", "work", "values"):
                 (place / name).mkdir()
             upper = stack.enter_context(opened(os.open(place / "upper", _DIRECTORY)))
-            _take_after(below.root_fd, upper)
+            with reported("look at", "/"):
+                _take_after(below.root_fd, upper)
             with (
                 opened(os.open(place / "work", _DIRECTORY)) as work,
                 at(mountpoint, "overlay", "overlay", FLAGS, _layers(below.root_fd, upper, work)) as guest,
             ):
-                yield HostGuest(guest.root_fd)  # there is no way to it but the protocol
+                yield _OverlaidGuest(guest.root_fd)  # there is no way to it but the protocol
+            with reported("store what was changed in", "/"):
+                linux.syncfs(upper)  # what the scratch lost would be zeros for debugfs
             with reported("look at what was changed in", "/"):
                 changes = Changes(
                     upper,
@@ -140,6 +146,24 @@ def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[Host
             writing.change(device, place, "upper", told)
 
 
+class _OverlaidGuest(HostGuest):
+    """An overlay, in which a file that has several names becomes several files when it is changed."""
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._refuse_linked("change the mode of", path)
+        super().chmod(path, mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self._refuse_linked("change the owner of", path)
+        super().chown(path, uid, gid)
+
+    def _refuse_linked(self, what: str, path: str) -> None:
+        with reported(what, path) as inside, opened(open_inside(self.root_fd, inside, os.O_PATH)) as found:
+            status = os.fstat(found)
+            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+                raise OSError(errno.EMLINK, "it has other names, which the sandbox loses: set isolation to appliance")
+
+
 def _layers(lower: int, upper: int, work: int) -> str:
     """The options of an overlay; descriptors have no signs in them that it would take for its own."""
     return f"lowerdir={path_of(lower)},upperdir={path_of(upper)},workdir={path_of(work)},{_OVERLAY}"
@@ -149,7 +173,8 @@ def _take_after(source: int, target: int) -> None:
     """Have a directory look like another: that is what the overlay shows of its root."""
     status = os.fstat(source)
     for name in os.listxattr(source):
-        os.setxattr(target, name, os.getxattr(source, name))
+        if not name.startswith(OVERLAYS_OWN):  # one may have been made of another overlay's directory
+            os.setxattr(target, name, os.getxattr(source, name))
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
