@@ -120,7 +120,7 @@ def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[Host
     with ExitStack() as stack:
         with _served(device, mountpoint.with_name(f"{mountpoint.name}-below")) as below:
             room = os.fstatvfs(below.root_fd)
-            place = stack.enter_context(scratch(room.f_bfree * room.f_frsize, f"{mountpoint.name}-scratch"))
+            place = stack.enter_context(scratch(2 * room.f_bfree * room.f_frsize, f"{mountpoint.name}-scratch"))
             for name in ("upper", "work", "values"):
                 (place / name).mkdir()
             upper = stack.enter_context(opened(os.open(place / "upper", _DIRECTORY)))

@@ -1,7 +1,7 @@
 """Changing an ext file system that the node's kernel must not parse: debugfs does it, confined, and e2fsck has a look.
 
 fuse2fs could write, too, but what it leaves is damaged (e2fsprogs 1.47.0).
-Sources: debugfs(8), e2fsck(8), ext4(5); the kernel's Documentation/filesystems/ext4/super.rst (features).
+Sources: debugfs(8), e2fsck(8), e2undo(8), ext4(5); the kernel's Documentation/filesystems/ext4/super.rst (features).
 Not for: what to change (:mod:`osprovider.guest.changes`).
 """
 
@@ -26,7 +26,8 @@ __all__ = ["INSIDE", "change", "inodes_of", "why_not", "why_not_here"]
 INSIDE = "/changes"
 """What debugfs sees the scratch directory as."""
 
-_PROGRAMS = ("fuse2fs", "debugfs", "e2fsck")
+_UNDO = "/undo"  # likewise, for what it writes over
+_PROGRAMS = ("fuse2fs", "debugfs", "e2fsck", "e2undo")
 _SUPERBLOCK = 1024
 # What debugfs keeps right, by the superblock's three words: not the numbers of quotas and projects, encrypted or
 # case-folded names, checksums of contents (verity), clusters, or attributes in inodes of their own.
@@ -93,20 +94,48 @@ def inodes_of(device: Path) -> Inodes:
 
 
 def change(device: Path, scratch: Path, upper: str, told: Told) -> None:
-    """Change an ext file system, which is not mounted, and see that it is sound.
+    """Change an ext file system, which is not mounted, and see that it is sound; or else leave it as it was.
+
+    Meanwhile it is marked as not clean: debugfs has no journal, and where we are ended before all is done, nobody may
+    take it for sound.
 
     Args:
         device: the block device that it fills.
-        scratch: a directory, which debugfs sees as :data:`INSIDE`.
+        scratch: a directory, which debugfs sees as :data:`INSIDE`; with room for as much again as is in it.
         upper: the one in it where debugfs works.
         told: to debugfs.
 
     Raises:
-        GuestError: it cannot be changed so, or is damaged now.
+        GuestError: it cannot be changed so.
     """
     _refuse_protected(told, _debugfs(device, told.questions))
-    _debugfs(device, told.commands, "-w", read={scratch: INSIDE}, cwd=f"{INSIDE}/{upper}")
-    _check(device)
+    room = os.statvfs(scratch)
+    if room.f_bavail < room.f_blocks - room.f_bfree:
+        raise GuestError(_full(device))
+    undo = scratch / "undo"
+    undo.mkdir()
+    _debugfs(device, b"dirty\n", "-w")
+    try:
+        _debugfs(
+            device,
+            told.commands,
+            *("-w", "-z", f"{_UNDO}/file"),
+            read={scratch: INSIDE},
+            write={undo: _UNDO},
+            cwd=f"{INSIDE}/{upper}",
+        )
+        _check(device)
+    except GuestError:
+        _undo(device, undo)
+        raise
+    _debugfs(device, b"dirty -clean\n", "-w")
+
+
+def _undo(device: Path, undo: Path) -> None:
+    """Have it as it was; where that fails, it stays marked as not clean."""
+    run(_boxed("e2undo", f"{_UNDO}/file", device, device=device, read={undo: _UNDO}), check=False)
+    if not _problems(device, "-n"):
+        _debugfs(device, b"dirty -clean\n", "-w")
 
 
 def _check(device: Path) -> None:
@@ -126,10 +155,17 @@ def _problems(device: Path, option: str) -> list[str]:
     return (said or [f"e2fsck ended with {done.status}"]) if done.status else []
 
 
-def _debugfs(device: Path, lines: bytes, *options: str, read: Mapping[Path, str] | None = None, cwd: str = "/") -> str:
+def _debugfs(
+    device: Path,
+    lines: bytes,
+    *options: str,
+    read: Mapping[Path, str] | None = None,
+    write: Mapping[Path, str] | None = None,
+    cwd: str = "/",
+) -> str:
     """Run debugfs on a device; returns what it printed."""
-    boxed = _boxed("debugfs", *options, "-f", "/dev/stdin", device, device=device, read=read, cwd=cwd)
-    done = run(boxed, stdin=lines, check=False)
+    argv = _boxed("debugfs", *options, "-f", "/dev/stdin", device, device=device, read=read, write=write, cwd=cwd)
+    done = run(argv, stdin=lines, check=False)
     # It goes on after an error, and ends well; but then it has said more than its version.
     said = [line for line in done.stderr.decode(errors="replace").splitlines() if not line.startswith("debugfs 1.")]
     if done.status or said:
@@ -137,10 +173,22 @@ def _debugfs(device: Path, lines: bytes, *options: str, read: Mapping[Path, str]
     return done.text
 
 
-def _boxed(*words: str | Path, device: Path, read: Mapping[Path, str] | None = None, cwd: str = "/") -> list[str]:
+def _boxed(
+    *words: str | Path,
+    device: Path,
+    read: Mapping[Path, str] | None = None,
+    write: Mapping[Path, str] | None = None,
+    cwd: str = "/",
+) -> list[str]:
     """What runs a program on a device in the sandbox."""
     return confine(
-        words, devices=[device], read=read, cwd=cwd, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_CPU_SECONDS
+        words,
+        devices=[device],
+        read=read,
+        write=write,
+        cwd=cwd,
+        memory_bytes=_MOST_MEMORY,
+        cpu_seconds=_MOST_CPU_SECONDS,
     )
 
 
@@ -159,8 +207,12 @@ def _refuse_protected(told: Told, printed: str) -> None:
 def _explained(said: str, device: Path) -> str:
     """What went wrong, as the middle of a line."""
     if "no free space" in said or "Could not allocate" in said:
-        return f"{device}: the guest's file system is full; make the disk larger ({said})"
+        return f"{_full(device)} ({said})"
     return f"{device} could not be changed by debugfs ({said}): set isolation to appliance"
+
+
+def _full(device: Path) -> str:
+    return f"{device}: the guest's file system is full; make the disk larger"
 
 
 def _superblock(path: Path, start_bytes: int, offset: int, size: int) -> bytes:

@@ -14,7 +14,7 @@ from osprovider.descriptors import opened
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError
 from osprovider.guest import writing
-from osprovider.guest.changes import Changes
+from osprovider.guest.changes import Changes, Told
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
 from osprovider.linux import MountFlag
@@ -263,3 +263,41 @@ def test_times_of_any_century_are_kept(tmp_path: Path, seconds: int) -> None:
             return (root / "file").stat().st_mtime_ns
 
     assert in_namespace(look) == seconds * 10**9 + 999_999_999
+
+
+@pytest.mark.parametrize("lacks", ["inodes", "blocks"])
+def test_what_has_no_room_leaves_it_as_it_was(tmp_path: Path, lacks: str) -> None:
+    """After an error debugfs goes on, where it is then."""
+
+    def lay(root: Path) -> None:
+        (root / "etc").mkdir()
+        (root / "etc/hostname").write_text("web1\n")
+        (root / "junk").write_bytes(os.urandom(70 * MIB))
+
+    def do(guest: HostGuest) -> None:
+        guest.remove("/etc/hostname")
+        for number in range(500 if lacks == "inodes" else 0):
+            guest.mkdir(f"/etc/a{number}/b")
+        for number in range(20 if lacks == "blocks" else 0):
+            guest.write(f"/etc/b{number}/c", os.urandom(MIB))
+        guest.write("/etc/hostname", "web2\n")
+
+    image = make(tmp_path / "image", lay, (*KINDS["ext4"], *(("-N", "16") if lacks == "inodes" else ())))
+    before = tree(image)
+    image.with_name("image-seen").rmdir()
+    with pytest.raises(GuestError, match="the guest's file system is full; make the disk larger"):
+        change(image, do)
+    fsck(image)
+    assert tree(image) == before
+    assert writing.why_not(image, "ext4") is None
+
+
+def test_what_is_not_changed_to_the_end_is_not_marked_as_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = make(tmp_path / "image", bool)
+    seen = []
+    monkeypatch.setattr(writing, "_check", lambda device: seen.append(writing.why_not(device, "ext4")))
+    with loop_device(image) as loop:
+        (tmp_path / "scratch/upper").mkdir(parents=True)
+        writing.change(loop, tmp_path / "scratch", "upper", Told(b"", (), b'"mkdir" "./new"\n'))
+    assert seen == ["it is not marked clean"]
+    assert writing.why_not(image, "ext4") is None
