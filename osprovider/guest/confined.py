@@ -99,14 +99,14 @@ def _changed(scratch: Scratch, volume: Volume, _: str, mountpoint: Path) -> Abst
 
 
 @contextmanager
-def _served(device: Path, mountpoint: Path) -> Iterator[HostGuest]:
+def _served(device: Path, mountpoint: Path, *, for_hooks: bool = False) -> Iterator[HostGuest]:
     """An ext file system that fuse2fs reads."""
     try:
         opened_connection = fuse2fs.CONNECTION.open("r+b", buffering=0)
     except OSError as error:  # a kernel without fuse may have the device node
         raise GuestError(f"cannot read {device} in the sandbox: {fuse2fs.CONNECTION}: {reason_of(error)}") from error
     with opened_connection as connection:
-        server = fuse2fs.serving(device, connection)
+        server = fuse2fs.serving(device, connection, for_hooks=for_hooks)
         flags = FLAGS | MountFlag.RDONLY
         with at(mountpoint, str(device), "fuse", flags, fuse2fs.options(connection), server) as guest:
             yield guest
@@ -118,7 +118,7 @@ def _served(device: Path, mountpoint: Path) -> Iterator[HostGuest]:
 def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[HostGuest]:
     """An ext file system that fuse2fs reads, and debugfs changes in the end."""
     with ExitStack() as stack:
-        with _served(device, mountpoint.with_name(f"{mountpoint.name}-below")) as below:
+        with _served(device, mountpoint.with_name(f"{mountpoint.name}-below"), for_hooks=True) as below:
             room = os.fstatvfs(below.root_fd)
             place = stack.enter_context(scratch(2 * room.f_bfree * room.f_frsize, f"{mountpoint.name}-scratch"))
             for name in ("upper", "work", "values"):

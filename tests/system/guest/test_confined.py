@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from osprovider import linux
 from osprovider.descriptors import opened
 from osprovider.disk.loop import loop_device
 from osprovider.errors import GuestError
-from osprovider.guest import writing
+from osprovider.guest import fuse2fs, writing
 from osprovider.guest.changes import Changes, Told
 from osprovider.guest.host import HostGuest
 from osprovider.guest.mounting import Volume
@@ -301,3 +302,15 @@ def test_what_is_not_changed_to_the_end_is_not_marked_as_clean(tmp_path: Path, m
         writing.change(loop, tmp_path / "scratch", "upper", Told(b"", (), b'"mkdir" "./new"\n'))
     assert seen == ["it is not marked clean"]
     assert writing.why_not(image, "ext4") is None
+
+
+def test_hooks_may_take_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever only reads has a limit, so that nobody is held by what fuse2fs has become."""
+    image = make(tmp_path / "image", lambda root: (root / "file").write_text("old"))
+    monkeypatch.setattr(fuse2fs, "_MOST_SECONDS", 0.0)
+
+    def do(guest: HostGuest) -> str:
+        time.sleep(2)
+        return guest.read_text("/file")
+
+    assert change(image, do) == "old"
