@@ -10,11 +10,11 @@ Not for: file systems on devices (:mod:`osprovider.disk.filesystem`).
 from __future__ import annotations
 
 import os
+import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,7 +37,9 @@ _BROKEN = ~3  # e2fsck(8): 1 and 2 say that errors were corrected
 _JOURNAL = "<8>"  # its inode (Documentation/filesystems/ext4/special_inodes.rst)
 _JOURNAL_SUPERBLOCK = struct.Struct(">I12xII4xI")  # magic, blocks, first block of the log, where what it holds begins
 _JOURNAL_MAGIC = 0xC03B3998
-_MOST_LOG = 1 << 18  # blocks; of 4 KiB each, a GiB
+_RUN = re.compile(r"^ *\d+ +(\d+) +(\d+)(?: +\d+)? +(\d+) *$", re.MULTILINE)
+"""A line of debugfs' filefrag: its number, where the run is in the file, where in the file system, where it would be in
+one piece, and its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,6 @@ class ExtInFile:
         self,
         *words: str | Path,
         check: bool = True,
-        stdin: bytes | None = None,
         pass_fds: Sequence[int] = (),
         devices: Sequence[Path] = (),
     ) -> Completed:
@@ -136,7 +137,7 @@ class ExtInFile:
         argv: Sequence[str | Path] = words
         if not self.is_ours:
             argv = confine(words, devices=devices, memory_bytes=_MOST_MEMORY, cpu_seconds=_MOST_SECONDS)
-        return run(argv, check=check, stdin=stdin, pass_fds=[self.fd, *pass_fds])
+        return run(argv, check=check, pass_fds=[self.fd, *pass_fds])
 
     def _repair(self, *words: str | Path, devices: Sequence[Path] = ()) -> bool:
         """Check it; returns whether there was nothing to repair."""
@@ -152,24 +153,21 @@ class ExtInFile:
         A system that ran while its image was made leaves 64 MiB and more there.
         """
         block = superblock_at(self.fd, self.start_bytes).block_size
-        for first in self._blocks_of_journal(range(1)):
+        runs = self._runs_of_journal()
+        for first in [start for logical, start, _ in runs if logical == 0]:
             superblock = os.pread(self.fd, _JOURNAL_SUPERBLOCK.size, self.start_bytes + first * block)
             magic, blocks, log, begins = _JOURNAL_SUPERBLOCK.unpack(superblock)
-            if magic == _JOURNAL_MAGIC and not begins and blocks <= _MOST_LOG:
-                for start, count in _runs(self._blocks_of_journal(range(log, blocks))):
-                    with suppress(OSError):  # the file system of the file cannot: it stays
-                        place = self.start_bytes + start * block
-                        fallocate(self.fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, place, count * block)
+            if magic == _JOURNAL_MAGIC and not begins:
+                for logical, start, count in runs:
+                    logged = range(max(log, logical), min(blocks, logical + count))
+                    place = self.start_bytes + (start + logged.start - logical) * block
+                    with suppress(OSError):  # the file system of the file cannot, or there is nothing: it stays
+                        fallocate(self.fd, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, place, len(logged) * block)
 
-    def _blocks_of_journal(self, logical: range) -> list[int]:
-        """Where blocks of the journal are, as numbers of the file system's blocks; none of what has no journal."""
-        commands = "".join(f"bmap {_JOURNAL} {number}\n" for number in logical)
-        said = self._run("debugfs", "-f", "-", self._place, stdin=commands.encode()).text
-        return [int(line) for line in said.splitlines() if line.isdecimal() and line != "0"]
+    def _runs_of_journal(self) -> list[tuple[int, int, int]]:
+        """Where the journal is, in blocks: of each run its place in there, that in the file system, and its length.
 
-
-def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Numbers as runs of those that follow each other: the first, and how many."""
-    for _, group in groupby(enumerate(numbers), lambda each: each[1] - each[0]):
-        found = [number for _, number in group]
-        yield found[0], len(found)
+        None of what has no journal.
+        """
+        said = self._run("debugfs", "-R", f"filefrag -v {_JOURNAL}", self._place).text
+        return [(int(logical), int(start), int(count)) for logical, start, count in _RUN.findall(said)]
