@@ -15,8 +15,10 @@ import signal
 import struct
 import sys
 from array import array
+from functools import partial
 from pathlib import Path
 
+from osprovider.background import background
 from osprovider.errors import ImageError, ToolError
 from osprovider.images.diskimage.headers.reader import SECTOR
 from osprovider.images.diskimage.sectors import SectorSet
@@ -98,10 +100,13 @@ def check_whole(path: Path, container: Container, disk_bytes: int, *, name: str)
     size = path.stat().st_size
     if size % SECTOR and container == "vhdx":
         raise ImageError(f"{name}: vhdx image, cut off: its {size} bytes are no whole sectors")
-    _check_extents(path, container, name, size, qemu_seconds(disk_bytes))
-    if container == "qcow2":
-        _check_compressed(path, name, size)
-    done = run(_qemu_img(path, container, qemu_seconds(disk_bytes), "check", "--output=json"), check=False)
+    seconds = qemu_seconds(disk_bytes)
+    with background("check") as start:
+        check = start(partial(run, _qemu_img(path, container, seconds, "check", "--output=json"), check=False))
+        _check_extents(path, container, name, size, seconds)
+        if container == "qcow2":
+            _check_compressed(path, name, size)
+        done = check.result()
     if done.status not in _SOUND:
         raise qemu_failure(name, container, done.status, done.stderr.decode(errors="replace"))
 
