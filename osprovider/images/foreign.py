@@ -25,6 +25,7 @@ from osprovider.images.sources.obtain import Obtained
 from osprovider.images.tree import make_tree, written_out
 from osprovider.log import reporter
 from osprovider.manifest import EXT, Origin
+from osprovider.sandbox import confine
 
 __all__ = ["take"]
 
@@ -118,6 +119,7 @@ def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat],
 
 def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int, isolation: str) -> Made:
     """Take a disk, or a file system, as it is."""
+    Task("get ready", confine, ["true"])  # whoever confines something asks the node only once whether it can
     from osprovider.images.diskimage import contents, convert  # dear to import, and an archive needs neither
 
     size = path.stat().st_size
