@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from osprovider.background import background
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.disk.metadata import ExtInFile
@@ -255,7 +256,9 @@ def _partitions(raw: Path, name: str, msdos_sector_size: int) -> tuple[ImageTabl
     table = read_image_table(raw, name, msdos_sector_size)
     if table is None:
         raise ImageError(f"image {name}: has no partition table, and no file system that is known")
-    parts = tuple(_with_filesystem(part, raw, name) for part in table.partitions)
+    with background("probe") as start:
+        probes = [start(_with_filesystem, part, raw, name) for part in table.partitions]
+        parts = tuple(probe.result() for probe in probes)
     for part in parts:
         if type_of(part) == "swsuspend":  # every instance would go on with that, on file systems that have changed
             raise ImageError(
