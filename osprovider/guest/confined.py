@@ -119,7 +119,8 @@ def _overlaid(device: Path, mountpoint: Path, scratch: Scratch) -> Iterator[Host
     """An ext file system that fuse2fs reads, and debugfs changes in the end."""
     with ExitStack() as stack:
         with _served(device, mountpoint.with_name(f"{mountpoint.name}-below"), for_hooks=True) as below:
-            room = os.fstatvfs(below.root_fd)
+            with reported("look at", "/"):
+                room = os.fstatvfs(below.root_fd)
             place = stack.enter_context(scratch(2 * room.f_bfree * room.f_frsize, f"{mountpoint.name}-scratch"))
             for name in ("upper", "work", "values"):
                 (place / name).mkdir()

@@ -7,15 +7,21 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from osprovider import linux
+from osprovider.disk.loop import loop_device
+from osprovider.disk.scratch import scratch
 from osprovider.errors import GuestError, Terminated
 from osprovider.guest import fuse2fs
+from osprovider.guest.confined import changed_together
 from osprovider.guest.host import HostGuest
+from osprovider.guest.mounting import Volume
+from osprovider.paths import Directories
 from osprovider.signals import terminable
 from tests.support import processes
 from tests.support.leftovers import no_leftovers
@@ -92,6 +98,21 @@ def test_a_link_leads_nowhere_else(hostile: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize("mode", ["no directory", "other version"])
 def test_what_is_no_file_system_is_told_as_one_that_cannot_be_read(mode: str, hostile: Callable[[str], Path]) -> None:
     assert refused(hostile(mode), lambda guest: guest.exists("/etc")).startswith("cannot open / in the guest: ")
+
+
+def test_what_fails_before_it_is_changed_is_the_guests_fault(tmp_path: Path, hostile: Callable[[str], Path]) -> None:
+    image = hostile("lie")
+    place = Directories(cache=tmp_path / "cache", run=tmp_path / "run")
+
+    def body() -> None:
+        with (
+            loop_device(image) as loop,
+            changed_together([Volume(loop, "ext4")], place.run, partial(scratch, place)),
+        ):
+            pytest.fail("it was opened")
+
+    with pytest.raises(GuestError, match=r"^cannot look at / in the guest: "):
+        in_namespace(body)
 
 
 def test_what_it_says_is_limited(hostile: Callable[[str], Path]) -> None:
