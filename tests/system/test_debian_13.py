@@ -112,16 +112,17 @@ class Node:
     container: Container
     srv: Path
 
-    def create(self, name: str, *, within: Sequence[str] = ()) -> Installed:
+    def create(self, name: str, *, within: Sequence[str] = (), isolation: str = "auto") -> Installed:
         """Install an instance of a variant; as `Container.run`."""
-        self.container.run(["truncate", "--size=1G", f"/srv/{name}.raw"])
+        file = f"{name}-{isolation}.raw"
+        self.container.run(["truncate", "--size=1G", f"/srv/{file}"])
         # Its UUID, from which others come, is its own: no kernel has two file systems of one UUID at once.
-        made_up = synthesize(f"{name}.example.org", name, disks=[{"path": f"/srv/{name}.raw"}], nics=[{}])
-        environment = made_up | {"INSTANCE_UUID": str(uuid.uuid4())}
+        made_up = synthesize(f"{name}.example.org", name, disks=[{"path": f"/srv/{file}"}], nics=[{}])
+        environment = made_up | {"INSTANCE_UUID": str(uuid.uuid4()), "OSP_ISOLATION": isolation}
         create = [f"{DEFINITION}/create"]
         done = self.container.run(create, environment=environment, check=False, within=within, timeout=1800)
         assert done.returncode == 0, done.stderr
-        disk = self.srv / f"{name}.raw"
+        disk = self.srv / file
         return Installed(disk, Outcome(0, done.stderr), sfdisk(disk), self.srv.parents[1])
 
 
@@ -189,13 +190,14 @@ def test_every_module_is_compiled_and_imported_without_a_warning(node: Node) -> 
     assert {"osprovider.cli.main", "osprovider.deploy", "osprovider.images.store"} <= set(imported)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_an_image_is_prepared_and_an_instance_of_it_is_sound(node: Node, name: str) -> None:
+@pytest.mark.parametrize(("name", "isolation"), [*((name, "auto") for name in VARIANTS), ("disk", "appliance")])
+def test_an_image_is_prepared_and_an_instance_of_it_is_sound(node: Node, name: str, isolation: str) -> None:
     built = node.container.run(["osprovider", "image", "build", VARIANTS[name].image])
     assert " is ready: " in built.stdout
     assert "libguestfs" not in built.stderr
-    installed = node.create(name)
-    assert ("libguestfs appliance" in installed.outcome.said) == (name == "disk")
+    installed = node.create(name, isolation=isolation)
+    assert ("libguestfs appliance" in installed.outcome.said) == (isolation == "appliance")
+    assert installed.outcome.said.count("store the guest's changes") == (name == "disk" and isolation == "auto")
     assert "warning: " not in installed.outcome.said  # such as that the appliance's kernel wants more memory
     verify_gpt(installed.disk)
     parts = installed.partitions
@@ -215,6 +217,8 @@ def test_a_disk_image_is_prepared_and_installed_with_200_mib_of_memory(node: Nod
     with memory_limit(200) as limited:
         prepared = node.container.run(["osprovider", "image", "build", "--force", "disk"], within=limited, timeout=1800)
         said = prepared.stderr + node.create("disk", within=limited).outcome.said
+        assert "start the libguestfs appliance" not in said
+        said += node.create("disk", within=limited, isolation="appliance").outcome.said
     assert said.count("start the libguestfs appliance") == 1
     assert "warning: " not in said
 
