@@ -125,7 +125,7 @@ def change(device: Path, scratch: Path, upper: str, told: Told) -> None:
             cwd=f"{INSIDE}/{upper}",
         )
         _check(device)
-    except GuestError:
+    except BaseException:  # where we are asked to stop, too
         _undo(device, undo)
         raise
     _debugfs(device, b"dirty -clean\n", "-w")

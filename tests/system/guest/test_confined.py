@@ -13,7 +13,7 @@ import pytest
 from osprovider import linux
 from osprovider.descriptors import opened
 from osprovider.disk.loop import loop_device
-from osprovider.errors import GuestError
+from osprovider.errors import GuestError, Terminated
 from osprovider.guest import fuse2fs, writing
 from osprovider.guest.changes import Changes, Told
 from osprovider.guest.host import HostGuest
@@ -301,6 +301,23 @@ def test_what_is_not_changed_to_the_end_is_not_marked_as_clean(tmp_path: Path, m
         (tmp_path / "scratch/upper").mkdir(parents=True)
         writing.change(loop, tmp_path / "scratch", "upper", Told(b"", (), b'"mkdir" "./new"\n'))
     assert seen == ["it is not marked clean"]
+    assert writing.why_not(image, "ext4") is None
+
+
+def test_who_is_asked_to_stop_leaves_it_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = make(tmp_path / "image", lambda root: (root / "file").write_text("old"))
+    before = tree(image)
+    image.with_name("image-seen").rmdir()
+    (tmp_path / "scratch/upper").mkdir(parents=True)
+
+    def stop(_: Path) -> None:
+        raise Terminated("SIGTERM")
+
+    monkeypatch.setattr(writing, "_check", stop)
+    with loop_device(image) as loop, pytest.raises(Terminated):
+        writing.change(loop, tmp_path / "scratch", "upper", Told(b"", (), b'"mkdir" "./new"\n"rm" "./file"\n'))
+    fsck(image)
+    assert tree(image) == before
     assert writing.why_not(image, "ext4") is None
 
 
