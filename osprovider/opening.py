@@ -1,8 +1,7 @@
-"""A guest's file systems, opened where they may be: mounted by the node, or in the libguestfs appliance.
+"""A guest's file systems, opened where they may be: on the node, by programs in the sandbox, or in the appliance.
 
-Most can be opened by programs in the sandbox as well, which takes a tenth of a second.
-
-Not for: deciding which (:mod:`osprovider.plan`), or where the guest has them (:mod:`osprovider.guest.mounting`).
+Which it is follows from who made them (:mod:`osprovider.plan`); whether the sandbox will do, from what they are, here.
+Not for: where the guest has them (:mod:`osprovider.guest.mounting`).
 """
 
 from __future__ import annotations

@@ -72,10 +72,7 @@ def change(volume: Volume, run_directory: Path, *, confined: bool = False) -> No
     """
     if volume.uuid is not None:
         with reporter.step(f"{called(volume.mount, volume.filesystem)}: new UUID"):
-            if volume.filesystem in EXT:
-                _renew_ext(volume.device, volume.uuid, confined=confined)
-            else:
-                _RENEWING[volume.filesystem](volume.device, volume.uuid, run_directory)
+            _RENEWING[volume.filesystem](volume.device, volume.uuid, run_directory, confined)
     if volume.grow and volume.filesystem in EXT:
         with reporter.step(f"{called(volume.mount, volume.filesystem)}: new size") as detail:
             filesystem.grow(volume.device, confined=confined)
@@ -98,25 +95,25 @@ def grow_mounted(volume: Volume, mountpoint: Path) -> None:
             run([*words, mountpoint])
 
 
-def _renew_ext(device: Path, uuid: str, *, confined: bool) -> None:
+def _renew_ext(device: Path, uuid: str, _: Path, confined: bool) -> None:
     filesystem.check(device, confined=confined)  # replays the journal; tune2fs and resize2fs want it checked
     filesystem.set_uuid(device, uuid, confined=confined)
 
 
-def _renew_xfs(device: Path, uuid: str, run_directory: Path) -> None:
+def _renew_xfs(device: Path, uuid: str, run_directory: Path, _: bool) -> None:
     with mounted(device, "xfs", run_directory):
         pass  # replays the log: xfs_admin changes none with one
     run(["xfs_admin", "-U", uuid, device])
 
 
-def _renew_btrfs(device: Path, uuid: str, _: Path) -> None:
+def _renew_btrfs(device: Path, uuid: str, _: Path, __: bool) -> None:
     # Mounted, its log would be replayed; but one of its old UUID may be mounted, and is the same to the kernel.
     if why := why_unclean(device, "btrfs"):
         raise GuestError(f"{device}: {why}, which only the appliance replays: set isolation to auto")
     run(confine(["btrfstune", "-f", "-U", uuid, device], devices=[device]))  # it looks at all devices that it finds
 
 
-def _renew_fat(device: Path, uuid: str, _: Path) -> None:
+def _renew_fat(device: Path, uuid: str, _: Path, __: bool) -> None:
     with opened(os.open(device, os.O_RDWR | os.O_CLOEXEC)) as fd:
         try:
             for place in volume_id.places(os.pread(fd, volume_id.BOOT_SECTOR_SIZE, 0)):
@@ -125,11 +122,12 @@ def _renew_fat(device: Path, uuid: str, _: Path) -> None:
             raise GuestError(f"{device}: {error}") from error
 
 
-def _renew_swap(device: Path, uuid: str, _: Path) -> None:
+def _renew_swap(device: Path, uuid: str, _: Path, __: bool) -> None:
     run(confine(["swaplabel", "-U", uuid, device], devices=[device]))
 
 
-_RENEWING: Mapping[str, Callable[[Path, str, Path], None]] = {
+_RENEWING: Mapping[str, Callable[[Path, str, Path, bool], None]] = {
+    **dict.fromkeys(EXT, _renew_ext),
     "xfs": _renew_xfs,
     "btrfs": _renew_btrfs,
     "vfat": _renew_fat,

@@ -27,7 +27,7 @@ INSIDE = "/changes"
 """What debugfs sees the scratch directory as."""
 
 _UNDO = "/undo"  # likewise, for what it writes over
-_PROGRAMS = ("fuse2fs", "debugfs", "e2fsck", "e2undo")
+_PROGRAMS = ("debugfs", "e2fsck", "e2undo")
 _SUPERBLOCK = 1024
 # What debugfs keeps right, by the superblock's three words: not the numbers of quotas and projects, encrypted or
 # case-folded names, checksums of contents (verity), clusters, or attributes in inodes of their own.
@@ -51,12 +51,10 @@ _MOST_CPU_SECONDS = 600
 
 
 def why_not_here() -> str | None:
-    """Tell why no file system can be changed so on this node; None where one can."""
+    """Tell why no file system can be changed so on this node, even if it can be read; None where one can."""
     missing = [name for name in _PROGRAMS if not programs.is_installed(name)]
     if missing:
         return f"{missing[0]} is missing"
-    if not fuse2fs.CONNECTION.exists():
-        return f"there is no {fuse2fs.CONNECTION}"
     return None if linux.has_filesystem("overlay") else "this node's kernel has no overlay file system"
 
 
