@@ -1,9 +1,9 @@
 """Running other programs: one way, with an explicit environment, and an error that says what failed.
 
-A program that we started ends when we do: it is killed with its parent thread (``setpriv --pdeathsig``), so that a run
+A program that we started ends when we do: it is killed with its parent thread (:func:`ending_with_us`), so that a run
 ended by SIGKILL leaves nothing behind that still writes to a disk. Each has a session of its own: none of them asks
 anything on our terminal, and what it started ends with it.
-Not for: shells; there is no shell anywhere.
+Not for: command lines of a shell; programs and their arguments are passed as lists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from osprovider.errors import ToolError, reason_of
 from osprovider.log import reporter
 
-__all__ = ["BASE_ENVIRONMENT", "Completed", "run", "run_lines", "running"]
+__all__ = ["BASE_ENVIRONMENT", "Completed", "ending_with_us", "run", "run_lines", "running"]
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -53,6 +53,20 @@ class Completed:
     def text(self) -> str:
         """``stdout`` as text, without surrounding white space."""
         return self.stdout.decode(errors="replace").strip()
+
+
+def ending_with_us(argv: Sequence[str | Path]) -> list[str]:
+    """The arguments that run a program which is killed with the thread that starts it, at whatever time that ends.
+
+    The kernel sends a signal only to who asked for it before (prctl(2), PR_SET_PDEATHSIG): where we were ended within
+    the millisecond until setpriv(1) has, the program would run on alone. The shell, which then is another's child,
+    starts it only where it is still ours.
+
+    Args:
+        argv: the program and its arguments.
+    """
+    if_ours = '[ "$PPID" = "$0" ] && exec "$@"'
+    return ["setpriv", "--pdeathsig", "KILL", "--", "/bin/sh", "-c", if_ours, str(os.getpid()), *map(str, argv)]
 
 
 def run(
@@ -172,7 +186,6 @@ def _feeding(process: subprocess.Popen[bytes], data: bytes | None) -> Iterator[N
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a program that has not ended, and those that it started."""
-    # bubblewrap's first child ends with it only once it is set up.
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -194,7 +207,7 @@ def _program(
     reporter.debug(f"run: {' '.join(words)}")
     try:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *words],
+            ending_with_us(words),
             env={**BASE_ENVIRONMENT, **(env or {})},
             stdin=stdin,
             stdout=stdout,
