@@ -65,7 +65,7 @@ def ending_with_us(argv: Sequence[str | Path]) -> list[str]:
     Args:
         argv: the program and its arguments.
     """
-    if_ours = '[ "$PPID" = "$0" ] && exec "$@"'
+    if_ours = '[ "$PPID" = "$0" ] && unset PWD && exec "$@"'
     return ["setpriv", "--pdeathsig", "KILL", "--", "/bin/sh", "-c", if_ours, str(os.getpid()), *map(str, argv)]
 
 
