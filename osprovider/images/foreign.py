@@ -118,19 +118,20 @@ def _unpack(paths: Mapping[str, Path], found: Mapping[str, formats.ImageFormat],
 
 
 def _disk(job: Job, path: Path, kind: formats.ImageFormat, limit: int, isolation: str) -> Made:
-    """Take a disk, or a file system, as it is."""
+    """Take a disk, or a file system, as it is. It goes on to its disk while it is looked into, too."""
     Task("get ready", confine, ["true"])  # whoever confines something asks the node only once whether it can
     from osprovider.images.diskimage import contents, convert  # dear to import, and an archive needs neither
 
     size = path.stat().st_size
-    with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance, written_out(job.image):
-        convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
-    with reporter.step(f"image {job.name}: look inside") as detail:
-        table, parts = contents.settle(job.image, job.name)
-        starts = [part.start_bytes for part in parts if part.filesystem and part.filesystem.type in EXT]
-        checksums = scan(job, starts, built_here=False)
-        held = table, parts
-        found, facts = contents.examine(job.image, job.name, held, job.directories, isolation, partial(look, job))
-        detail(facts.distribution.pretty_name)
+    with written_out(job.image):
+        with reporter.progress(f"image {job.name}: {kind} to raw", size) as advance:
+            convert.to_raw(path, kind, job.image, scratch=job.scratch, limit_bytes=limit, advance=advance)
+        with reporter.step(f"image {job.name}: look inside") as detail:
+            table, parts = contents.settle(job.image, job.name)
+            starts = [part.start_bytes for part in parts if part.filesystem and part.filesystem.type in EXT]
+            checksums = scan(job, starts, built_here=False)
+            held = table, parts
+            found, facts = contents.examine(job.image, job.name, held, job.directories, isolation, partial(look, job))
+            detail(facts.distribution.pretty_name)
     size = job.image.stat().st_size
     return Made(facts, size, found.table, found.filesystem, built_here=False, tools={}, scan=checksums)
