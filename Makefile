@@ -17,7 +17,7 @@ CONSOLES    := $(CURDIR)/build/boot
 
 # What a node needs (debian/control says the same), and what building and testing need beyond it.
 NODE_PACKAGES  := bubblewrap ca-certificates debian-archive-keyring dosfstools e2fsprogs gnutls-bin gpgv grub-common \
-                  grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools openssh-client pigz python3 python3-click \
+                  grub-efi-amd64-bin grub-pc-bin mmdebstrap mount mtools openssh-client perl-base pigz python3 python3-click \
                   python3-jinja2 python3-parted python3-requests python3-yaml util-linux xz-utils zstd \
                   btrfs-progs debootstrap dump extlinux fuse2fs lbzip2 libguestfs-xfs linux-image-cloud-amd64 lz4 \
                   python3-guestfs qemu-utils xfsprogs

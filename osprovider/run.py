@@ -1,9 +1,9 @@
 """Running other programs: one way, with an explicit environment, and an error that says what failed.
 
-A program that we started ends when we do: it is killed with its parent thread (:func:`ending_with_us`), so that a run
-ended by SIGKILL leaves nothing behind that still writes to a disk. Each has a session of its own: none of them asks
-anything on our terminal, and what it started ends with it.
-Not for: command lines of a shell; programs and their arguments are passed as lists.
+A program that we started ends when we do, so that a run ended by SIGKILL leaves nothing behind that still writes to a
+disk. Each has a session of its own, in which a parent waits for it that outlives us for as long as it takes to kill all
+that is in there: none of them asks anything on our terminal, and what it started ends with it.
+Not for: shells; there is no shell anywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from osprovider.errors import ToolError, reason_of
 from osprovider.log import reporter
 
-__all__ = ["BASE_ENVIRONMENT", "Completed", "ending_with_us", "run", "run_lines", "running"]
+__all__ = ["BASE_ENVIRONMENT", "Completed", "kill", "run", "run_lines", "running"]
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -32,6 +32,23 @@ BASE_ENVIRONMENT: Mapping[str, str] = {
 """What every program sees, and nothing of what we were called with."""
 
 _TAIL_BYTES = 8192
+# Runs a program as its child, and ends as that does. SIGTERM comes to it when we end, from setpriv(1); and where we
+# were gone before that had asked for it (prctl(2), PR_SET_PDEATHSIG), it has another parent already and starts nothing.
+# What it kills is the group of processes, whatever state they are in: bubblewrap's first child, for one, does not end
+# with it before it is set up. It is perl, which is part of every Debian system; a shell would keep variables from the
+# program that it could not name, as OSP_OS-IMAGE.
+_PARENT = """
+delete $ENV{PERL_SIGNALS};
+$SIG{TERM} = sub { kill KILL => 0 };
+exit if getppid != shift;
+my $program = fork // die "fork: $!\\n";
+if (!$program) { exec { $ARGV[0] } @ARGV; warn "$ARGV[0]: $!\\n"; exit 127 }
+waitpid $program, 0;
+$SIG{TERM} = "DEFAULT";
+kill $? & 127, $$;
+exit $? >> 8;
+"""
+_AT_ONCE = {"PERL_SIGNALS": "unsafe"}  # also where it comes just before perl waits (perlipc(1), "Deferred Signals")
 _PIPE_BYTES = 1 << 20  # as much as anybody may ask for (pipe-max-size of proc_sys_fs(5))
 
 
@@ -53,20 +70,6 @@ class Completed:
     def text(self) -> str:
         """``stdout`` as text, without surrounding white space."""
         return self.stdout.decode(errors="replace").strip()
-
-
-def ending_with_us(argv: Sequence[str | Path]) -> list[str]:
-    """The arguments that run a program which is killed with the thread that starts it, at whatever time that ends.
-
-    The kernel sends a signal only to who asked for it before (prctl(2), PR_SET_PDEATHSIG): where we were ended within
-    the millisecond until setpriv(1) has, the program would run on alone. The shell, which then is another's child,
-    starts it only where it is still ours.
-
-    Args:
-        argv: the program and its arguments.
-    """
-    if_ours = '[ "$PPID" = "$0" ] && unset PWD && exec "$@"'
-    return ["setpriv", "--pdeathsig", "KILL", "--", "/bin/sh", "-c", if_ours, str(os.getpid()), *map(str, argv)]
 
 
 def run(
@@ -162,6 +165,16 @@ def running(
         yield process
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program, and what it started; nobody need have waited for it yet.
+
+    Args:
+        process: from :func:`running`.
+    """
+    if process.returncode is None:  # so that the number is still its own
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _reads(stdin: bytes | None) -> int:
     return subprocess.DEVNULL if stdin is None else subprocess.PIPE
 
@@ -180,14 +193,8 @@ def _feeding(process: subprocess.Popen[bytes], data: bytes | None) -> Iterator[N
     try:
         yield
     finally:
-        _kill(process)
+        kill(process)
         thread.join()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program that has not ended, and those that it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -207,8 +214,8 @@ def _program(
     reporter.debug(f"run: {' '.join(words)}")
     try:
         process = subprocess.Popen(
-            ending_with_us(words),
-            env={**BASE_ENVIRONMENT, **(env or {})},
+            ["setpriv", "--pdeathsig", "TERM", "--", "perl", "-e", _PARENT, "--", str(os.getpid()), *words],
+            env={**BASE_ENVIRONMENT, **(env or {}), **_AT_ONCE},
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -222,7 +229,7 @@ def _program(
     try:
         yield process
     finally:
-        _kill(process)
+        kill(process)
         process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:

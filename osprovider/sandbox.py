@@ -29,12 +29,6 @@ UNPACK_PRIVILEGES = (
 
 _KILLED = 128  # and the signal's number: the status of bwrap where its program was killed
 _TOP = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
-# bubblewrap's first child does not end with it before it is set up, and where it comes too late for that, never: it
-# would wait, or run the program, for ever. Here it is of a PID namespace whose first process takes all others with it,
-# and goes with unshare(1), which leads their process group. But that asks for it only once it was forked (prctl(2),
-# PR_SET_PDEATHSIG): where the parent is another by then, nothing may start.
-_IF_OURS = 'read -r pid name state parent group rest </proc/self/stat; [ "$parent" = "$group" ] && exec "$@"'
-_ENDED_TOGETHER = ("unshare", "--pid", "--fork", "--kill-child", "--", "/bin/sh", "-c", _IF_OURS, "sh")
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 
 
@@ -104,7 +98,6 @@ def _require_sandbox() -> None:
 def _empty_sandbox(privileges: Sequence[str]) -> list[str]:
     """The arguments of bubblewrap for what every program has in it."""
     return [
-        *_ENDED_TOGETHER,
         "bwrap",
         *_NAMESPACES,
         *([] if privileges else ["--unshare-user"]),

@@ -30,7 +30,7 @@ from osprovider.guest.host import HostGuest, is_gone
 from osprovider.guest.mounting import Volume
 from osprovider.log import reporter
 from osprovider.paths import Directories
-from osprovider.run import BASE_ENVIRONMENT, ending_with_us
+from osprovider.run import BASE_ENVIRONMENT
 
 __all__ = ["DRIVERS", "appliance", "pack", "require_appliance"]
 
@@ -42,7 +42,7 @@ DRIVERS = {
 """What a guest's volumes may hold, and how each is mounted: by which driver, with which options."""
 
 _KVM = Path("/dev/kvm")
-_PROCESS = (sys.executable, "-P", "-m", "osprovider.guest.appliance_process")
+_PROCESS = "osprovider.guest.appliance_process"
 # The first launch on a node builds the appliance, too. Emulated, one in some hundred hangs on a busy node, sooner or
 # later (seen with QEMU 7.2 and Linux 6.1): where nothing was written yet, it is started once more.
 _KVM_SECONDS = 90.0
@@ -55,6 +55,7 @@ _END_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 1.0
 # The first process in the PID namespace takes all others with it; it goes with unshare, and that with us.
 _NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
     *("unshare", "--mount", "--propagation", "slave", "--net", "--ipc"),
     *("--pid", "--mount-proc", "--fork", "--kill-child", "--"),
 )
@@ -351,7 +352,7 @@ def _process(order: Order) -> Iterator[_Server]:
     with tempfile.TemporaryFile() as log, swap_file(Path(order.cache)) as (swap, swap_uuid), ours:
         with theirs:
             process = subprocess.Popen(
-                ending_with_us([*_NAMESPACES, *_PROCESS, str(theirs.fileno()), str(swap), swap_uuid]),
+                [*_NAMESPACES, sys.executable, "-P", "-m", _PROCESS, str(theirs.fileno()), str(swap), swap_uuid],
                 env={**BASE_ENVIRONMENT, **_THRIFT, "TMPDIR": "/tmp", "PYTHONPATH": _PYTHONPATH},  # noqa: S108
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -123,28 +123,6 @@ def test_nothing_is_left_of_what_is_ended_at_once(privileges: tuple[str, ...], t
                 time.sleep(turn / 4000)
 
 
-@pytest.mark.parametrize("privileges", [None, (), UNPACK_PRIVILEGES], ids=["not confined", "confined", "privileged"])
-def test_nothing_is_left_where_we_are_killed_while_a_program_starts(
-    privileges: tuple[str, ...] | None, tmp_path: Path
-) -> None:
-    """At any time of the 12 ms that it takes."""
-    program = """
-import os, signal, sys, time
-from osprovider.run import run
-for turn in range(600):
-    child = os.fork()
-    if not child:
-        run(sys.argv[1:])
-    time.sleep(turn * 20e-6)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-"""
-    sleep = ["sleep", "600"]
-    words = sleep if privileges is None else confine(sleep, privileges=privileges)
-    with no_leftovers([tmp_path]):
-        subprocess.run([sys.executable, "-c", program, *words], check=True)
-
-
 def test_descriptors_are_passed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with (tmp_path / "file").open() as file:

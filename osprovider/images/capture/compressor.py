@@ -14,7 +14,7 @@ from typing import IO
 
 from osprovider.background import Task
 from osprovider.errors import ImageError
-from osprovider.run import running
+from osprovider.run import kill, running
 
 __all__ = ["Compressor", "compressor"]
 
@@ -76,7 +76,7 @@ def compressor(target: int, output: Path) -> Iterator[Compressor]:
                 with os.fdopen(write_fd, "wb"):  # closed before anybody is waited for: they read to its end
                     yield relay
             except Exception as error:
-                process.kill()
+                kill(process)
                 task.wait()
                 if said := _said(log):
                     raise ImageError(f"{output}: cannot be written: {said}") from error
