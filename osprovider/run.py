@@ -49,6 +49,7 @@ kill $? & 127, $$;
 exit $? >> 8;
 """
 _AT_ONCE = {"PERL_SIGNALS": "unsafe"}  # also where it comes just before perl waits (perlipc(1), "Deferred Signals")
+_NOT_CONFINED = b"bwrap: "  # how bubblewrap begins to say why it cannot run a program; its status is 1 then
 _PIPE_BYTES = 1 << 20  # as much as anybody may ask for (pipe-max-size of proc_sys_fs(5))
 
 
@@ -90,7 +91,7 @@ def run(
         stdin: what it reads; at once end of file when None.
         cwd: where it runs; the root directory when None.
         timeout: in seconds, after which it is killed.
-        check: raise when it fails.
+        check: raise when it fails; where its sandbox does, its status is no answer of its own, and raised anyway.
         pass_fds: descriptors that it inherits.
 
     Raises:
@@ -102,7 +103,7 @@ def run(
             stdout, stderr = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired as error:
             raise ToolError([str(word) for word in argv], -9, f"not done after {timeout:.0f} s") from error
-    if check and process.returncode != 0:
+    if process.returncode != 0 and (check or stderr.startswith(_NOT_CONFINED)):
         said = stderr[-_TAIL_BYTES:] or stdout[-_TAIL_BYTES:]
         raise ToolError([str(word) for word in argv], process.returncode, said.decode(errors="replace"))
     return Completed(process.returncode, stdout, stderr)

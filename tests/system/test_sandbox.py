@@ -123,6 +123,15 @@ def test_nothing_is_left_of_what_is_ended_at_once(privileges: tuple[str, ...], t
                 time.sleep(turn / 4000)
 
 
+def test_a_sandbox_that_fails_is_no_answer_of_the_program(tmp_path: Path) -> None:
+    """e2fsck ends with 1, as bubblewrap does, where it has repaired something."""
+    with pytest.raises(ToolError, match=r"bwrap: .*No such file or directory"):
+        run(confine(["true"], read={tmp_path / "away": "/given"}), check=False)
+    with pytest.raises(ToolError, match="bwrap: execvp no-such-program: No such file or directory"):
+        run(confine(["no-such-program"]), check=False)
+    assert run(confine(["sh", "-c", "exit 1"]), check=False).status == 1
+
+
 def test_descriptors_are_passed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with (tmp_path / "file").open() as file:

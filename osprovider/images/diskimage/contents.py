@@ -54,7 +54,8 @@ _NOT_A_ROOT = {
 }
 
 _SYSTEM = ("/etc/os-release", "/usr/lib/os-release", fstab.PATH)
-_WIPE = 8  # blkid(8), "EXIT STATUS": ambivalent
+_NOTHING = 2  # blkid(8), "EXIT STATUS"
+_WIPE = 8  # likewise: ambivalent
 _PROBE_SECONDS = 60
 _LONGEST_FSTAB = 256 << 10  # characters; a line takes microseconds for each partition
 
@@ -192,7 +193,13 @@ def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
             boxed, passed = confine([*blkid, path_of(fd)]), [fd]
         else:
             boxed, passed = confine([*blkid, "--offset", str(offset), "/image"], read={raw: "/image"}), []
-        result = run(boxed, check=False, timeout=_PROBE_SECONDS, pass_fds=passed)
+        try:
+            result = run(boxed, check=False, timeout=_PROBE_SECONDS, pass_fds=passed)
+        except ToolError as error:
+            raise ImageError(_not_probed(name, offset, error.last_line)) from error
+    if result.status not in {0, _NOTHING, _WIPE}:
+        said = result.stderr.decode(errors="replace").strip().splitlines()
+        raise ImageError(_not_probed(name, offset, said[-1] if said else f"blkid ended with {result.status}"))
     if result.status == _WIPE:
         raise ImageError(
             f"image {name}: what begins at byte {offset} looks like more than one file system: wipe the other (wipefs)"
@@ -211,6 +218,10 @@ def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
         size_bytes=size,
         used_bytes=size,
     )
+
+
+def _not_probed(name: str, offset: int, why: str) -> str:
+    return f"image {name}: what begins at byte {offset} cannot be looked at: {why}"
 
 
 def _with_filesystem(part: ImagePartition, raw: Path, name: str) -> ImagePartition:

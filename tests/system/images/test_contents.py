@@ -16,9 +16,11 @@ from osprovider.errors import ImageError, NodeError
 from osprovider.guest import fuse2fs
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
+from osprovider.images.diskimage import contents
 from osprovider.images.diskimage.contents import Contents, examine, find_partitions, settle
 from osprovider.manifest import ImagePartition
 from osprovider.paths import Directories
+from osprovider.sandbox import confine
 from tests.support.leftovers import no_leftovers
 from tests.support.sparse import sparse_file
 from tests.system.create.cloud import (
@@ -400,6 +402,22 @@ def test_a_partition_with_two_superblocks_is_refused_with_the_byte(disk: Callabl
     assert refusal(image, NOWHERE).startswith(
         f"image x: what begins at byte {MIB} looks like more than one file system"
     )
+
+
+@pytest.mark.parametrize(
+    ("failing", "why"),
+    [
+        (lambda: confine(["blkid"], read={Path("/nonexistent"): "/image"}), "bwrap: .*No such file or directory"),
+        (lambda: confine(["sh", "-c", "kill -SEGV $$"]), "blkid ended with 139"),
+        (lambda: confine(["blkid", "--no-such-option"]), "Try 'blkid --help' for more information."),
+    ],
+)
+def test_what_cannot_be_probed_is_not_taken_for_empty(
+    failing: Callable[[], list[str]], why: str, disk: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = disk(Part(1, ROOT, 16, "ext4", files=system("")))
+    monkeypatch.setattr(contents, "confine", lambda *_, **__: failing())
+    assert re.fullmatch(f"image x: what begins at byte 0 cannot be looked at: {why}", refusal(image, NOWHERE))
 
 
 def test_an_encrypted_root_beside_a_boot_partition_is_named(
