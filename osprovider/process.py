@@ -1,11 +1,13 @@
-"""What this process has from whoever called it, made the same for everybody: standard streams and the umask.
+"""What this process has from whoever called it, made the same for everybody: standard streams, the umask, signals.
 
-Not for: signals (:mod:`osprovider.signals`), nor for the environment of programs that we start (``run``).
+Not for: signals that ask us to stop (:mod:`osprovider.signals`), nor for the environment of programs that we start
+(:mod:`osprovider.run`).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,13 +22,18 @@ __all__ = ["leave", "settled"]
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """Within it all three standard streams are open, and files are made with the usual umask.
+    """Within it all three standard streams are open, files are made with the usual umask, and no signal is blocked.
+
+    One that is would be so in programs that we start, too, which could not be ended. And where our caller has SIGCHLD
+    ignored, their exit statuses would be lost (wait(2)): each would seem to have ended well.
 
     At its end what could not be written to a stream is dropped: Python would try once more when it exits, and change
     the exit status of an installation that succeeded to 120 because the log's disk was full.
     """
     _open_closed_streams()
     os.umask(0o022)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ _TAIL_BYTES = 8192
 # were gone before that had asked for it (prctl(2), PR_SET_PDEATHSIG), it has another parent already and starts nothing.
 # What it kills is the group of processes, whatever state they are in: bubblewrap's first child, for one, does not end
 # with it before it is set up. It is perl, which is part of every Debian system; a shell would keep variables from the
-# program that it could not name, as OSP_OS-IMAGE.
+# program that it could not name, as OSP_OS-IMAGE. By itself it ignores SIGFPE.
 _PARENT = """
 delete $ENV{PERL_SIGNALS};
 $SIG{TERM} = sub { kill KILL => 0 };
@@ -44,9 +44,10 @@ exit if getppid != shift;
 my $program = fork // die "fork: $!\\n";
 if (!$program) { exec { $ARGV[0] } @ARGV; warn "$ARGV[0]: $!\\n"; exit 127 }
 waitpid $program, 0;
-$SIG{TERM} = "DEFAULT";
-kill $? & 127, $$;
-exit $? >> 8;
+my $signal = $? & 127;
+@SIG{"TERM", "FPE"} = ("DEFAULT", "DEFAULT");
+kill $signal, $$ if $signal;
+exit($signal ? 128 + $signal : $? >> 8);
 """
 _AT_ONCE = {"PERL_SIGNALS": "unsafe"}  # also where it comes just before perl waits (perlipc(1), "Deferred Signals")
 _NOT_CONFINED = b"bwrap: "  # how bubblewrap begins to say why it cannot run a program; its status is 1 then

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ SLEEP = ("sleep", "600")
         ("kill -TERM $$", -signal.SIGTERM),
         ("kill -KILL $$", -signal.SIGKILL),
         ("ulimit -c 0; kill -SEGV $$", -signal.SIGSEGV),
+        ("ulimit -c 0; kill -FPE $$", -signal.SIGFPE),
+        ("kill -PIPE $$", -signal.SIGPIPE),
     ],
 )
 def test_a_program_ends_as_it_does(script: str, status: int) -> None:
@@ -84,3 +87,33 @@ def test_what_a_program_started_ends_with_us_too(tmp_path: Path) -> None:
             assert parent.stdout is not None
             assert parent.stdout.readline() == b"started\n"
             parent.kill()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    ],
+)
+def test_whatever_our_caller_does_with_signals_programs_fail_and_end_as_ever(before: str, tmp_path: Path) -> None:
+    program = f"""
+import signal, sys
+{before}
+from osprovider.run import run
+from osprovider.scripts import guarded
+sys.exit(guarded(lambda: run(["sh", "-c", sys.argv[1]]), debug=False))
+"""
+    words = [sys.executable, "-c", program]
+    done = subprocess.run([*words, "exit 3"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.partition(":")[2]) == (
+        1,
+        " sh failed with exit status 3: it said nothing (command: sh -c exit 3)\n",
+    )
+    started = tmp_path / "started"
+    with no_leftovers([tmp_path]), subprocess.Popen([*words, f"touch {started}; exec sleep 600"]) as parent:
+        while not started.exists() and parent.poll() is None:
+            time.sleep(0.01)
+        started.unlink()
+        parent.kill()
