@@ -52,11 +52,12 @@ _ISOLATIONS = {
     **dict.fromkeys(("qcow2, compressed", "qcow2"), ("auto", "host")),
     "raw": ("auto", "host", "appliance"),
 }
-# An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
+# The system with as much again, thrice, of what is in its /usr.
 _ENLARGE = (
     "set -o errexit; mount -t tmpfs none /mnt; mkdir /mnt/root; mount -o loop system.img /mnt/root; cd /mnt/root; "
     "for number in 2 3 4; do cp -a usr usr$number; done"
 )
+# An empty file system like the one that a tree is unpacked into, in a mount namespace that ends with the program.
 _UNPACK = (
     'set -o errexit; mount -t tmpfs none /mnt; mkdir /mnt/root; mount -o loop,noatime "$1" /mnt/root; cd /mnt/root; '
     "shift; {command}; sync --file-system ."

@@ -23,7 +23,7 @@ from osprovider.background import background
 from osprovider.descriptors import path_of
 from osprovider.disk.loop import loop_device
 from osprovider.disk.metadata import ExtInFile
-from osprovider.errors import GuestError, ImageError, ToolError
+from osprovider.errors import GuestError, ImageError, NodeError, ToolError
 from osprovider.guest import fstab
 from osprovider.guest.host import HostGuest
 from osprovider.guest.protocol import Guest
@@ -186,6 +186,7 @@ def find_partitions(
 def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
     """What is on a range of the image, by its superblock alone; None where nothing known is."""
     blkid = ["blkid", "--probe", "--output", "export", "--size", str(size)]
+    not_probed = f"image {name}: what begins at byte {offset} cannot be looked at"
     with ExitStack() as stack:
         if raw.is_block_device():  # which the sandbox has no device nodes for, and must not be able to write to
             loop = stack.enter_context(loop_device(raw, offset_bytes=offset, size_bytes=size, read_only=True))
@@ -196,10 +197,10 @@ def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
         try:
             result = run(boxed, check=False, timeout=_PROBE_SECONDS, pass_fds=passed)
         except ToolError as error:
-            raise ImageError(_not_probed(name, offset, error.last_line)) from error
+            raise NodeError(f"{not_probed}: {error.last_line}; see what this node is short of") from error
     if result.status not in {0, _NOTHING, _WIPE}:
-        said = result.stderr.decode(errors="replace").strip().splitlines()
-        raise ImageError(_not_probed(name, offset, said[-1] if said else f"blkid ended with {result.status}"))
+        said = result.stderr.decode(errors="replace").strip() or f"blkid ended with {result.status}"
+        raise ImageError(f"{not_probed}: {said.splitlines()[-1]}; it is damaged, or this node is short of memory")
     if result.status == _WIPE:
         raise ImageError(
             f"image {name}: what begins at byte {offset} looks like more than one file system: wipe the other (wipefs)"
@@ -218,10 +219,6 @@ def _probe(raw: Path, name: str, offset: int, size: int) -> Filesystem | None:
         size_bytes=size,
         used_bytes=size,
     )
-
-
-def _not_probed(name: str, offset: int, why: str) -> str:
-    return f"image {name}: what begins at byte {offset} cannot be looked at: {why}"
 
 
 def _with_filesystem(part: ImagePartition, raw: Path, name: str) -> ImagePartition:

@@ -407,9 +407,18 @@ def test_a_partition_with_two_superblocks_is_refused_with_the_byte(disk: Callabl
 @pytest.mark.parametrize(
     ("failing", "why"),
     [
-        (lambda: confine(["blkid"], read={Path("/nonexistent"): "/image"}), "bwrap: .*No such file or directory"),
-        (lambda: confine(["sh", "-c", "kill -SEGV $$"]), "blkid ended with 139"),
-        (lambda: confine(["blkid", "--no-such-option"]), "Try 'blkid --help' for more information."),
+        (
+            lambda: confine(["blkid"], read={Path("/nonexistent"): "/image"}),
+            "bwrap: .*No such file or directory; see what this node is short of",
+        ),
+        (
+            lambda: confine(["sh", "-c", "kill -SEGV $$"]),
+            "blkid ended with 139; it is damaged, or this node is short of memory",
+        ),
+        (
+            lambda: confine(["blkid", "--no-such-option"]),
+            "Try 'blkid --help' for more information.; it is damaged, or this node is short of memory",
+        ),
     ],
 )
 def test_what_cannot_be_probed_is_not_taken_for_empty(
@@ -417,7 +426,11 @@ def test_what_cannot_be_probed_is_not_taken_for_empty(
 ) -> None:
     image = disk(Part(1, ROOT, 16, "ext4", files=system("")))
     monkeypatch.setattr(contents, "confine", lambda *_, **__: failing())
-    assert re.fullmatch(f"image x: what begins at byte 0 cannot be looked at: {why}", refusal(image, NOWHERE))
+    with pytest.raises(ImageError) as failure:
+        settle(image, "x")
+    assert re.fullmatch(f"image x: what begins at byte 0 cannot be looked at: {why}", str(failure.value))
+    # else what was fetched would go, and be fetched once more
+    assert isinstance(failure.value, NodeError) == ("bwrap" in why)
 
 
 def test_an_encrypted_root_beside_a_boot_partition_is_named(
